@@ -1,0 +1,33 @@
+"""Remote procedure calls over AMQP for threaded Python."""
+
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import (
+    QAMClosedException,
+    QAMConnectionException,
+    QAMException,
+    QAMMethodNotFoundException,
+    QAMSerializationException,
+    QAMServerLostException,
+    QAMServerNotFoundException,
+    QAMTimeoutException,
+    RemoteException,
+)
+from qam.qam_proxy import QAMProxy
+from qam.qam_server import QAMServer
+
+__all__ = [
+    # the client and the server
+    "QAMProxy",
+    "QAMServer",
+    "AMQPCredentials",
+    # what a call can raise
+    "QAMException",
+    "QAMMethodNotFoundException",
+    "QAMTimeoutException",
+    "QAMConnectionException",
+    "QAMServerNotFoundException",
+    "QAMServerLostException",
+    "QAMClosedException",
+    "QAMSerializationException",
+    "RemoteException",
+]

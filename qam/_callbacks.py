@@ -1,0 +1,334 @@
+"""The threads that run callbacks: one that watches over them, and those that execute them."""
+
+import heapq
+import logging
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qam import _messages
+from qam._client_threads import Message
+from qam._deadline import Deadline
+from qam._jobs import JobQueue
+from qam.exceptions import QAMTimeoutException
+
+if TYPE_CHECKING:
+    from qam.qam_proxy import QAMProxy
+
+log = logging.getLogger("qam.qam_proxy")
+
+#: States of a callback.
+WAITING, PROCESSING, FINISHED = 0, 1, 2
+
+#: Seconds that a callback that is ready waits for an idle thread before another starts.
+_PATIENCE = 0.01
+#: From this many threads on patience grows with their number: that many callbacks
+#: that are merely slow get no faster by more threads.
+_MANY_THREADS = 16
+#: Seconds that an idle thread waits for another callback before it ends.
+_IDLE_TIME = 5.0
+#: Seconds that closing waits for callbacks that run.
+_EXIT_TIMEOUT = 5.0
+
+CallbackItem = dict[str, Any]
+
+
+class CallbackJob(NamedTuple):
+    """A callback that is ready: what to execute, with what, and whose it is."""
+
+    method: Callable[[Any], Any]
+    params: Any
+    uid: str
+
+
+class CallbackObserverThread(threading.Thread):
+    """Watches over the callbacks: their states, their timeouts, and the threads that run them.
+
+    It sleeps until a callback is ready that no idle thread is there for, or until
+    the next timeout is due.
+
+    :param parent: the :class:`QAMProxy` whose callbacks these are.
+    """
+
+    def __init__(self, parent: "QAMProxy") -> None:
+        super().__init__(name=f"qam CallbackObserverThread {parent.client_id}", daemon=True)
+        self._parent = weakref.ref(parent)  # an idle thread keeps no proxy alive
+        self._consumer = parent.consumer_thread
+        self._publisher = parent.publisher_thread
+        #: The callbacks that are not executed yet, by uid: dicts with ``id`` (the slot)
+        #: and ``state``.
+        self.callback_uid_dict: dict[str, CallbackItem] = {}
+        #: Guards callback_uid_dict and all that is private here, jobs aside.
+        self.callback_dict_lock = threading.Lock()
+        #: The same lock, as the original spells it.
+        self.callback_dickt_lock = self.callback_dict_lock
+        #: True once the thread is asked to stop; never taken back.
+        self.kill = False
+        self._uids: dict[int, str] = {}  # by slot
+        self._timeouts: list[tuple[float, str]] = []  # a heap of when, and whose
+        self._jobs: JobQueue[CallbackJob] = JobQueue()
+        self._threads: set[ExecuteCallbackThread] = set()
+        self._last_start = 0.0
+        self._look = threading.Condition(self.callback_dict_lock)
+        self._has_to_look = False
+
+    @property
+    def parent(self) -> "QAMProxy | None":
+        """The proxy whose callbacks these are; None once it is gone."""
+        return self._parent()
+
+    # --- the items --------------------------------------------------------------
+
+    def init_waiting_callback_item(self, id: int, timeout: float | None) -> str:
+        """Add a callback in the state 0 (waiting).
+
+        :param id: its slot in the result list.
+        :param timeout: seconds until its error function gets a QAMTimeoutException;
+            None for no end.
+        :returns: its uid.
+        """
+        uid = uuid.uuid4().hex
+        item = {
+            "id": id,
+            "state": WAITING,
+            "timeout": timeout,
+            "deadline": Deadline(timeout),
+            "message": None,
+            "parent": self.parent,  # the proxy lives while a callback waits
+        }
+        with self.callback_dict_lock:
+            self.callback_uid_dict[uid] = item
+            self._uids[id] = uid
+        return uid
+
+    def watch(self, uid: str, message: Message) -> None:
+        """From now on mind the timeout of *uid*, whose call *message* was queued."""
+        with self.callback_dict_lock:
+            item = self.callback_uid_dict.get(uid)
+            if item is None or item["timeout"] is None:
+                return
+            item["message"] = message
+            self._forget_past_timeouts()
+            heapq.heappush(self._timeouts, (item["deadline"].at, uid))
+            if self._timeouts[0][1] == uid:
+                self._have_a_look()
+
+    def _forget_past_timeouts(self) -> None:
+        # Most callbacks finish long before their timeout; only when those are the
+        # most of the heap is it made anew, so each costs a constant time in the end.
+        if len(self._timeouts) > 2 * len(self.callback_uid_dict) + 64:
+            self._timeouts = [each for each in self._timeouts if each[1] in self.callback_uid_dict]
+            heapq.heapify(self._timeouts)
+
+    def get_callback_item(self, uid: str) -> CallbackItem:
+        """Return the item of *uid*: a dict with its ``id`` and ``state``.
+
+        An item that is finished, or was never there, has the id None and the state 2.
+        """
+        with self.callback_dict_lock:
+            return self.callback_uid_dict.get(uid) or {"id": None, "state": FINISHED}
+
+    def change_callback_item_state(self, uid: str, state: int) -> None:
+        """Set the state of *uid*: 0 waiting, 1 processing, 2 finished."""
+        with self.callback_dict_lock:
+            item = self.callback_uid_dict.get(uid)
+            if item is not None:
+                item["state"] = state
+
+    def remove_callback_item(self, uid: str) -> None:
+        """Forget the callback *uid*, because it was executed; its state is 2 from then on."""
+        with self.callback_dict_lock:
+            item = self.callback_uid_dict.pop(uid, None)
+            if item is not None and self._uids.get(item["id"]) == uid:
+                del self._uids[item["id"]]
+
+    # --- when a callback is ready -----------------------------------------------
+
+    def signal(self, id: int) -> None:
+        """The outcome of the call in the slot *id* is there; from any thread."""
+        with self.callback_dict_lock:
+            uid = self._uids.get(id, "")
+        if not self._jobs.put(CallbackJob(self._execute_callback_of, id, uid)):
+            with self.callback_dict_lock:
+                self._have_a_look()
+
+    def _execute_callback_of(self, id: int) -> None:
+        """Call the success or error function of the slot *id*; in an ExecuteCallbackThread."""
+        slot = self._consumer.result_list[id]
+        method, exception_method = slot["callback_method"], slot["exception_method"]
+        try:
+            params = self._consumer.get_result(id)
+        except Exception as error:
+            if exception_method is None:
+                log.error(
+                    "a call failed, and its callback has no error function: %s",
+                    _messages.describe(error),
+                )
+                return
+            method, params = exception_method, error
+        method(params)
+
+    def check_timeout(self, uid: str, callback_info: CallbackItem) -> None:
+        """End the call of *uid* with a QAMTimeoutException if its time is up.
+
+        :param callback_info: its item, see :meth:`get_callback_item`.
+        """
+        message = callback_info.get("message")
+        if message is None or not callback_info["deadline"].expired:
+            return
+        failure = timed_out(
+            message["method_name"], callback_info["timeout"], self._publisher.withdraw(message)
+        )
+        self._consumer._results.conclude(message["call_id"], failure)
+
+    # --- the thread -------------------------------------------------------------
+
+    def run(self) -> None:
+        """Watch until :meth:`exit`, and until no callback waits for a thread then."""
+        try:
+            while not (self.kill and self._jobs.waiting_since() is None):
+                for uid, item in self._wait():
+                    self.check_timeout(uid, item)
+                self._start_thread_if_needed()
+        except BaseException as error:
+            log.exception("%s died of an internal error", self.name)
+            self._consumer._on_death(error)
+
+    def _wait(self) -> list[tuple[str, CallbackItem]]:
+        """Wait until something is to do; return the items whose time is up."""
+        next_start = self._next_start()
+        with self.callback_dict_lock:
+            due = min([next_start] + [when for when, _ in self._timeouts[:1]])
+            wait_time = max(0.0, due - time.monotonic())
+            if not self._has_to_look:
+                self._look.wait(min(wait_time, threading.TIMEOUT_MAX))
+            self._has_to_look = False
+            return self._take_expired()
+
+    def _take_expired(self) -> list[tuple[str, CallbackItem]]:
+        now = time.monotonic()
+        expired = []
+        while self._timeouts and self._timeouts[0][0] <= now:
+            _, uid = heapq.heappop(self._timeouts)
+            if uid in self.callback_uid_dict:
+                expired.append((uid, self.callback_uid_dict[uid]))
+        return expired
+
+    def _have_a_look(self) -> None:
+        """Wake the thread; the lock is held."""
+        assert self.callback_dict_lock.locked()
+        self._has_to_look = True
+        self._look.notify()
+
+    def _next_start(self) -> float:
+        """When another thread has to start, if none becomes idle before."""
+        oldest = self._jobs.waiting_since()
+        if oldest is None:
+            return float("inf")
+        with self.callback_dict_lock:
+            if not self._threads:
+                return oldest
+            patience = _PATIENCE * max(1.0, len(self._threads) / _MANY_THREADS)
+            return max(oldest, self._last_start) + patience
+
+    def _start_thread_if_needed(self) -> None:
+        if self._next_start() > time.monotonic():
+            return
+        job, parent = self._jobs.take_one(), self.parent
+        if job is None or parent is None:
+            return
+        thread = ExecuteCallbackThread(parent, *job)
+        with self.callback_dict_lock:
+            self._threads.add(thread)
+            self._last_start = time.monotonic()
+        thread.start()
+
+    def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
+        """Wait for another callback to execute; None if *thread* is to end."""
+        job = self._jobs.get(_IDLE_TIME)
+        if job is None:
+            with self.callback_dict_lock:
+                self._threads.discard(thread)
+        return job
+
+    def exit(self) -> None:
+        """End the thread, and those that execute callbacks, when what is ready is executed.
+
+        Waits five seconds at most, and never for the thread that calls it.
+        """
+        self.ask_to_stop()
+        self.join_until(Deadline(_EXIT_TIMEOUT))
+
+    def ask_to_stop(self) -> None:
+        self._jobs.close()
+        with self.callback_dict_lock:
+            self.kill = True
+            self._have_a_look()
+
+    def join_until(self, deadline: Deadline) -> None:
+        """Wait for the end of the threads; not for the one that calls."""
+        with self.callback_dict_lock:
+            threads = [self, *self._threads]
+        for thread in threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(deadline.remaining())
+
+
+class ExecuteCallbackThread(threading.Thread):
+    """Executes a callback, and then others that are ready, until there are none.
+
+    :param parent: the :class:`QAMProxy` whose callback it is.
+    :param method: the function to execute.
+    :param params: what the function is called with: one argument.
+    :param uid: the callback's uid; its state is 1 meanwhile and 2 afterwards.
+    """
+
+    def __init__(
+        self, parent: "QAMProxy", method: Callable[[Any], Any], params: Any, uid: str
+    ) -> None:
+        # A daemon: a callback that never returns must not hold up the interpreter's end.
+        super().__init__(name=f"qam ExecuteCallbackThread {parent.client_id}", daemon=True)
+        self._parent = weakref.ref(parent)
+        self._observer = parent.callback_observer_thread
+        self.method = method
+        self.params = params
+        self.uid = uid
+
+    @property
+    def parent(self) -> "QAMProxy | None":
+        """The proxy whose callbacks it executes; None once it is gone."""
+        return self._parent()
+
+    def run(self) -> None:
+        """Execute the method, and whatever else is ready; called by ``start``."""
+        job: CallbackJob | None = CallbackJob(self.method, self.params, self.uid)
+        while job is not None:
+            self.method, self.params, self.uid = job
+            self._execute(job)
+            job = self.params = None  # an idle thread keeps no result alive
+            job = self._observer.next_job(self)
+
+    def _execute(self, job: CallbackJob) -> None:
+        self._observer.change_callback_item_state(job.uid, PROCESSING)
+        try:
+            job.method(job.params)
+        except BaseException:
+            log.exception("a callback raised")
+        finally:
+            self._observer.change_callback_item_state(job.uid, FINISHED)
+            self._observer.remove_callback_item(job.uid)
+
+
+def timed_out(method_name: str, timeout: float | None, withdrawn: bool) -> QAMTimeoutException:
+    """Return the exception of a call whose time is up.
+
+    :param withdrawn: its message was taken back before it was sent.
+    """
+    where = "still waiting to be sent" if withdrawn else "sent, and may have run or run yet"
+    return QAMTimeoutException(
+        f"{method_name}() got no result within {timeout:g} seconds; it was {where}",
+        executed="no" if withdrawn else "unknown",
+    )

@@ -1,0 +1,373 @@
+"""A connection to the broker, as its one owner sees it.
+
+Three verbs carry the traffic: ``write`` a batch of messages, ``read`` what came as
+events, and ``tick`` for what time asks for.  All of a connection, ``Waker.wake``
+aside, belongs to the thread that opened it.
+"""
+
+import selectors
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import amqp
+from amqp.exceptions import AMQPError
+from kombu import Exchange, Queue
+from kombu.transport import pyamqp
+
+from qam._deadline import Deadline
+from qam._events import Blocked, Cancelled, Consumer, Event
+from qam._memory import MemoryConnection
+from qam._transport import BufferedTransport
+from qam._unconfirmed import Unconfirmed
+from qam._waker import Waker
+from qam._wire import Delivery, Publish, QueueBinding
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+#: Seconds between heartbeats; a connection is given up after two without a sign.
+HEARTBEAT = 10.0
+#: Seconds that the broker has to answer a declaration.
+_PATIENCE = 10.0
+#: Seconds that the broker has to answer our goodbye.
+_CLOSE_PATIENCE = 1.0
+
+
+class Connection(Protocol):
+    """What an owner can do with its connection.
+
+    Every method raises :class:`~qam.exceptions.QAMConnectionException` when the
+    connection is lost; it is of no use then.
+    """
+
+    def declare_exchange(self, name: str) -> None:
+        """Declare a durable direct exchange."""
+
+    def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
+        """Declare a durable queue and bind it to its exchange."""
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it."""
+
+    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
+        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; what it delivered can still be acknowledged."""
+
+    def confirm(self) -> None:
+        """Ask for confirms of what is written from now on."""
+
+    def write(self, messages: Iterable[Publish]) -> None:
+        """Publish *messages*; their fate comes as events, if confirms were asked for."""
+
+    def acknowledge(self, tag: int, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or with *multiple* all up to it."""
+
+    def reject(self, tag: int) -> None:
+        """Have the broker drop a delivery."""
+
+    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+        """Return what came, waiting for it up to *timeout* seconds or until woken."""
+
+    def tick(self) -> float | None:
+        """Do what time asks for; return the seconds until it has to be called again."""
+
+    def take_unconfirmed(self) -> list[Publish]:
+        """Return the messages whose fate is open; also after the loss of the connection."""
+
+    def close(self) -> None:
+        """Say goodbye and give everything back; never raises, takes a second at most."""
+
+
+def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
+    """Open a connection to the broker within *timeout* seconds.
+
+    :raises QAMConnectionException: it can't be reached or refuses us; says where and why.
+    """
+    if credentials.is_memory:
+        return MemoryConnection(credentials.hostname)
+    return AMQPConnection(credentials, timeout)
+
+
+class _Connection(pyamqp.Connection):  # type: ignore[misc]
+    """py-amqp's connection, on a socket of ours."""
+
+    def __init__(self, transport: BufferedTransport, **options: Any) -> None:
+        super().__init__(**options)
+        self._buffered_transport = transport
+
+    def Transport(self, *args: Any, **kwargs: Any) -> BufferedTransport:  # noqa: N802
+        return self._buffered_transport
+
+
+class AMQPConnection:
+    """A connection to a RabbitMQ, with one channel."""
+
+    def __init__(self, credentials: AMQPCredentials, timeout: float) -> None:
+        self._credentials = credentials
+        self._events: list[Event] = []
+        self._unconfirmed = Unconfirmed()
+        self._selector = selectors.DefaultSelector()
+        self._transport = _make_transport(credentials, Deadline(timeout))
+        self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
+        try:
+            self._open()
+        except (AMQPError, OSError, ValueError) as error:
+            self._collect()
+            reason = _why_refused(error, credentials, timeout)
+            raise QAMConnectionException(
+                f"can't connect to the broker at {credentials} "
+                f"as user {credentials.username!r}: {reason}",
+                executed="no",
+            ) from error
+
+    def _open(self) -> None:
+        self._amqp.connect()
+        self._channel = self._amqp.channel()
+        self._channel.events["basic_return"].add(self._on_return)
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._selector.register(self._transport.sock, selectors.EVENT_READ)
+
+    # --- entities -----------------------------------------------------------
+
+    def declare_exchange(self, name: str) -> None:
+        """Declare a durable direct exchange."""
+        with self._synchronously():
+            Exchange(name, type="direct", durable=True)(self._channel).declare()
+
+    def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
+        """Declare a durable queue and bind it to its exchange."""
+        exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
+        with self._synchronously():
+            Queue(
+                binding.queue,
+                exchange=exchange,
+                routing_key=binding.routing_key,
+                durable=True,
+                queue_arguments=arguments,
+            )(self._channel).declare()
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it."""
+        with self._synchronously():
+            self._channel.queue_delete(name)
+
+    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
+        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
+        with self._synchronously():
+            # Without global, a prefetch holds for the consumers that are started after it.
+            self._channel.basic_qos(0, prefetch, a_global=False)
+            tag = self._channel.basic_consume(
+                queue,
+                callback=self._on_delivery,
+                on_cancel=self._on_cancel,
+                arguments={"x-priority": priority} if priority else None,
+            )
+        return Consumer(queue, tag)
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; what it delivered can still be acknowledged."""
+        with self._synchronously():
+            self._channel.basic_cancel(consumer.tag)
+            # What the broker sent before it answered was delivered above; py-amqp
+            # forgets the callback only now.
+
+    def confirm(self) -> None:
+        """Ask for confirms of what is written from now on."""
+        with self._synchronously():
+            self._channel.confirm_select()
+
+    # --- traffic ------------------------------------------------------------
+
+    def write(self, messages: Iterable[Publish]) -> None:
+        """Publish *messages*; their fate comes as events, if confirms were asked for."""
+        batch = list(messages)
+        for message in batch:  # all of them first: the loss in the middle concerns the rest too
+            self._unconfirmed.add(message)
+        with self._losing():
+            for message in batch:
+                self._publish(message)
+
+    def _publish(self, message: Publish) -> None:
+        # Not basic_publish: that polls the socket first, once per message.
+        self._channel.send_method(
+            amqp.spec.Basic.Publish,
+            "Bssbb",
+            (0, message.route.exchange, message.route.routing_key, message.mandatory, False),
+            amqp.Message(message.body, **_amqp_properties(message.properties)),
+        )
+
+    def acknowledge(self, tag: int, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or with *multiple* all up to it."""
+        with self._losing():
+            self._channel.basic_ack(tag, multiple=multiple)
+
+    def reject(self, tag: int) -> None:
+        """Have the broker drop a delivery."""
+        with self._losing():
+            self._channel.basic_reject(tag, requeue=False)
+
+    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+        """Return what came, waiting for it up to *timeout* seconds or until woken."""
+        with self._losing():
+            if not self._events and not self._transport.has_frame():
+                self._wait(timeout, waker)
+            while self._transport.has_frame():
+                self._amqp.blocking_read()
+        events, self._events = self._events, []
+        return events
+
+    def _wait(self, timeout: float | None, waker: Waker) -> None:
+        self._selector.modify(self._transport.sock, self._transport.interest)
+        if waker.fileno() not in self._selector.get_map():
+            self._selector.register(waker, selectors.EVENT_READ)
+        for key, mask in self._selector.select(timeout):
+            if key.fileobj is waker:
+                waker.clear()
+            elif mask & selectors.EVENT_READ:
+                self._transport.receive()
+        self._transport.flush()
+
+    def tick(self) -> float | None:
+        """Send a heartbeat if one is due, and notice when the broker's are missing."""
+        with self._losing():
+            self._amqp.heartbeat_tick(rate=2)
+        return self._amqp.heartbeat / 4 if self._amqp.heartbeat else None
+
+    def take_unconfirmed(self) -> list[Publish]:
+        """Return the messages whose fate is open; also after the loss of the connection."""
+        return self._unconfirmed.take_all()
+
+    def close(self) -> None:
+        """Say goodbye and give everything back; never raises, takes a second at most."""
+        self._transport.deadline = Deadline(_CLOSE_PATIENCE)
+        with suppress(AMQPError, OSError, AttributeError):
+            if self._transport.connected:
+                self._amqp.close()
+        self._collect()
+
+    def _collect(self) -> None:
+        self._selector.close()
+        with suppress(AttributeError):
+            self._amqp.collect()
+        self._transport.close()
+
+    # --- what py-amqp reports -----------------------------------------------
+
+    def _on_delivery(self, message: Any) -> None:
+        info = message.delivery_info
+        self._events.append(
+            Delivery(
+                body=_as_bytes(message.body),
+                delivery_tag=info["delivery_tag"],
+                redelivered=info["redelivered"],
+                properties=message.properties,
+            )
+        )
+
+    def _on_cancel(self, tag: str) -> None:
+        self._events.append(Cancelled(tag))
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        self._unconfirmed.returned(message.properties.get("correlation_id"))
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._events.extend(self._unconfirmed.acked(tag, multiple))
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._events.extend(self._unconfirmed.nacked(tag, multiple))
+
+    def _on_blocked(self, blocked: bool) -> None:
+        self._events.append(Blocked(blocked))
+
+    # --- errors -------------------------------------------------------------
+
+    @contextmanager
+    def _synchronously(self) -> Iterator[None]:
+        self._transport.deadline = Deadline(_PATIENCE)
+        with self._losing():
+            yield
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Turn each way in which py-amqp loses a connection into the one exception.
+
+        An error that closes the channel counts: py-amqp would open it again
+        silently, without its consumers and its confirms.
+        """
+        try:
+            yield
+        except (AMQPError, OSError) as error:
+            raise self._lost(error) from error
+        except AttributeError as error:
+            if self._transport.connected:
+                raise
+            raise self._lost(error) from error  # py-amqp after it collected itself
+
+    def _lost(self, error: Exception) -> QAMConnectionException:
+        return QAMConnectionException(
+            f"the connection to the broker at {self._credentials} was lost: {_words(error)}"
+        )
+
+
+def _make_transport(credentials: AMQPCredentials, deadline: Deadline) -> BufferedTransport:
+    settings = {}
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # py-amqp's default is one second: too short for a broker that is busy.
+        settings[socket.TCP_USER_TIMEOUT] = int(2 * HEARTBEAT * 1000)
+    tls = ssl.create_default_context() if credentials.ssl else None
+    return BufferedTransport(credentials.hostname, credentials.port, tls, deadline, settings)
+
+
+def _make_connection(
+    credentials: AMQPCredentials, transport: BufferedTransport, on_blocked: Any
+) -> _Connection:
+    return _Connection(
+        transport,
+        userid=credentials.username,
+        password=credentials.password,
+        virtual_host=credentials.vhost,
+        login_method="PLAIN",
+        heartbeat=HEARTBEAT,
+        on_blocked=lambda reason: on_blocked(True),
+        on_unblocked=lambda: on_blocked(False),
+    )
+
+
+def _amqp_properties(properties: dict[str, Any]) -> dict[str, Any]:
+    """Rename what py-amqp calls otherwise."""
+    if "headers" not in properties:
+        return properties
+    renamed = dict(properties)
+    renamed["application_headers"] = renamed.pop("headers")
+    return renamed
+
+
+def _as_bytes(body: Any) -> bytes:
+    return body.encode("utf-8") if isinstance(body, str) else bytes(body)
+
+
+def _why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) -> str:
+    """Say in a person's words why *error* came while connecting."""
+    if isinstance(error, amqp.AccessRefused):
+        return "access refused; are user name and password right?"
+    if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
+        return f"the vhost {credentials.vhost!r} does not exist or is not open to this user"
+    if isinstance(error, socket.gaierror):
+        return f"the host name is unknown ({error.strerror})"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; is the broker running?"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout:g} seconds"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
+    return _words(error)
+
+
+def _words(error: Exception) -> str:
+    text = getattr(error, "reply_text", None) or str(error)
+    return text or type(error).__name__

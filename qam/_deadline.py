@@ -1,0 +1,42 @@
+"""One point in time that all the waits of a call share."""
+
+import math
+import threading
+import time
+
+
+class Deadline:
+    """The moment at which a call's time is up, on the monotonic clock.
+
+    :param timeout: seconds from now; None for never.
+    """
+
+    __slots__ = ("at",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self.at = math.inf if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds that are left, at least 0.0; None if there is no end."""
+        if self.at == math.inf:
+            return None
+        return max(0.0, self.at - time.monotonic())
+
+    def wait_time(self) -> float:
+        """What is left, as the timeout of a lock: -1 if there is no end."""
+        remaining = self.remaining()
+        return -1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)
+
+    @property
+    def expired(self) -> bool:
+        """True once the time is up."""
+        return time.monotonic() >= self.at
+
+
+def check_timeout(timeout: object, name: str = "timeout") -> float:
+    """Return *timeout* as float seconds; raise TypeError or ValueError naming *name*."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {timeout!r}")
+    if not (timeout > 0 and math.isfinite(timeout)):
+        raise ValueError(f"{name} must be a positive, finite number of seconds, not {timeout!r}")
+    return float(timeout)

@@ -1,0 +1,225 @@
+"""A broker inside this process: ``memory://name``, for trying out and for tests.
+
+It does what this library asks of RabbitMQ: direct exchanges, durable queues, round
+robin between consumers with a prefetch, late acks, redelivery, expiration,
+confirms and returns.  A queue lives as long as the process; nothing is written to
+disk.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+from threading import Lock
+from typing import Any
+
+from qam._events import Cancelled, Confirmed, Consumer, Event, Returned
+from qam._waker import Waker
+from qam._wire import Delivery, Publish, QueueBinding, Route
+
+
+@dataclass(slots=True, eq=False)
+class _Message:
+    body: bytes
+    properties: dict[str, Any]
+    expires_at: float
+    redelivered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """A consumer: whose it is, how much it may hold, how much it holds."""
+
+    connection: "MemoryConnection"
+    tag: str
+    prefetch: int
+    unacknowledged: int = 0
+
+    def has_room(self) -> bool:
+        return not self.prefetch or self.unacknowledged < self.prefetch
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    waiting: deque[_Message] = field(default_factory=deque)
+    readers: deque[_Reader] = field(default_factory=deque)
+
+    def next_reader(self) -> _Reader | None:
+        for _ in range(len(self.readers)):
+            reader = self.readers[0]
+            self.readers.rotate(-1)
+            if reader.has_room():
+                return reader
+        return None
+
+
+class _Broker:
+    """The queues of one name."""
+
+    def __init__(self) -> None:
+        # Guards everything below, and what the connections keep of deliveries.
+        self.lock = Lock()
+        self.queues: dict[str, _Queue] = {}
+        self.bindings: dict[Route, list[str]] = {}
+
+    def put(self, message: Publish, now: float) -> bool:
+        """Put *message* into each queue that its route leads to; False if there is none."""
+        names = self.bindings.get(message.route, ())
+        time_to_live = message.properties.get("expiration")
+        expires_at = inf if time_to_live is None else now + int(time_to_live) / 1000
+        for name in names:
+            queue = self.queues[name]
+            queue.waiting.append(_Message(message.body, message.properties, expires_at))
+            self.dispatch(queue, now)
+        return bool(names)
+
+    def dispatch(self, queue: _Queue, now: float) -> None:
+        """Hand out what waits in *queue*, as far as its readers have room."""
+        while queue.waiting:
+            if queue.waiting[0].expires_at <= now:
+                queue.waiting.popleft()
+                continue
+            reader = queue.next_reader()
+            if reader is None:
+                return
+            reader.connection.deliver(queue, reader, queue.waiting.popleft())
+
+
+# Guards _brokers.
+_brokers_lock = Lock()
+_brokers: dict[str, _Broker] = {}
+
+
+def _broker(name: str) -> _Broker:
+    with _brokers_lock:
+        return _brokers.setdefault(name, _Broker())
+
+
+class MemoryConnection:
+    """A connection to the broker *name* of this process."""
+
+    def __init__(self, name: str) -> None:
+        self._broker = _broker(name)
+        self._waker: Waker | None = None
+        self._events: deque[Event] = deque()
+        self._last_tag = 0
+        self._unacknowledged: dict[int, tuple[_Queue, _Reader, _Message]] = {}
+        self._readers: dict[str, tuple[_Queue, _Reader]] = {}
+
+    def declare_exchange(self, name: str) -> None:
+        """Nothing to do: an exchange is the bindings that name it."""
+
+    def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
+        """Declare a queue and bind it to its exchange."""
+        with self._broker.lock:
+            self._broker.queues.setdefault(binding.queue, _Queue())
+            bound = self._broker.bindings.setdefault(binding.route, [])
+            if binding.queue not in bound:
+                bound.append(binding.queue)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it; its consumers are told."""
+        with self._broker.lock:
+            queue = self._broker.queues.pop(name, None)
+            for route, bound in list(self._broker.bindings.items()):
+                if name in bound:
+                    bound.remove(name)
+                if not bound:
+                    del self._broker.bindings[route]
+            for reader in queue.readers if queue else ():
+                reader.connection.report(Cancelled(reader.tag))
+
+    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
+        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
+        with self._broker.lock:
+            source = self._broker.queues[queue]
+            reader = _Reader(self, f"reader-{len(self._readers) + 1}", prefetch)
+            self._readers[reader.tag] = source, reader
+            source.readers.append(reader)
+            self._broker.dispatch(source, time.monotonic())
+        return Consumer(queue, reader.tag)
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; what it delivered can still be acknowledged."""
+        with self._broker.lock:
+            source, reader = self._readers[consumer.tag]
+            if reader in source.readers:
+                source.readers.remove(reader)
+
+    def confirm(self) -> None:
+        """Nothing to do: here a message is confirmed as soon as it is written."""
+
+    def write(self, messages: Iterable[Publish]) -> None:
+        """Publish *messages*; their fate comes as events."""
+        now = time.monotonic()
+        for message in messages:
+            with self._broker.lock:
+                taken = self._broker.put(message, now)
+                refused = message.mandatory and not taken
+                self._events.append(Returned(message) if refused else Confirmed([message]))
+
+    def acknowledge(self, tag: int, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or with *multiple* all up to it."""
+        with self._broker.lock:
+            tags = [tag]
+            if multiple:
+                tags = [each for each in self._unacknowledged if each <= tag]
+            queues = [self._release(each) for each in tags]
+            for queue in dict.fromkeys(queues):
+                self._broker.dispatch(queue, time.monotonic())
+
+    def reject(self, tag: int) -> None:
+        """Have the broker drop a delivery."""
+        self.acknowledge(tag)
+
+    def _release(self, tag: int) -> _Queue:
+        queue, reader, _ = self._unacknowledged.pop(tag)
+        reader.unacknowledged -= 1
+        return queue
+
+    def deliver(self, queue: _Queue, reader: _Reader, message: _Message) -> None:
+        """Take over a message; under the broker's lock, from any thread."""
+        self._last_tag += 1
+        self._unacknowledged[self._last_tag] = queue, reader, message
+        reader.unacknowledged += 1
+        self.report(Delivery(message.body, self._last_tag, message.redelivered, message.properties))
+
+    def report(self, event: Event) -> None:
+        """Hand the owner an event; under the broker's lock, from any thread."""
+        self._events.append(event)
+        if self._waker is not None:
+            self._waker.wake()
+
+    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+        """Return what came, waiting for it up to *timeout* seconds or until woken."""
+        self._waker = waker  # from here on an event wakes us; one that came before is found below
+        if not self._events:
+            waker.wait(timeout)
+        waker.clear()
+        with self._broker.lock:
+            events = list(self._events)
+            self._events.clear()
+        return events
+
+    def tick(self) -> float | None:
+        """Nothing is due, ever."""
+        return None
+
+    def take_unconfirmed(self) -> list[Publish]:
+        """Nothing is open here, ever."""
+        return []
+
+    def close(self) -> None:
+        """Give back what is not acknowledged: first in its queue, marked redelivered."""
+        with self._broker.lock:
+            for source, reader in self._readers.values():
+                if reader in source.readers:
+                    source.readers.remove(reader)
+            queues = [queue for queue, _, _ in self._unacknowledged.values()]
+            for queue, _, message in reversed(self._unacknowledged.values()):
+                message.redelivered = True
+                queue.waiting.appendleft(message)
+            self._unacknowledged.clear()
+            for queue in dict.fromkeys(queues):
+                self._broker.dispatch(queue, time.monotonic())

@@ -1,0 +1,224 @@
+"""The bodies of requests and replies: made, checked and understood.  No I/O here."""
+
+import builtins
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from qam._serialization import Serializer
+from qam._wire import Delivery
+from qam.exceptions import (
+    QAMException,
+    QAMMethodNotFoundException,
+    QAMSerializationException,
+    QAMServerLostException,
+    RemoteException,
+)
+
+#: The instance name that carries what 0.2.x peers must refuse.
+SYSTEM = "system"
+#: ``system.apply(method_name, params, kwargs)``: a call with keyword arguments.
+APPLY = "system.apply"
+
+# Values of internal_exception.
+NOT_INTERNAL = -1
+METHOD_NOT_FOUND = 1
+SERVER_LOST = 2
+REQUEST_UNREADABLE = 3
+RESULT_NOT_SERIALIZABLE = 4
+
+
+def decode(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
+    """Return the body of *delivery*, which must be a dict in the serializer's content type.
+
+    :raises QAMSerializationException: it is anything else.
+    """
+    content_type = delivery.properties.get("content_type")
+    if content_type != serializer.content_type:
+        raise QAMSerializationException(
+            f"a message of content type {content_type!r} came; only {serializer.name} "
+            f"({serializer.content_type}) is accepted: configure both sides alike"
+        )
+    try:
+        body = serializer.decode(delivery.body)
+    except Exception as error:
+        raise QAMSerializationException(
+            f"a message can't be decoded as {serializer.name}: {describe(error)}"
+        ) from error
+    if not isinstance(body, dict):
+        raise QAMSerializationException(
+            f"a message is no dict but {type(body).__name__}: its sender is no qam peer"
+        )
+    return body
+
+
+def describe(error: BaseException) -> str:
+    """Return *error* in one line: its type and, if there is one, its text."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# --- requests ---------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """A request as the server sees it, checked."""
+
+    id: Any
+    method_name: str
+    routing_key: str
+    params: Sequence[Any]
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> "Request":
+        """Check the fields of *body*.
+
+        :raises QAMSerializationException: a field is missing or of the wrong type.
+        """
+        request = cls(*(body.get(name) for name in cls._fields))
+        if (
+            isinstance(request.method_name, str)
+            and isinstance(request.routing_key, str)
+            and isinstance(request.params, (list, tuple))
+        ):
+            return request
+        raise QAMSerializationException(
+            "a request lacks method_name (str), routing_key (str) or params (list)"
+        )
+
+
+def apply_message(
+    method_name: str, params: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[str, Sequence[Any]]:
+    """Return the method name and params that travel for a call."""
+    return (APPLY, (method_name, tuple(params), kwargs)) if kwargs else (method_name, params)
+
+
+# --- replies ----------------------------------------------------------------
+
+
+def result_reply(request_id: Any, result: Any) -> dict[str, Any]:
+    """Return the reply of a method that returned *result*."""
+    return _reply(request_id, result, exception=False, internal_exception=NOT_INTERNAL)
+
+
+def internal_reply(request_id: Any, code: int, text: str) -> dict[str, Any]:
+    """Return the reply of a server that could not run the method: *text* says why."""
+    return _reply(request_id, text, exception=True, internal_exception=code)
+
+
+def _reply(
+    request_id: Any, result: Any, *, exception: bool, internal_exception: int
+) -> dict[str, Any]:
+    return {
+        "id": request_id,
+        "result": result,
+        "exception": exception,
+        "internal_exception": internal_exception,
+    }
+
+
+def exception_reply(
+    request_id: Any, error: BaseException, serializer: Serializer
+) -> dict[str, Any]:
+    """Return the reply of a method that raised *error*."""
+    portable = _portable_json if serializer.name != "pickle" else _portable_pickle
+    reply = _reply(
+        request_id, portable(error, serializer), exception=True, internal_exception=NOT_INTERNAL
+    )
+    reply["exception_type"] = type_name(type(error))
+    reply["exception_text"] = _text(error)
+    # without the frame of this library that called the method
+    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    reply["traceback"] = "".join(traceback.format_exception(type(error), error, frames))
+    return reply
+
+
+def type_name(cls: type) -> str:
+    """Return the name of *cls* as the wire carries it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _portable_pickle(error: BaseException, serializer: Serializer) -> BaseException:
+    """Return *error* if it survives the round trip, else a plain Exception with its text."""
+    if not isinstance(error, Exception) or isinstance(error, QAMException):
+        return Exception(_text(error))
+    try:
+        copy = serializer.decode(serializer.encode(error))
+    except Exception:
+        return Exception(_text(error))
+    return error if type(copy) is type(error) else Exception(_text(error))
+
+
+def _portable_json(error: BaseException, serializer: Serializer) -> list[Any]:
+    """Return the args of *error*, each as text where it can't travel as it is."""
+    return [_portable_value(value, serializer) for value in error.args]
+
+
+def _portable_value(value: Any, serializer: Serializer) -> Any:
+    try:
+        serializer.encode(value)
+    except Exception:
+        return repr(value)
+    return value
+
+
+def outcome(reply: dict[str, Any]) -> Any:
+    """Return the result that *reply* carries, or raise what it says."""
+    if not reply.get("exception"):
+        return reply.get("result")
+    code = reply.get("internal_exception", NOT_INTERNAL)
+    if isinstance(code, int) and code > 0:
+        raise _internal_exception(code, reply.get("result"))
+    error = _remote_exception(reply)
+    if isinstance(reply.get("traceback"), str):
+        error.add_note(f"Remote traceback:\n{reply['traceback'].rstrip()}")
+    raise error
+
+
+_INTERNAL: dict[int, Callable[[str], QAMException]] = {
+    METHOD_NOT_FOUND: QAMMethodNotFoundException,
+    SERVER_LOST: QAMServerLostException,
+    REQUEST_UNREADABLE: QAMSerializationException,
+    RESULT_NOT_SERIALIZABLE: lambda text: QAMSerializationException(text, executed="yes"),
+}
+
+
+def _internal_exception(code: int, text: Any) -> QAMException:
+    # A peer newer than this library may send codes that it does not know.
+    return _INTERNAL.get(code, QAMException)(str(text))
+
+
+def _remote_exception(reply: dict[str, Any]) -> Exception:
+    result, name = reply.get("result"), reply.get("exception_type")
+    if isinstance(result, BaseException):
+        return _from_object(result, name, str(reply.get("exception_text", "")))
+    args = tuple(result) if isinstance(result, (list, tuple)) else (result,)
+    if name is None:  # a 0.2.x JSON server says the args and no more
+        return Exception(*args)
+    return _from_args(str(name), args, str(reply.get("exception_text", "")))
+
+
+def _from_object(error: BaseException, name: Any, text: str) -> Exception:
+    same = name is None or name == type_name(type(error))
+    if same and isinstance(error, Exception) and not isinstance(error, QAMException):
+        return error
+    return RemoteException(str(name or type_name(type(error))), error.args, text or _text(error))
+
+
+def _from_args(name: str, args: tuple[Any, ...], text: str) -> Exception:
+    module, _, short_name = name.rpartition(".")
+    found = getattr(builtins, short_name, None) if module == "builtins" else None
+    if isinstance(found, type) and issubclass(found, Exception):
+        try:
+            return found(*args)
+        except TypeError:  # UnicodeDecodeError and its like want args that JSON changed
+            pass
+    return RemoteException(name, args, text)

@@ -1,0 +1,219 @@
+"""What all four connection owners share: to open, beat, read, write, and open again.
+
+The proxy's ConsumerThread and PublisherThread and the server's two counterparts are
+owners.  An owner runs in one thread; nobody else touches its connection.  Others
+hand over their work under a lock of its own and call :meth:`ConnectionOwner.wake`.
+"""
+
+import logging
+import random
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from qam._connection import Connection, connect
+from qam._deadline import Deadline
+from qam._events import Event
+from qam._waker import Waker
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+#: Seconds that a connection may take to open.
+CONNECT_TIMEOUT = 5.0
+#: Seconds before the second, and at most before any, attempt to connect again.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+#: Seconds that a thread may take to end after it was asked to.
+_EXIT_TIMEOUT = 5.0
+
+
+class ConnectionOwner:
+    """Runs one connection in the thread that calls :meth:`own_connection`.
+
+    :param credentials: where to connect.
+    :param log: where losses and recoveries are logged, once each.
+    :param connect_timeout: seconds that one attempt to connect may take.
+    """
+
+    def __init__(
+        self,
+        credentials: AMQPCredentials,
+        log: logging.Logger,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        self._credentials = credentials.resolved()
+        self._log = log
+        self._connect_timeout = connect_timeout
+        self._connection: Connection | None = None
+        self._waker = Waker()
+        #: True once the owner is asked to stop; never taken back.
+        self.kill = False
+        #: The first opening: done when it succeeded, or failed with the reason.
+        self.opened: Future[None] = Future()
+
+    # --- what an owner does with its connection; all in its own thread -------
+
+    @abstractmethod
+    def _on_open(self, connection: Connection) -> None:
+        """Declare and consume what this owner needs, on a new connection."""
+
+    @abstractmethod
+    def _write(self, connection: Connection) -> None:
+        """Write what waits to be written."""
+
+    @abstractmethod
+    def _on_events(self, events: Iterable[Event]) -> None:
+        """Take in what the broker sent."""
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        """The connection is gone; what was under way on it has an open fate."""
+
+    def _before_close(self, connection: Connection) -> None:
+        """A last thing to do on a connection that still stands."""
+
+    # --- what other threads may call ------------------------------------------
+
+    def wake(self) -> None:
+        """Make the owner look for work."""
+        self._waker.wake()
+
+    def ask_to_stop(self) -> None:
+        self.kill = True
+        self.wake()
+
+    def dispose(self) -> None:
+        """Give back what an owner has beside its connection, when it runs no more."""
+        self._waker.close()
+
+    # --- the loop -------------------------------------------------------------
+
+    def own_connection(self) -> None:
+        """Run the connection until asked to stop; open it again whenever it is lost.
+
+        :raises QAMConnectionException: it could not be opened the first time.
+        """
+        connection = self._open()
+        self.opened.set_result(None)
+        while connection is not None:
+            connection = self._serve(connection)
+
+    def _serve(self, connection: Connection) -> Connection | None:
+        """Run *connection* to its end; return its successor, None if there is to be none."""
+        try:
+            while not self.kill:
+                self._turn(connection)
+            self._before_close(connection)
+        except QAMConnectionException as error:
+            if self.kill:
+                return None
+            self._log.warning("%s; connecting again", error)
+            self._on_lost(connection, error)
+        finally:
+            self._connection = None
+            connection.close()
+        return None if self.kill else self._open_again()
+
+    def _turn(self, connection: Connection) -> None:
+        self._write(connection)
+        events = connection.read(connection.tick(), self._waker)
+        if events:
+            self._on_events(events)
+
+    def _open(self) -> Connection:
+        connection = connect(self._credentials, self._connect_timeout)
+        try:
+            self._on_open(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _open_again(self) -> Connection | None:
+        """Try to connect, at once and then ever more slowly, until it works."""
+        backoff = _FIRST_BACKOFF
+        while not self.kill:
+            try:
+                connection = self._open()
+            except QAMConnectionException as error:
+                self._log.debug("%s", error)
+                self._pause(backoff * random.uniform(0.5, 1.0))
+                backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            else:
+                self._log.info("connected again to the broker at %s", self._credentials)
+                return connection
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, in spite of wakes for work that has to wait too."""
+        deadline = Deadline(seconds)
+        while not (self.kill or deadline.expired):
+            self._waker.wait(deadline.remaining())
+            self._waker.clear()
+
+
+class ConnectionThread(ConnectionOwner, threading.Thread):
+    """An owner with a thread of its own.
+
+    The thread is a daemon: one that is still connecting must not hold up the end
+    of the interpreter.  Proxies and servers end theirs before that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        credentials: AMQPCredentials,
+        log: logging.Logger,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        threading.Thread.__init__(self, name=name, daemon=True)
+        ConnectionOwner.__init__(self, credentials, log, connect_timeout)
+
+    def start(self) -> None:
+        """Start the thread; return when its connection is open.
+
+        :raises QAMConnectionException: it can't be opened; says where and why.
+        """
+        super().start()
+        try:
+            # Longer than the attempt may take: its own words are better than ours.
+            self.opened.result(self._connect_timeout + 1)
+        except TimeoutError:  # resolving a host name can't be interrupted
+            self.ask_to_stop()
+            raise QAMConnectionException(
+                f"can't connect to the broker at {self._credentials}: "
+                f"no answer within {self._connect_timeout:g} seconds",
+                executed="no",
+            ) from None
+        except BaseException:
+            self.exit()
+            raise
+
+    def run(self) -> None:
+        """Own the connection until :meth:`exit`; called by ``start``."""
+        try:
+            self.own_connection()
+        except BaseException as error:
+            if self.opened.done():
+                self._log.exception("%s died of an internal error", self.name)
+                self._on_death(error)
+            else:
+                self.opened.set_exception(error)
+        finally:
+            self.dispose()
+
+    def _on_death(self, error: BaseException) -> None:
+        """The thread ends because of a bug: whoever waits on it has to learn of it."""
+
+    def exit(self) -> None:
+        """Close the connection and end the thread; return when that is done.
+
+        Waits five seconds at most, and not at all when called by the thread itself.
+        """
+        self.ask_to_stop()
+        self.join_until(Deadline(_EXIT_TIMEOUT))
+
+    def join_until(self, deadline: Deadline) -> None:
+        """Wait for the thread's end; not at all when called by the thread itself."""
+        if self.ident is not None and self is not threading.current_thread():
+            self.join(deadline.remaining())

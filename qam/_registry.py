@@ -1,0 +1,83 @@
+"""What a server offers: the methods that were registered, and nothing else."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from qam._messages import APPLY, SYSTEM
+from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+Method = Callable[..., Any]
+_WRAPPERS = (staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod)
+
+
+class MethodRegistry:
+    """The callables of a server by the name under which they are called."""
+
+    def __init__(self) -> None:
+        # Replaced by single assignments only, so readers need no lock.
+        self._methods: dict[str, Method] = {}
+
+    def add_function(self, method: Method, name: str | None = None) -> None:
+        """Offer *method* as *name*, by default its own."""
+        if not callable(method):
+            raise TypeError(f"method must be callable, not {method!r}")
+        if name is None:
+            name = getattr(method, "__name__", None)
+            if name is None:
+                raise ValueError(f"name is needed: {method!r} has none of its own")
+        _check_name(name)
+        self._methods[name] = method
+
+    def add_instance(self, instance: Any, name: str) -> None:
+        """Offer the public methods of *instance* as ``name.method``."""
+        _check_name(name)
+        self._methods.update(
+            (f"{name}.{method_name}", method) for method_name, method in public_methods(instance)
+        )
+
+    def resolve(self, name: str, params: Sequence[Any]) -> Method:
+        """Return what a request for *name* with *params* is to call, without arguments.
+
+        :raises QAMMethodNotFoundException: nothing is registered as *name*.
+        :raises QAMSerializationException: keyword arguments came in a wrong form.
+        """
+        if name != APPLY:
+            return functools.partial(self._find(name), *params)
+        match params:
+            case [str() as inner_name, [*args], {**kwargs}] if all(map(_is_text, kwargs)):
+                return functools.partial(self._find(inner_name), *args, **kwargs)
+        raise QAMSerializationException(f"{APPLY} needs a method name, a list and a dict")
+
+    def _find(self, name: str) -> Method:
+        method = self._methods.get(name)
+        if method is None:
+            raise QAMMethodNotFoundException(f"no method {name!r} is registered on this server")
+        return method
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    for part in name.split("."):
+        if not part.isidentifier():
+            raise ValueError(f"name must be an identifier, or several with dots, not {name!r}")
+        if part.startswith("_"):
+            raise ValueError(f"name: {name!r} is private; a leading underscore can't be called")
+    if name.split(".")[0] == SYSTEM:
+        raise ValueError(f"name: {SYSTEM!r} is reserved")
+
+
+def public_methods(instance: Any) -> Iterator[tuple[str, Method]]:
+    """Yield name and method of all that *instance* offers; no property is evaluated."""
+    for name in dir(instance):
+        if name.startswith("_"):
+            continue
+        found = inspect.getattr_static(instance, name, None)
+        if isinstance(found, _WRAPPERS) or (callable(found) and not isinstance(found, type)):
+            yield name, getattr(instance, name)

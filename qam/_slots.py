@@ -1,0 +1,157 @@
+"""The result list: one slot for each call that waits for its result.
+
+A slot's id is the caller's handle on its call, and is used again for later calls.
+What travels is another id, unique per call; so a reply that comes late finds no
+slot, whoever uses its slot by then.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from qam._deadline import Deadline
+from qam.exceptions import Executed, QAMException
+
+FREE, WAITING, DONE = 0, 1, 2
+
+# A JSON number is exact below this.
+_ID_LIMIT = 2**53
+# Room for a million calls a second for a hundred years above the base.
+_ID_BASE_LIMIT = 2**52
+
+Slot = dict[str, Any]
+#: Makes the exception of a call that ends with the list: told whether it was executed.
+FailureFactory = Callable[[Executed], QAMException]
+
+
+class ResultList:
+    """Slots, the ids of the free ones, and which call on the wire belongs to which slot."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.free_ids: list[int] = []
+        # Guards slots, free_ids and all below.  A Callback that nobody called gives
+        # its slot back from a finalizer, which may run inside these very sections
+        # in the same thread: hence reentrant, and every section below leaves things
+        # whole before it allocates.
+        self._lock = threading.RLock()
+        # From the id on the wire to the slot: the calls that have no outcome yet.
+        # Whoever takes an entry out decides the outcome, and nobody else.
+        self._calls: dict[int, int] = {}
+        self._next_call_id = random.SystemRandom().randrange(_ID_BASE_LIMIT)
+        self._closed_by: FailureFactory | None = None
+        #: Called with the slot's id when the outcome of a callback call is there.
+        self.on_callback_ready: Callable[[int], None] = lambda slot_id: None
+
+    # --- the life of a slot: reserve, begin, conclude, free -------------------
+
+    def reserve(self, callback_method: Any = None, exception_method: Any = None) -> int:
+        """Return the id of a slot that is now waiting."""
+        with self._lock:
+            slot_id = self.free_ids.pop() if self.free_ids else self._grow()
+            slot = self.slots[slot_id]
+            slot["callback_method"] = callback_method
+            slot["exception_method"] = exception_method
+            slot["state"] = WAITING
+        return slot_id
+
+    def _grow(self) -> int:
+        arrived = threading.Lock()
+        arrived.acquire()  # held until the outcome is there
+        self.slots.append(
+            {
+                "state": FREE,
+                "result_message": None,
+                "callback_method": None,
+                "exception_method": None,
+                "arrived": arrived,
+                "call_id": None,
+            }
+        )
+        return len(self.slots) - 1
+
+    def new_call_id(self) -> int:
+        """Return an id for one call on the wire; never given out again."""
+        with self._lock:
+            call_id = self._next_call_id
+            self._next_call_id = (call_id + 1) % _ID_LIMIT
+        return call_id
+
+    def begin(self, slot_id: int, call_id: int) -> None:
+        """From now on the outcome of *call_id* belongs into this slot.
+
+        :raises ValueError: the slot is not reserved.
+        :raises QAMException: the list is closed; says why.
+        """
+        with self._lock:
+            if self._closed_by is not None:
+                raise self._closed_by("no")
+            if not (0 <= slot_id < len(self.slots) and self.slots[slot_id]["state"] == WAITING):
+                raise ValueError(
+                    f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
+                )
+            self._calls[call_id] = slot_id
+            self.slots[slot_id]["call_id"] = call_id
+
+    def conclude(self, call_id: int | None, message: Any) -> bool:
+        """Store the outcome of a call, unless it has one already.
+
+        :param message: a :class:`~qam._wire.Delivery` or a :class:`QAMException`.
+        :returns: True if this is the call's outcome now.
+        """
+        with self._lock:
+            slot_id = self._calls.pop(call_id, None)  # type: ignore[arg-type]
+            if slot_id is None:
+                return False
+            slot = self.slots[slot_id]
+            slot["result_message"] = message
+            slot["state"] = DONE
+            is_callback = slot["callback_method"] is not None
+            if not is_callback:
+                slot["arrived"].release()
+        if is_callback:
+            self.on_callback_ready(slot_id)
+        return True
+
+    def free(self, slot_id: int) -> None:
+        """Give a slot back; one that is free already stays so."""
+        with self._lock:
+            slot = self.slots[slot_id]
+            if slot["state"] == FREE:
+                return
+            self._calls.pop(slot["call_id"], None)
+            slot["arrived"].acquire(blocking=False)
+            slot["state"] = FREE
+            slot["result_message"] = slot["call_id"] = None
+            slot["callback_method"] = slot["exception_method"] = None
+            self.free_ids.append(slot_id)
+
+    # --- who waits ------------------------------------------------------------
+
+    def wait(self, slot_id: int, deadline: Deadline) -> bool:
+        """Wait for the outcome of a call; return whether it is there.
+
+        Woken by :meth:`conclude`; every owner that dies concludes all calls.
+        """
+        slot = self.slots[slot_id]
+        if slot["state"] == DONE:
+            return True
+        arrived: bool = slot["arrived"].acquire(timeout=deadline.wait_time())
+        if arrived:
+            slot["arrived"].release()  # whoever else looks finds it too
+        return arrived
+
+    def call_of(self, slot_id: int) -> int | None:
+        """Return the id on the wire of the call in this slot."""
+        call_id: int | None = self.slots[slot_id]["call_id"]
+        return call_id
+
+    def close(self, failure: FailureFactory) -> None:
+        """Conclude every call with an exception of *failure*, and let none begin any more."""
+        with self._lock:
+            if self._closed_by is None:
+                self._closed_by = failure
+            calls = list(self._calls)
+        for call_id in calls:
+            self.conclude(call_id, failure("unknown"))

@@ -1,0 +1,161 @@
+"""The socket under py-amqp: non-blocking, with a buffer each way.
+
+py-amqp's own transport reads each frame with several exact ``recv`` calls, and
+blocks in the middle of a frame that does not come.  This one reads what is there
+in one piece, hands out whole frames only, and never blocks on a write: what the
+socket does not take stays in the buffer until it can.
+"""
+
+import selectors
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from struct import unpack_from
+from typing import Any
+
+from amqp.exceptions import UnexpectedFrame
+from amqp.transport import TCPTransport
+
+from qam._deadline import Deadline
+
+# Bytes per recv: for small messages faster than larger pieces.
+_READ_SIZE = 32768
+_FRAME_HEADER = 7
+_FRAME_END = 0xCE
+# The largest frame that RabbitMQ sends by default; it is also what py-amqp asks for.
+_FRAME_MAX = 131072
+
+
+class BufferedTransport(TCPTransport):  # type: ignore[misc]
+    """A connected socket, as py-amqp's Connection expects it.
+
+    :param host: the broker, as the user wrote it: TLS checks the certificate against it.
+    :param tls: the context for TLS; None for plain TCP.
+    :param deadline: by when the handshake has to be through.
+    :param socket_settings: TCP options, by number.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        deadline: Deadline,
+        socket_settings: dict[int, int],
+    ) -> None:
+        super().__init__("localhost", socket_settings=socket_settings)
+        self.host, self.port = host, port
+        #: Until when :meth:`read_frame` and the handshake may wait.
+        self.deadline = deadline
+        self._tls = tls
+        self._incoming = bytearray()
+        self._outgoing = bytearray()
+
+    # --- connecting ---------------------------------------------------------
+
+    def _connect(self, host: str, port: int, timeout: float | None) -> None:
+        error: OSError = TimeoutError("timed out")
+        for family, kind, proto, _, address in socket.getaddrinfo(
+            host, port, socket.AF_UNSPEC, socket.SOCK_STREAM
+        ):
+            self.sock = socket.socket(family, kind, proto)
+            try:
+                self.sock.settimeout(self._time_left())
+                self.sock.connect(address)
+                return
+            except OSError as failure:
+                self.sock.close()
+                self.sock = None
+                error = failure
+        raise error
+
+    def _time_left(self) -> float | None:
+        if self.deadline.expired:
+            raise TimeoutError("timed out")
+        return self.deadline.remaining()
+
+    def _setup_transport(self) -> None:
+        if self._tls is not None:
+            self.sock.settimeout(self._time_left())
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+        self.sock.setblocking(False)
+
+    # --- reading ------------------------------------------------------------
+
+    @contextmanager
+    def having_timeout(self, timeout: float | None) -> Iterator[socket.socket]:
+        """py-amqp's own timeouts give way to the one deadline."""
+        yield self.sock
+
+    def read_frame(self, unpack: Any = None) -> tuple[int, int, bytes]:
+        """Return the next frame, waiting for it until the deadline."""
+        while not self.has_frame():
+            self.wait()
+            self.receive()
+        return self._take_frame()
+
+    def wait(self) -> None:
+        """Wait until the socket can be read (or written, if something waits for that)."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.sock, self.interest)
+            selector.select(self._time_left())
+        self.flush()
+
+    def receive(self) -> None:
+        """Take in what has come; never blocks."""
+        pending = True
+        while pending:
+            try:
+                data = self.sock.recv(_READ_SIZE)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            if not data:
+                self.connected = False
+                raise ConnectionResetError("the broker closed the connection")
+            self._incoming += data
+            # select() does not see what TLS has decrypted already
+            pending = self._tls is not None and self.sock.pending() > 0
+
+    def has_frame(self) -> bool:
+        """True if a whole frame has come."""
+        if len(self._incoming) < _FRAME_HEADER:
+            return False
+        kind, size = unpack_from(">BxxI", self._incoming)
+        if size > _FRAME_MAX or kind not in (1, 2, 3, 8):
+            raise UnexpectedFrame("the peer does not speak AMQP 0-9-1")
+        return len(self._incoming) > _FRAME_HEADER + size
+
+    def _take_frame(self) -> tuple[int, int, bytes]:
+        kind, channel, size = unpack_from(">BHI", self._incoming)
+        end = _FRAME_HEADER + size
+        if self._incoming[end] != _FRAME_END:
+            raise UnexpectedFrame("a frame from the broker does not end where it should")
+        payload = bytes(self._incoming[_FRAME_HEADER:end])
+        # bytearray drops its head without moving the rest
+        del self._incoming[: end + 1]
+        return kind, channel, payload
+
+    # --- writing ------------------------------------------------------------
+
+    @property
+    def interest(self) -> int:
+        """The selector events to wait for."""
+        both = selectors.EVENT_READ | selectors.EVENT_WRITE
+        return both if self._outgoing else selectors.EVENT_READ
+
+    def write(self, s: bytes) -> None:
+        """Send *s* as far as the socket takes it; keep the rest for :meth:`flush`."""
+        self._outgoing += s
+        self.flush()
+
+    _write = write
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it; never blocks."""
+        while self._outgoing:
+            try:
+                sent = self.sock.send(self._outgoing)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return
+            del self._outgoing[:sent]

@@ -1,0 +1,66 @@
+"""Messages that were written and are not confirmed yet, by delivery tag."""
+
+from qam._events import Confirmed, Event, Refused, Returned
+from qam._wire import Publish
+
+
+class Unconfirmed:
+    """Matches the broker's confirms and returns with the messages of one channel.
+
+    The broker counts what is published from 1; an ack or nack names one count, or
+    with *multiple* all up to it.  A message that no queue takes is returned first
+    and acked then, so its return is kept until its ack tells which one it was.
+    """
+
+    def __init__(self) -> None:
+        self._last_tag = 0
+        self._messages: dict[int, Publish] = {}
+        self._returned: set[str] = set()
+
+    def add(self, message: Publish) -> None:
+        """Count *message* as the next one written."""
+        self._last_tag += 1
+        self._messages[self._last_tag] = message
+
+    def returned(self, correlation_id: str | None) -> None:
+        """The broker sends the message with *correlation_id* back."""
+        if correlation_id is not None:
+            self._returned.add(correlation_id)
+
+    def acked(self, tag: int, multiple: bool) -> list[Event]:
+        """Return what the broker says with an ack."""
+        confirmed: list[Publish] = []
+        events: list[Event] = [Confirmed(confirmed)]
+        for message in self._settle(tag, multiple):
+            if self._was_returned(message):
+                events.append(Returned(message))
+            else:
+                confirmed.append(message)
+        return events
+
+    def nacked(self, tag: int, multiple: bool) -> list[Event]:
+        """Return what the broker says with a nack."""
+        return [Refused(message) for message in self._settle(tag, multiple)]
+
+    def take_all(self) -> list[Publish]:
+        """Return all that is unconfirmed, oldest first, and forget it."""
+        messages = list(self._messages.values())
+        self._messages.clear()
+        return messages
+
+    def _settle(self, tag: int, multiple: bool) -> list[Publish]:
+        if not multiple:
+            return [self._messages.pop(tag)] if tag in self._messages else []
+        tags = []
+        for open_tag in self._messages:  # a dict keeps their order, and it ascends
+            if open_tag > tag:
+                break
+            tags.append(open_tag)
+        return [self._messages.pop(open_tag) for open_tag in tags]
+
+    def _was_returned(self, message: Publish) -> bool:
+        correlation_id = message.properties.get("correlation_id")
+        if correlation_id not in self._returned:
+            return False
+        self._returned.discard(correlation_id)
+        return True

@@ -1,0 +1,159 @@
+"""What travels between a proxy and a server.  No I/O here.
+
+Broker entities, all direct, durable, not exclusive, not auto-delete::
+
+    request exchange  <server_id>_server_exchange
+    request queue     <server_id>_server_queue    <server_id>_server_routing_key
+    reply exchange    <server_id>_client_exchange
+    reply queue       <client_id>_client_queue    <client_id>_client_routing_key
+
+Request body::
+
+    field         type   set by   meaning
+    id            int    proxy    unique per call, echoed in the reply
+    method_name   str    proxy    "add", or "instance.method"
+    routing_key   str    proxy    where the reply goes
+    params        tuple  proxy    positional arguments
+
+Reply body::
+
+    id                  int    server  the request's
+    result              any    server  the return value; the exception (pickle) or its
+                                       args (JSON) if exception is true; a message if
+                                       internal_exception > 0
+    exception           bool   server  the call failed
+    internal_exception  int    server  -1: not internal, else one of the codes below
+    exception_type      str    server  module.QualifiedName of what the method raised *
+    exception_text      str    server  its text *
+    traceback           str    server  its traceback *
+
+Properties: content_type, content_encoding, delivery_mode 2; on requests
+correlation_id (unique per call), reply_to (the reply routing key) and expiration
+(milliseconds, if the call has a timeout); replies echo correlation_id. *
+
+Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from qam._serialization import Serializer
+
+PERSISTENT = 2
+
+# RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
+_MAX_EXPIRATION = 2**32 - 1
+
+
+# AMQP names have 255 bytes; ours add up to 60 to what the user chose.
+_MAX_NAME = 190
+
+
+def check_entity_name(value: object, name: str) -> None:
+    """Raise TypeError or ValueError unless *value* can be part of a queue's name."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+    if not 0 < len(value.encode("utf-8", "replace")) <= _MAX_NAME:
+        raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
+
+
+class Route(NamedTuple):
+    """Where a message is published: an exchange, and the key it is routed by."""
+
+    exchange: str
+    routing_key: str
+
+
+class QueueBinding(NamedTuple):
+    """A queue, bound to an exchange with a routing key."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+
+    @property
+    def route(self) -> Route:
+        """The way into this queue."""
+        return Route(self.exchange, self.routing_key)
+
+
+def request_binding(server_id: str) -> QueueBinding:
+    """Return the request queue of *server_id* and its binding."""
+    return QueueBinding(
+        f"{server_id}_server_queue",
+        f"{server_id}_server_exchange",
+        f"{server_id}_server_routing_key",
+    )
+
+
+def reply_binding(server_id: str, client_id: str) -> QueueBinding:
+    """Return the queue in which *client_id* receives the replies of *server_id*."""
+    return QueueBinding(
+        f"{client_id}_client_queue", reply_exchange(server_id), reply_routing_key(client_id)
+    )
+
+
+def reply_exchange(server_id: str) -> str:
+    """Return the exchange to which *server_id* publishes its replies."""
+    return f"{server_id}_client_exchange"
+
+
+def reply_routing_key(client_id: str) -> str:
+    """Return the routing key by which replies reach *client_id*."""
+    return f"{client_id}_client_routing_key"
+
+
+@dataclass(slots=True, eq=False)
+class Publish:
+    """One message on its way to the broker.
+
+    *context* belongs to whoever publishes: it comes back with the confirm.
+    """
+
+    route: Route
+    body: bytes
+    properties: dict[str, Any]
+    mandatory: bool = True
+    context: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message that the broker handed to a consumer."""
+
+    body: bytes
+    delivery_tag: int
+    redelivered: bool = False
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The call that this message belongs to, where its sender says so."""
+        return self.properties.get("correlation_id")
+
+    @property
+    def time_to_live(self) -> float | None:
+        """Seconds that its sender gave it; None for no end."""
+        expiration = self.properties.get("expiration")
+        try:
+            return None if expiration is None else int(expiration) / 1000
+        except ValueError:
+            return None
+
+
+def properties(serializer: Serializer, **more: Any) -> dict[str, Any]:
+    """Return the properties of a persistent message, and *more* where it is not None."""
+    basic = {
+        "content_type": serializer.content_type,
+        "content_encoding": serializer.content_encoding,
+        "delivery_mode": PERSISTENT,
+    }
+    return basic | {name: value for name, value in more.items() if value is not None}
+
+
+def expiration(seconds: float | None) -> str | None:
+    """Return *seconds* as AMQP wants it: text, in whole milliseconds, at least 1."""
+    if seconds is None:
+        return None
+    milliseconds = max(1, round(seconds * 1000))
+    return str(milliseconds) if milliseconds <= _MAX_EXPIRATION else None

@@ -1,0 +1,85 @@
+"""Where the broker is, and as whom to connect."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from kombu.utils.url import parse_url
+
+_DEFAULTS = {"port": 5672, "username": "guest", "password": "guest", "vhost": "/", "ssl": False}
+_TLS_PORT = 5671
+
+
+@dataclass(frozen=True)
+class AMQPCredentials:
+    """All that is needed to open a connection to the broker.
+
+    :param hostname: name or address of the broker; or a whole URL: ``amqp://user:password@host:port/vhost``,
+        ``amqps://…`` (TLS), or ``memory://name`` for a broker inside this process.
+    :param port: the broker's AMQP port.
+    :param username: who connects.
+    :param password: their password; never shown by ``repr``.
+    :param vhost: the virtual host.
+    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :raises ValueError: *hostname* is a URL of another scheme, or a URL beside a
+        port, username, password or vhost of one's own.
+    """
+
+    hostname: str = "localhost"
+    port: int = 5672
+    username: str = "guest"
+    password: str = field(default="guest", repr=False)
+    vhost: str = "/"
+    ssl: Any = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.hostname, str) or not self.hostname:
+            raise TypeError(f"hostname must be a host name or a URL, not {self.hostname!r}")
+        if isinstance(self.port, bool) or not isinstance(self.port, int):
+            raise TypeError(f"port must be a whole number, not {self.port!r}")
+        for name in ("username", "password", "vhost"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a str")
+
+    @property
+    def is_memory(self) -> bool:
+        """True for the broker inside this process."""
+        return self.hostname.startswith("memory://")
+
+    def __str__(self) -> str:
+        if self.is_memory:
+            return self.hostname
+        return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
+
+    def resolved(self) -> "AMQPCredentials":
+        """Return the same place with a URL taken apart; itself where there is none."""
+        if "://" not in self.hostname:
+            return self
+        scheme = self.hostname.partition("://")[0]
+        if scheme not in ("amqp", "amqps", "memory"):
+            raise ValueError(
+                f"hostname: the scheme {scheme}:// is not supported; use amqp://, amqps:// or memory://"
+            )
+        self._refuse_a_second_answer(scheme)
+        return self if scheme == "memory" else self._from_url(scheme)
+
+    def _refuse_a_second_answer(self, scheme: str) -> None:
+        for name, default in _DEFAULTS.items():
+            if name != "ssl" and getattr(self, name) != default:
+                raise ValueError(f"hostname is a URL ({scheme}://…); {name} belongs into it")
+
+    def _from_url(self, scheme: str) -> "AMQPCredentials":
+        try:
+            urlsplit(self.hostname).port  # noqa: B018 - raises for what is no port
+        except ValueError:
+            raise ValueError(f"hostname: the {scheme}:// URL has no valid port") from None
+        url = parse_url(self.hostname)
+        return replace(
+            self,
+            hostname=url["hostname"] or "localhost",
+            port=url["port"] or (_TLS_PORT if scheme == "amqps" else _DEFAULTS["port"]),
+            username=url["userid"] or _DEFAULTS["username"],
+            password=url["password"] or _DEFAULTS["password"],
+            vhost=url["virtual_host"] or _DEFAULTS["vhost"],
+            ssl=self.ssl or scheme == "amqps",
+        )

@@ -1,0 +1,452 @@
+"""Calls the methods of a QAMServer as if they were the proxy's own.
+
+>>> from qam.qam_proxy import QAMProxy
+>>> qam_proxy = QAMProxy('qamserver', hostname='localhost')     # doctest: +SKIP
+>>> qam_proxy.add(2, 3)                                         # doctest: +SKIP
+5
+"""
+
+import atexit
+import logging
+import os
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
+
+from qam import _messages
+from qam._callbacks import (
+    FINISHED,
+    CallbackObserverThread,
+    ExecuteCallbackThread,
+    timed_out,
+)
+from qam._client_threads import ConsumerThread, Message, PublisherThread
+from qam._deadline import Deadline, check_timeout
+from qam._owner import CONNECT_TIMEOUT
+from qam._serialization import get_serializer
+from qam._slots import ResultList
+from qam._wire import check_entity_name, reply_routing_key
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import (
+    Executed,
+    QAMClosedException,
+    QAMException,
+    QAMMethodNotFoundException,
+    QAMTimeoutException,
+)
+
+__all__ = [
+    "Callback",
+    "CallbackObserverThread",
+    "ConsumerThread",
+    "ExecuteCallbackThread",
+    "PublisherThread",
+    "QAMException",
+    "QAMMEthodNotFoundException",
+    "QAMMethodNotFoundException",
+    "QAMProxy",
+    "QAMTimeoutException",
+    "SynchronTimeout",
+]
+
+log = logging.getLogger("qam.qam_proxy")
+
+#: The same exception, as the original spells it in one place.
+QAMMEthodNotFoundException = QAMMethodNotFoundException
+
+#: Seconds that closing takes at most.
+_CLOSE_TIMEOUT = 5.0
+
+# Lets another thread run without waiting; sleeping waits, even for 0 seconds.
+_give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Method:
+    """A remote method, by its name; calling it calls the method.
+
+    An attribute of it is a method of the remote instance of that name.
+    """
+
+    def __init__(self, send: Send, name: str) -> None:
+        self.__send = send
+        self.__name = name
+
+    def __getattr__(self, name: str) -> "_Method":
+        return _Method(self.__send, f"{self.__name}.{_public(name)}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__send(self.__name, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<remote method {self.__name}>"
+
+
+def _public(name: str) -> str:
+    # copy, pickle, inspect and notebooks ask every object for such names
+    if name.startswith("_"):
+        raise AttributeError(f"{name!r} is private: a leading underscore can't be called remotely")
+    return name
+
+
+class _RemoteNames:
+    """What QAMProxy, Callback and SynchronTimeout share: every public name is a remote method."""
+
+    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> _Method:
+        return _Method(self._send, _public(name))
+
+    def __getitem__(self, name: str) -> _Method:
+        """Return the remote method *name*, also where the object has that name itself."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a remote method must be a str, not {name!r}")
+        for part in name.split("."):
+            _public(part)
+        return _Method(self._send, name)
+
+    # __getitem__ alone would make it look like a sequence
+    __iter__ = None
+    __contains__ = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} can't be copied or pickled: it owns threads and connections"
+        )
+
+
+class QAMProxy(_RemoteNames):
+    """Sends method calls to a QAMServer and receives their results.
+
+    Every public name that is not an attribute of the proxy is a remote method:
+    ``proxy.add(2, 3)``, ``proxy.instance.method(2)``.  A call waits for its result;
+    see :meth:`callback` for calls that do not.  A proxy may be shared by threads.
+    Use it in a ``with`` statement, or :meth:`close` it.
+
+    :param server_id: the id of the QAMServer.
+    :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
+        ``memory://name`` for a broker inside this process.
+    :param port: the broker's port.
+    :param username: who connects to the broker.
+    :param password: their password.
+    :param vhost: the broker's virtual host.
+    :param client_id: a name for this client's reply queue; by default a random one.
+        Clients may share one.
+    :param serializer: ``'pickle'`` or ``'json'``, as the server is configured.
+    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :param timeout: seconds that each call has if nothing else is said.  None, the
+        default, waits without end, also for a server that is known but not running.
+    :param pickle_protocol: the pickle protocol to write; 2 for a server on Python 2.
+    :param connect_timeout: seconds that connecting to the broker may take.
+    :raises QAMConnectionException: the broker can't be reached or refuses us.
+    :raises TypeError, ValueError: an argument is wrong; names it.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        hostname: str = "localhost",
+        port: int = 5672,
+        username: str = "guest",
+        password: str = "guest",
+        vhost: str = "/",
+        client_id: str | None = None,
+        serializer: str = "pickle",
+        ssl: Any = False,
+        *,
+        timeout: float | None = None,
+        pickle_protocol: int | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        check_entity_name(server_id, "server_id")
+        if client_id is not None:
+            check_entity_name(client_id, "client_id")
+        codec = get_serializer(serializer, pickle_protocol)
+        #: Where the broker is.
+        self.amqp_credentials = AMQPCredentials(hostname, port, username, password, vhost, ssl)
+        #: The name of this client.
+        self.client_id = client_id or uuid.uuid4().hex
+        #: The name of the serializer.
+        self.serializer = serializer
+        self._server_id = server_id
+        self._timeout = None if timeout is None else check_timeout(timeout)
+        self._closing = False
+        # Unlike the name it is nobody else's: no two proxies see each other's replies.
+        own_id = f"{self.client_id}.{uuid.uuid4().hex}"
+        self._results = ResultList()
+        options: dict[str, Any] = {
+            "results": self._results,
+            "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
+        }
+        place = self.amqp_credentials
+        #: Receives the results.
+        self.consumer_thread = ConsumerThread(place, server_id, own_id, codec, **options)
+        #: Sends the calls.
+        self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
+        #: Watches over the callbacks.
+        self.callback_observer_thread = CallbackObserverThread(self)
+        self._results.on_callback_ready = self.callback_observer_thread.signal
+        self._start()
+
+    def _start(self) -> None:
+        threads = (self.consumer_thread, self.publisher_thread)
+        try:
+            for thread in threads:
+                thread.start()
+        except BaseException:
+            for thread in threads:
+                thread.exit()
+            raise
+        self.callback_observer_thread.start()
+        # An idle proxy that is dropped takes its threads along.
+        weakref.finalize(self, _stop, *threads, self.callback_observer_thread).atexit = False
+        _open_proxies.add(self)
+
+    # --- calls ------------------------------------------------------------------
+
+    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._request(method_name, args, kwargs, self._timeout)
+
+    def _request(
+        self,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+    ) -> Any:
+        """Call a remote method and wait for its result."""
+        deadline = Deadline(timeout)
+        id = self.consumer_thread.get_free_result_list_id()
+        try:
+            message = self.publisher_thread.add_message_to_send(
+                self._message(id, method_name, args, kwargs, deadline)
+            )
+            if not self._results.wait(id, deadline):
+                raise timed_out(method_name, timeout, self.publisher_thread.withdraw(message))
+            return self.consumer_thread.get_result(id)
+        finally:
+            self.consumer_thread.free_result_item(id)
+
+    def _message(
+        self,
+        id: int,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: Deadline,
+    ) -> Message:
+        name, params = _messages.apply_message(method_name, args, kwargs)
+        return {
+            "id": id,
+            "method_name": name,
+            "routing_key": reply_routing_key(self.consumer_thread.client_id),
+            "params": params,
+            "deadline": deadline,
+        }
+
+    def set_timeout(self, timeout: float) -> "SynchronTimeout":
+        """Return an object whose calls wait *timeout* seconds at most.
+
+        ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if the
+        result is not there after ten seconds.
+
+        :raises TypeError, ValueError: *timeout* is not a positive number.
+        """
+        return SynchronTimeout(self, self.consumer_thread.client_id, timeout)
+
+    # --- callbacks --------------------------------------------------------------
+
+    def callback(
+        self,
+        callback_method: Callable[[Any], Any],
+        exception_method: Callable[[Exception], Any] | None = None,
+    ) -> "Callback":
+        """Return an object whose calls do not wait: ``callback_method(result)`` is called.
+
+        ``uid = proxy.callback(success, error).add(2, 4)`` returns at once.  The
+        functions are called in another thread, and may call the proxy.
+
+        :param callback_method: called with the result.
+        :param exception_method: called with the exception if the call fails; without
+            it a failure is logged.
+        :raises TypeError: one of them is not callable.
+        """
+        if not callable(callback_method):
+            raise TypeError(f"callback_method must be callable, not {callback_method!r}")
+        if exception_method is not None and not callable(exception_method):
+            raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
+        id = self.consumer_thread.get_free_result_list_id(callback_method, exception_method)
+        return Callback(self, id, self.consumer_thread.client_id)
+
+    def get_callback_state(self, uid: str) -> int:
+        """Return the state of a callback: 0 waiting, 1 being executed, 2 finished.
+
+        A uid that is not known counts as finished.  Does not wait, but lets other
+        threads run, so it can be asked in a loop.
+        """
+        _give_way()
+        item = self.callback_observer_thread.callback_uid_dict.get(uid)
+        return FINISHED if item is None else int(item["state"])
+
+    def get_num_waiting_callbacks(self) -> int:
+        """Return how many callbacks are not executed yet; does not wait."""
+        _give_way()
+        return len(self.callback_observer_thread.callback_uid_dict)
+
+    # --- closing ----------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called."""
+        return self._closing
+
+    def close(self) -> None:
+        """Stop the threads and close the connections; a second time does nothing.
+
+        Calls that still wait, and callbacks, end with a :class:`QAMClosedException`.
+        Takes five seconds at most, whatever the broker does.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        _open_proxies.discard(self)
+        deadline = Deadline(_CLOSE_TIMEOUT)
+        threads = (self.publisher_thread, self.consumer_thread, self.callback_observer_thread)
+        # What was not written surely does not run; then all that waits is told.
+        self.publisher_thread.withdraw_all(self._closed)
+        self._results.close(self._closed)
+        _stop(*threads)
+        for thread in threads:
+            thread.join_until(deadline)
+
+    def _closed(self, executed: Executed) -> QAMClosedException:
+        return QAMClosedException(
+            f"the proxy of {self._server_id!r} is closed; make a new one", executed=executed
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "open"
+        where = self.amqp_credentials.resolved()
+        return f"<{state} QAMProxy of {self._server_id!r} at {where}, as {self.client_id!r}>"
+
+
+class SynchronTimeout(_RemoteNames):
+    """Calls the methods of a proxy, each within a timeout.
+
+    ``synchron_timeout.add(2, 3)`` or ``synchron_timeout('add', 2, 3)``.
+
+    :param parent: the :class:`QAMProxy`.
+    :param client_id: names the routing key by which replies come back.
+    :param timeout: seconds.
+    """
+
+    def __init__(self, parent: QAMProxy, client_id: str, timeout: float) -> None:
+        self._parent = parent
+        self._client_id = client_id
+        self._timeout = check_timeout(timeout)
+
+    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._parent._request(method_name, args, kwargs, self._timeout)
+
+    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the remote method *method_name*."""
+        return self[method_name](*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<timeout of {self._timeout:g} seconds on {self._parent!r}>"
+
+
+class Callback(_RemoteNames):
+    """Calls the methods of a proxy without waiting; its functions get the outcome.
+
+    ``callback.add(2, 3)`` or ``callback('add', 2, 3)`` returns a uid, a str, for
+    :meth:`QAMProxy.get_callback_state`.  Each use makes a call.
+
+    :param parent: the :class:`QAMProxy`.
+    :param id: the slot that was reserved for the call.
+    :param client_id: names the routing key by which the reply comes back.
+    """
+
+    def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
+        self._parent = parent
+        self._client_id = client_id
+        self._timeout = parent._timeout
+        self._id: int | None = id
+        slot = parent.consumer_thread.result_list[id]
+        self._functions = slot["callback_method"], slot["exception_method"]
+
+    def set_timeout(self, timeout: float) -> Self:
+        """Give the calls *timeout* seconds; return this Callback.
+
+        After that the error function gets a :class:`QAMTimeoutException`.
+
+        :raises TypeError, ValueError: *timeout* is not a positive number.
+        """
+        self._timeout = check_timeout(timeout)
+        return self
+
+    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        parent, observer = self._parent, self._parent.callback_observer_thread
+        id = self._take_slot()
+        uid = observer.init_waiting_callback_item(id, self._timeout)
+        deadline = observer.get_callback_item(uid)["deadline"]
+        try:
+            message = parent.publisher_thread.add_message_to_send(
+                parent._message(id, method_name, args, kwargs, deadline)
+            )
+        except BaseException:
+            observer.remove_callback_item(uid)
+            parent.consumer_thread.free_result_item(id)
+            raise
+        observer.watch(uid, message)
+        return uid
+
+    def _take_slot(self) -> int:
+        """Return the slot that was reserved; a second use needs another."""
+        id, self._id = self._id, None
+        if id is None:
+            id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
+        return id
+
+    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> str:
+        """Call the remote method *method_name*; return the uid."""
+        uid: str = self[method_name](*args, **kwargs)
+        return uid
+
+    def __del__(self) -> None:
+        id = self.__dict__.get("_id")
+        if id is not None:
+            self._parent.consumer_thread.free_result_item(id)
+
+    def __repr__(self) -> str:
+        return f"<callback {self._functions[0]!r} on {self._parent!r}>"
+
+
+def _stop(
+    *threads: PublisherThread | ConsumerThread | CallbackObserverThread,
+) -> None:
+    """Have threads end; from a finalizer too, so it waits for nothing."""
+    for thread in threads:
+        thread.ask_to_stop()
+
+
+_open_proxies: weakref.WeakSet[QAMProxy] = weakref.WeakSet()
+
+
+def _close_open_proxies() -> None:
+    """At the end of the interpreter: no thread of ours is cut off in the middle."""
+    for proxy in list(_open_proxies):
+        proxy.close()
+
+
+atexit.register(_close_open_proxies)

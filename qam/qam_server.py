@@ -1,0 +1,304 @@
+"""Offers functions and instances to QAMProxies.
+
+>>> from qam.qam_server import QAMServer
+>>> server = QAMServer(hostname='localhost', server_id='qamserver')     # doctest: +SKIP
+>>> server.register_function(pow)                                      # doctest: +SKIP
+>>> server.serve()                                                     # doctest: +SKIP
+"""
+
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Self
+
+from qam._connection import connect
+from qam._deadline import Deadline, check_timeout
+from qam._jobs import JobQueue
+from qam._owner import CONNECT_TIMEOUT
+from qam._prefetch import Prefetch
+from qam._registry import MethodRegistry
+from qam._serialization import get_serializer
+from qam._server_threads import (
+    CLOSE_TIMEOUT,
+    Call,
+    ExecuteMethodThread,
+    PublisherThread,
+    RequestConsumer,
+    declare_server,
+)
+from qam._wire import check_entity_name
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMClosedException
+
+__all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
+
+log = logging.getLogger("qam.qam_server")
+
+# Seconds beyond its timeout that closing may take to end its threads.
+_GRACE = 5.0
+# Seconds for workers whose replies are sent to end; those that still run were given up.
+_WORKER_GRACE = 1.0
+
+
+class QAMServer:
+    """Runs registered methods for QAMProxies.
+
+    The constructor connects and declares the server's queue, so that requests wait
+    in it until :meth:`serve`.  Methods run in several threads at once.
+
+    :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
+        ``memory://name`` for a broker inside this process.
+    :param port: the broker's port.
+    :param username: who connects to the broker.
+    :param password: their password.
+    :param vhost: the broker's virtual host.
+    :param server_id: the id by which proxies find this server.  Servers that share
+        one share the work.
+    :param serializer: ``'pickle'`` or ``'json'``, as the proxies are configured.
+    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :param max_workers: how many methods run at once, at most.
+    :param prefetch: how many requests the server holds, at most; by default as many
+        as workers, and more while methods are short.
+    :param connect_timeout: seconds that connecting to the broker may take.
+    :raises QAMConnectionException: the broker can't be reached or refuses us.
+    :raises TypeError, ValueError: an argument is wrong; names it.
+    """
+
+    def __init__(
+        self,
+        hostname: str = "localhost",
+        port: int = 5672,
+        username: str = "guest",
+        password: str = "guest",
+        vhost: str = "/",
+        server_id: str = "testqamserver",
+        serializer: str = "pickle",
+        ssl: Any = False,
+        *,
+        max_workers: int = 32,
+        prefetch: int | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        check_entity_name(server_id, "server_id")
+        self._max_workers = _check_count(max_workers, "max_workers")
+        fixed = None if prefetch is None else _check_count(prefetch, "prefetch")
+        connect_timeout = check_timeout(connect_timeout, "connect_timeout")
+        self._serializer = get_serializer(serializer)
+        #: Where the broker is.
+        self.amqp_credentials = AMQPCredentials(hostname, port, username, password, vhost, ssl)
+        #: The id by which proxies find this server.
+        self.server_id = server_id
+        self._methods = MethodRegistry()
+        self._calls: JobQueue[Call] = JobQueue()
+        self._workers: list[ExecuteMethodThread] = []
+        self._serving_thread: threading.Thread | None = None
+        # Guards _closing and _serving_thread: what came first, serve() or close().
+        self._state_lock = threading.RLock()
+        self._closing = False
+        self._ended = threading.Event()
+        self._death: BaseException | None = None
+        self._consumer = RequestConsumer(
+            self.amqp_credentials,
+            server_id,
+            Prefetch(self._max_workers, fixed),
+            take=self._hand_over,
+            take_back=self._calls.take_all,
+            give_back=self._give_back,
+            connect_timeout=connect_timeout,
+        )
+        self._publisher = PublisherThread(
+            self.amqp_credentials, server_id, self._consumer.settle, self._die, connect_timeout
+        )
+        self._declare(connect_timeout)
+
+    def _declare(self, connect_timeout: float) -> None:
+        connection = connect(self.amqp_credentials.resolved(), connect_timeout)
+        try:
+            declare_server(connection, self.server_id)
+        finally:
+            connection.close()
+
+    # --- what is offered --------------------------------------------------------
+
+    def register_function(
+        self, method: Callable[..., Any] | None = None, name: str | None = None
+    ) -> Any:
+        """Offer a function to the proxies; can also be used as a decorator.
+
+        ``@server.register_function`` or ``@server.register_function(name='plus')``.
+
+        :param method: the function.
+        :param name: the name by which it is called; by default its own.
+        :returns: the function.
+        :raises TypeError, ValueError: *method* is not callable, or the name is none
+            that can be called: not an identifier, or with a leading underscore.
+        """
+        if method is None:
+            return lambda decorated: self.register_function(decorated, name)
+        self._methods.add_function(method, name)
+        return method
+
+    def register_class(self, instance: Any, name: str) -> None:
+        """Offer the public methods of an instance, as ``proxy.name.method()``.
+
+        Those are what *instance* has at this moment that can be called and has no
+        leading underscore; classes, properties and other attributes are not offered.
+
+        :param instance: the instance.
+        :param name: the name by which it is reached.
+        :raises TypeError, ValueError: the name is none that can be called.
+        """
+        self._methods.add_instance(instance, name)
+
+    # --- serving ----------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Take and answer requests until :meth:`close`; blocks.
+
+        Ctrl-C closes the server, then raises KeyboardInterrupt.  A connection that is
+        lost is opened again.
+
+        :raises QAMConnectionException: the broker can't be reached at the start.
+        :raises RuntimeError: the server serves already.
+        """
+        if not self._begin_to_serve():
+            return
+        try:
+            self._publisher.start()
+            self._consumer.own_connection()
+        finally:
+            self._end()
+        if self._death is not None:
+            raise QAMClosedException("the server died of an internal error") from self._death
+        if self._consumer.interrupted:
+            raise KeyboardInterrupt
+
+    def _begin_to_serve(self) -> bool:
+        with self._state_lock:
+            if self._closing:
+                return False
+            if self._serving_thread is not None:
+                raise RuntimeError("the server serves already")
+            self._serving_thread = threading.current_thread()
+            _serving.add(self)
+            return True
+
+    def start(self) -> None:
+        """Serve in a thread of its own; return when requests are being taken.
+
+        :raises QAMConnectionException: the broker can't be reached.
+        :raises QAMClosedException: the server is closed.
+        :raises RuntimeError: the server serves already.
+        """
+        if self._closing:
+            raise QAMClosedException("the server is closed; make a new one")
+        if self._serving_thread is not None:
+            raise RuntimeError("the server serves already")
+        # A daemon: the end of the interpreter closes the server, see below.
+        threading.Thread(
+            target=self._serve_in_background, name=f"qam QAMServer {self.server_id}", daemon=True
+        ).start()
+        self._consumer.opened.result()
+
+    def _serve_in_background(self) -> None:
+        opened = self._consumer.opened
+        try:
+            self.serve()
+        except BaseException as error:
+            if opened.done():
+                log.exception("the server %s ended by an error", self.server_id)
+            else:
+                opened.set_exception(error)
+        if not opened.done():  # close() came first
+            opened.set_exception(QAMClosedException("the server was closed while it started"))
+
+    def _hand_over(self, call: Call) -> None:
+        """Give a call to a worker, and start one if none is idle; in the serving thread."""
+        idle = self._calls.put(call)
+        if not idle and len(self._workers) < self._max_workers:
+            worker = ExecuteMethodThread(
+                self.server_id,
+                self._calls,
+                self._methods,
+                self._serializer,
+                self._publisher.add_reply_to_send,
+                self._consumer.settle,
+            )
+            self._workers.append(worker)
+            worker.start()
+
+    def _give_back(self, call: Call) -> None:
+        self._publisher.give_back(call)
+
+    def _die(self, error: BaseException) -> None:
+        """An inner thread died of a bug; there will be no more replies."""
+        self._death = error
+        self._consumer.ask_to_stop()
+
+    # --- closing ----------------------------------------------------------------
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Take no more requests, answer those at hand, and end the threads.
+
+        Waits until that is done; but called by a method of the server or by a signal
+        handler it only asks, and returns.  A second time, or before :meth:`serve`, it
+        returns at once.
+
+        :param timeout: seconds for the methods that run.  What was not started by then
+            is given back to the queue; the callers of what still runs learn that it is
+            lost.
+        """
+        deadline = Deadline(check_timeout(timeout))
+        with self._state_lock:
+            self._closing = True
+            serving_thread = self._serving_thread
+        if serving_thread is None:
+            self._consumer.dispose()
+            return
+        self._consumer.begin_to_close(deadline)
+        if threading.current_thread() not in (serving_thread, *self._workers):
+            self._ended.wait(timeout + _GRACE)
+
+    def _end(self) -> None:
+        """End the threads; in the serving thread, when it serves no more."""
+        self._calls.close()
+        self._publisher.exit()
+        deadline = Deadline(_WORKER_GRACE)
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join(deadline.remaining())
+        self._consumer.dispose()
+        _serving.discard(self)
+        self._ended.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "serving" if self._serving_thread else "new"
+        return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials.resolved()}>"
+
+
+def _check_count(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
+
+
+_serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()
+
+
+def _close_serving() -> None:
+    """At the end of the interpreter: no method is cut off in the middle."""
+    for server in list(_serving):
+        server.close()
+
+
+atexit.register(_close_serving)

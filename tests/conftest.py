@@ -1,0 +1,91 @@
+"""Fixtures for all tests.
+
+`broker` runs a test on the in-memory transport and on RabbitMQ; `rabbitmq_node` is the node itself,
+for what only RabbitMQ does. A test that kills or restarts a node makes its own RabbitMQNode.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytest
+
+from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
+from tests.support.rabbitmq import RabbitMQNode
+
+# How long a test's threads may take to end after it, all together.
+THREADS_END_WITHIN = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where a broker is. What is None, the in-memory one does not have."""
+
+    hostname: str
+    port: int | None = None
+    username: str | None = None
+    password: str | None = None
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments that QAMProxy and QAMServer take for it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+# First, because pytest's own hook takes the markers to deselect tests by `-m`.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a RabbitMQ node, directly or through another fixture."""
+    for item in items:
+        if "rabbitmq_node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test whose threads do not end with it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREADS_END_WITHIN
+    for thread in _started_since(before):
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if left := [thread.name for thread in _started_since(before)]:
+        pytest.fail(f"threads still alive after the test: {', '.join(left)}", pytrace=False)
+
+
+def _started_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads that are new and alive, without the one by which pytest-timeout watches."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and not thread.name.startswith("pytest_timeout")
+    ]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node() -> Iterator[RabbitMQNode]:
+    """A RabbitMQ node, the same one for all tests, started for the first that asks."""
+    if find_program("rabbitmq-server") is None:
+        # Not skipped: half of what is promised would be untested without a word.
+        pytest.fail(HOW_TO_INSTALL, pytrace=False)
+    with RabbitMQNode() as node:
+        yield node
+
+
+@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """A broker: in memory, new for each test; then RabbitMQ, where `server_id` parts tests."""
+    if request.param == "memory":
+        return Broker(f"memory://{uuid.uuid4().hex}")
+    # Asked for by name, and not as an argument: the in-memory case starts no node.
+    node: RabbitMQNode = request.getfixturevalue("rabbitmq_node")
+    return Broker(node.host, node.port, node.username, node.password)
+
+
+@pytest.fixture
+def server_id() -> str:
+    """A server_id that no other test uses."""
+    return uuid.uuid4().hex

@@ -1,0 +1,289 @@
+"""A RabbitMQ node that belongs to the tests alone."""
+
+import atexit
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
+from tests.support.tethered import TetheredProcess
+
+_LOOPBACK = "127.0.0.1"
+_POLL_INTERVAL = 0.05  # seconds
+_LINES_OF_LOG_TO_SHOW = 60
+
+# A client asks for a protocol version that nobody speaks, and is told the one that is spoken.
+_PROTOCOL_HEADER_TO_REFUSE = b"AMQP\x09\x09\x09\x09"
+_PROTOCOL_HEADER_0_9_1 = b"AMQP\x00\x00\x09\x01"
+
+# Ports below those that systems give to outgoing connections (from 32768 on Linux, 49152
+# elsewhere). The port of a killed node must still be free when it restarts, and a client that
+# reconnects all the while must not be given it as its own: it would then connect to itself.
+_PORTS = range(20000, 32768)
+
+# Holds for every Erlang VM that is started: the node, its short-lived helpers, rabbitmqctl.
+_ERL_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
+
+_LIST_QUEUES = """
+[io:format("~ts\\t~b~n", [Name, Messages]) ||
+ [{{name, {{resource, _, queue, Name}}}}, {{messages, Messages}}] <-
+ rabbit_amqqueue:info_all(<<"{vhost}">>, [name, messages])].
+"""
+_COUNT_CONNECTIONS = """
+io:format("~b", [length(rabbit_networking:connections())]).
+"""
+
+
+class RabbitMQNode:
+    """A private RabbitMQ node on free ports of the loopback interface, its data in a folder of
+    its own; user guest, password guest.
+
+    As a context manager it is started, and stopped with all that belongs to it. `config` has lines
+    for its rabbitmq.conf. Nothing in the system's configuration or environment changes how it
+    runs, and it does not outlive the process that made it, not even if that is killed.
+
+    Why not pifpaf or pytest-rabbitmq: the epmd (Erlang's name server, which every node needs) that
+    comes up with their node is nobody's child and is still there after the tests, and it and the
+    node's distribution port can be reached from other machines. Here both are bound to the
+    loopback, and epmd is a child like the node.
+    """
+
+    host = _LOOPBACK
+    username = "guest"
+    password = "guest"
+
+    def __init__(
+        self, *, config: Mapping[str, str] | None = None, boot_timeout: float = 60.0
+    ) -> None:
+        self._server_program = _program("rabbitmq-server")
+        self._epmd_program = _program("epmd")
+        self._erl_call_program = _program("erl_call")
+        self._ctl_program = _program("rabbitmqctl")
+        self._boot_timeout = boot_timeout
+        self.port, distribution_port, epmd_port = free_ports(3)
+        self.name = f"qam-{uuid.uuid4().hex[:12]}@localhost"
+        self._folder = Path(tempfile.mkdtemp(prefix="qam-rabbitmq-"))
+        self._log = self._folder / "node.log"
+        self._config = {"listeners.tcp.local": f"{self.host}:{self.port}", **(config or {})}
+        self._env = self._environment(distribution_port, epmd_port)
+        self._epmd: TetheredProcess | None = None
+        self._node: TetheredProcess | None = None
+        self._owner_pid = os.getpid()
+        atexit.register(self.stop)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The node's AMQP URL, of the vhost /."""
+        return f"amqp://{self.username}:{self.password}@{self.host}:{self.port}//"
+
+    @property
+    def running(self) -> bool:
+        """Whether the node's process runs."""
+        return self._node is not None and self._node.alive
+
+    def start(self) -> None:
+        """Starts the node and returns when it answers on its AMQP port (after about 5 s).
+
+        Raises RuntimeError, with the end of the node's log, if it ends instead, or does not answer
+        in time; nothing is left running then.
+        """
+        assert not self.running, "already started"
+        self._write_configuration()
+        try:
+            if self._epmd is None:
+                self._epmd = self._child(self._epmd_program)
+            self._node = self._child(self._server_program)
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        """Ends the node by SIGKILL and returns when it is gone; its data stay for `restart`."""
+        if self._node is not None:
+            self._node.kill()
+            self._node = None
+
+    def restart(self) -> None:
+        """Kills the node if it runs, and starts it again: same port, same data."""
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """Ends everything that was started and deletes the data. Also good when not started."""
+        if os.getpid() != self._owner_pid:
+            return  # a forked child, whose atexit has come along: the node is not its own
+        atexit.unregister(self.stop)
+        self.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def ctl(self, *arguments: str, timeout: float = 30.0) -> str:
+        """Runs rabbitmqctl on this node and returns what it prints; takes half a second or more.
+
+        Raises RuntimeError with what it says on failure.
+        """
+        return self._run([self._ctl_program, "--quiet", *arguments], timeout=timeout)
+
+    def queues(self, vhost: str = "/") -> dict[str, int]:
+        """The queues and how many messages each has, ready and unacknowledged. Quick."""
+        lines = self._evaluate(_LIST_QUEUES.format(vhost=vhost)).splitlines()
+        return {name: int(messages) for name, messages in (line.split("\t") for line in lines)}
+
+    def connections(self) -> int:
+        """How many AMQP connections there are. Quick."""
+        return int(self._evaluate(_COUNT_CONNECTIONS))
+
+    def log(self) -> str:
+        """All that the node has logged."""
+        return self._log.read_text(errors="replace")
+
+    def _environment(self, distribution_port: int, epmd_port: int) -> dict[str, str]:
+        """This process' environment, without what would change the node, and with what makes it."""
+        foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        folder = self._folder
+        absent = str(folder / "absent")
+        return inherited | {
+            "HOME": str(folder),  # where the Erlang cookie is made
+            "LC_ALL": "C.UTF-8",
+            "ERL_CRASH_DUMP_SECONDS": "0",  # no dump, which would be in the current folder
+            "ERL_EPMD_ADDRESS": self.host,
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_FLAGS": _ERL_FLAGS,
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{absent}.config",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": absent,
+            "RABBITMQ_CONF_ENV_FILE": absent,
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            # The start script becomes the Erlang VM then, instead of being its parent.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def _child(self, program: Path) -> TetheredProcess:
+        with _children_on_one_cpu():
+            return TetheredProcess([program], env=self._env, output=self._log)
+
+    def _write_configuration(self) -> None:
+        lines = [f"{key} = {value}\n" for key, value in self._config.items()]
+        (self._folder / "rabbitmq.conf").write_text("".join(lines))
+        (self._folder / "enabled_plugins").write_text("[].\n")
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + self._boot_timeout
+        while not self._answers():
+            if not self.running:
+                raise RuntimeError(f"RabbitMQ ended while it started:\n{self._end_of_log()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"RabbitMQ not up after {self._boot_timeout} s:\n{self._end_of_log()}"
+                )
+            time.sleep(_POLL_INTERVAL)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=5.0) as client:
+                client.sendall(_PROTOCOL_HEADER_TO_REFUSE)
+                answer = client.recv(len(_PROTOCOL_HEADER_0_9_1), socket.MSG_WAITALL)
+        except OSError:
+            return False
+        return answer == _PROTOCOL_HEADER_0_9_1
+
+    def _end_of_log(self) -> str:
+        return "\n".join(self.log().splitlines()[-_LINES_OF_LOG_TO_SHOW:])
+
+    def _evaluate(self, expression: str) -> str:
+        """What an Erlang expression prints on the node.
+
+        For what is asked often: erl_call is no Erlang VM, but a C program, and answers in
+        milliseconds.
+        """
+        options = ["-sname", self.name, "-e", "-fetch_stdout", "-no_result_term"]
+        return self._run([self._erl_call_program, *options], input=expression)
+
+    def _run(
+        self, command: Sequence[str | Path], *, input: str | None = None, timeout: float = 30.0
+    ) -> str:
+        with _children_on_one_cpu():
+            done = subprocess.run(
+                command, env=self._env, input=input, capture_output=True, text=True, timeout=timeout
+            )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}")
+        return done.stdout
+
+
+@contextmanager
+def _children_on_one_cpu() -> Iterator[None]:
+    """What this thread starts in here is bound to one CPU, where the system can do that.
+
+    An Erlang VM passes each file operation from thread to thread, and starts by looking for some
+    ten thousand files. Where it is dear to wake another CPU that takes long: measured on a virtual
+    machine with two, a node starts in 5 s on one of them, and in 7 to 17 s on both.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface on which nobody listens, all different."""
+    free: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(free) == count:
+            break
+        if _is_free(port):
+            free.append(port)
+    return free
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _program(name: str) -> Path:
+    path = find_program(name)
+    if path is None:
+        raise FileNotFoundError(f"{name} was not found; {HOW_TO_INSTALL}")
+    return path
