@@ -211,8 +211,9 @@ class ConsumerThread(_ClientThread):
             self._connection.acknowledge(last_tag, multiple=True)
 
     def _receive(self, delivery: Delivery) -> None:
+        message: Delivery | Message | QAMException = delivery
         if delivery.correlation_id is not None:
-            call_id, message = self._own_call_id(delivery.correlation_id), delivery
+            call_id = self._own_call_id(delivery.correlation_id)
         else:  # a 0.2.x server: only the body says which call it answers
             message = self._decode(delivery)
             call_id = message.get("id") if isinstance(message, dict) else None

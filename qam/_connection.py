@@ -92,7 +92,7 @@ def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
     return AMQPConnection(credentials, timeout)
 
 
-class _Connection(pyamqp.Connection):  # type: ignore[misc]
+class _Connection(pyamqp.Connection):
     """py-amqp's connection, on a socket of ours."""
 
     def __init__(self, transport: BufferedTransport, **options: Any) -> None:

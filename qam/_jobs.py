@@ -30,7 +30,7 @@ class JobQueue(Generic[Job]):
             return self._idle >= len(self._jobs)
 
     def get(self, idle_time: float | None = None) -> Job | None:
-        """Wait for a job; None if none came in *idle_time* seconds, or the queue is closed and empty."""
+        """Wait for a job; None if there is none within *idle_time* seconds, or ever again."""
         with self._changed:
             self._idle += 1
             try:

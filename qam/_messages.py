@@ -75,13 +75,13 @@ class Request(NamedTuple):
 
         :raises QAMSerializationException: a field is missing or of the wrong type.
         """
-        request = cls(*(body.get(name) for name in cls._fields))
-        if (
-            isinstance(request.method_name, str)
-            and isinstance(request.routing_key, str)
-            and isinstance(request.params, (list, tuple))
-        ):
-            return request
+        match body:
+            case {
+                "method_name": str(method_name),
+                "routing_key": str(routing_key),
+                "params": list() | tuple() as params,
+            }:
+                return cls(body.get("id"), method_name, routing_key, params)
         raise QAMSerializationException(
             "a request lacks method_name (str), routing_key (str) or params (list)"
         )

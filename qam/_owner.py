@@ -92,7 +92,7 @@ class ConnectionOwner:
 
         :raises QAMConnectionException: it could not be opened the first time.
         """
-        connection = self._open()
+        connection: Connection | None = self._open()
         self.opened.set_result(None)
         while connection is not None:
             connection = self._serve(connection)

@@ -64,7 +64,7 @@ def _protocol_of(body: bytes) -> int:
 
 def _unpickle(body: bytes, errors: str) -> Any:
     # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-    stream = io.BufferedReader(io.BytesIO(body))  # type: ignore[arg-type]
+    stream = io.BufferedReader(io.BytesIO(body))
     return pickle.Unpickler(stream, encoding="utf-8", errors=errors).load()
 
 

@@ -27,7 +27,7 @@ _FRAME_END = 0xCE
 _FRAME_MAX = 131072
 
 
-class BufferedTransport(TCPTransport):  # type: ignore[misc]
+class BufferedTransport(TCPTransport):
     """A connected socket, as py-amqp's Connection expects it.
 
     :param host: the broker, as the user wrote it: TLS checks the certificate against it.
@@ -49,6 +49,7 @@ class BufferedTransport(TCPTransport):  # type: ignore[misc]
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
         self._tls = tls
+        self.sock: Any = None
         self._incoming = bytearray()
         self._outgoing = bytearray()
 
@@ -124,7 +125,7 @@ class BufferedTransport(TCPTransport):  # type: ignore[misc]
         kind, size = unpack_from(">BxxI", self._incoming)
         if size > _FRAME_MAX or kind not in (1, 2, 3, 8):
             raise UnexpectedFrame("the peer does not speak AMQP 0-9-1")
-        return len(self._incoming) > _FRAME_HEADER + size
+        return len(self._incoming) > _FRAME_HEADER + int(size)
 
     def _take_frame(self) -> tuple[int, int, bytes]:
         kind, channel, size = unpack_from(">BHI", self._incoming)

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 from kombu.utils.url import parse_url
 
-_DEFAULTS = {"port": 5672, "username": "guest", "password": "guest", "vhost": "/", "ssl": False}
-_TLS_PORT = 5671
+_PORT, _TLS_PORT = 5672, 5671
+_USER, _PASSWORD, _VHOST = "guest", "guest", "/"  # RabbitMQ's own defaults
+_BESIDE_A_URL = {"port": _PORT, "username": _USER, "password": _PASSWORD, "vhost": _VHOST}
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class AMQPCredentials:
     """
 
     hostname: str = "localhost"
-    port: int = 5672
-    username: str = "guest"
-    password: str = field(default="guest", repr=False)
-    vhost: str = "/"
+    port: int = _PORT
+    username: str = _USER
+    password: str = field(default=_PASSWORD, repr=False)
+    vhost: str = _VHOST
     ssl: Any = False
 
     def __post_init__(self) -> None:
@@ -64,8 +65,8 @@ class AMQPCredentials:
         return self if scheme == "memory" else self._from_url(scheme)
 
     def _refuse_a_second_answer(self, scheme: str) -> None:
-        for name, default in _DEFAULTS.items():
-            if name != "ssl" and getattr(self, name) != default:
+        for name, default in _BESIDE_A_URL.items():
+            if getattr(self, name) != default:
                 raise ValueError(f"hostname is a URL ({scheme}://…); {name} belongs into it")
 
     def _from_url(self, scheme: str) -> "AMQPCredentials":
@@ -77,9 +78,9 @@ class AMQPCredentials:
         return replace(
             self,
             hostname=url["hostname"] or "localhost",
-            port=url["port"] or (_TLS_PORT if scheme == "amqps" else _DEFAULTS["port"]),
-            username=url["userid"] or _DEFAULTS["username"],
-            password=url["password"] or _DEFAULTS["password"],
-            vhost=url["virtual_host"] or _DEFAULTS["vhost"],
+            port=url["port"] or (_TLS_PORT if scheme == "amqps" else _PORT),
+            username=url["userid"] or _USER,
+            password=url["password"] or _PASSWORD,
+            vhost=url["virtual_host"] or _VHOST,
             ssl=self.ssl or scheme == "amqps",
         )

@@ -1,0 +1,198 @@
+"""Callbacks: their functions, states, timeouts and threads."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from qam import QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
+
+from tests.conftest import Broker
+from tests.support.service import Service, serving
+
+
+@pytest.fixture
+def service(broker: Broker, server_id: str) -> Iterator[Service]:
+    with serving(server_id=server_id, **broker.kwargs) as service:
+        yield service
+
+
+@pytest.fixture
+def proxy(broker: Broker, server_id: str, service: Service) -> Iterator[QAMProxy]:
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        yield proxy
+
+
+def wait_for(proxy: QAMProxy, *uids: str) -> None:
+    for uid in uids:
+        while proxy.get_callback_state(uid) != 2:
+            pass
+
+
+def test_a_callback_goes_from_waiting_to_processing_to_finished(
+    proxy: QAMProxy, service: Service
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def success(result: Any) -> None:
+        entered.set()
+        leave.wait(20)
+
+    # when
+    uid = proxy.callback(success).hold()
+    # then
+    assert isinstance(uid, str)
+    assert proxy.get_callback_state(uid) == 0
+    assert proxy.get_num_waiting_callbacks() == 1
+    service.go_on.set()
+    assert entered.wait(20)
+    assert proxy.get_callback_state(uid) == 1
+    leave.set()
+    wait_for(proxy, uid)
+    assert proxy.get_num_waiting_callbacks() == 0
+
+
+def test_an_unknown_uid_counts_as_finished(proxy: QAMProxy) -> None:
+    assert proxy.get_callback_state("never seen") == 2
+
+
+def test_the_error_function_gets_the_exception(proxy: QAMProxy) -> None:
+    results: list[Any] = []
+    errors: list[Any] = []
+    wait_for(proxy, proxy.callback(results.append, errors.append).fail("why"))
+    wait_for(proxy, proxy.callback(results.append, errors.append).missing())
+    assert results == []
+    assert [type(error) for error in errors] == [ValueError, QAMMethodNotFoundException]
+
+
+def test_without_an_error_function_a_failure_is_logged(
+    proxy: QAMProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "qam.qam_proxy"):
+        wait_for(proxy, proxy.callback(print).fail("why"))
+    assert "ValueError: why" in caplog.text
+
+
+def test_a_callback_that_raises_is_logged_and_finished(
+    proxy: QAMProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    def success(result: Any) -> None:
+        raise RuntimeError("in the callback")
+
+    with caplog.at_level(logging.ERROR, "qam.qam_proxy"):
+        wait_for(proxy, proxy.callback(success).add(1, 2))
+    assert "RuntimeError: in the callback" in caplog.text
+    assert proxy.add(1, 2) == 3
+
+
+def test_a_timeout_goes_to_the_error_function_once(proxy: QAMProxy, service: Service) -> None:
+    # given
+    outcomes: list[Any] = []
+    callback = proxy.callback(outcomes.append, outcomes.append)
+    assert callback.set_timeout(0.05) is callback
+    uid = callback.hold("late")
+    # when
+    wait_for(proxy, uid)
+    service.go_on.set()
+    assert proxy.add(1, 2) == 3
+    # then
+    [error] = outcomes
+    assert isinstance(error, QAMTimeoutException)
+    assert "hold() got no result within 0.05 seconds" in str(error)
+
+
+def test_timeouts_come_in_their_own_order(proxy: QAMProxy, service: Service) -> None:
+    outcomes: list[str] = []
+    finished = threading.Barrier(3)
+    for name, timeout in (("later", 0.3), ("sooner", 0.05)):
+
+        def error(exception: Exception, name: str = name) -> None:
+            outcomes.append(name)
+            finished.wait(20)
+
+        proxy.callback(print, error).set_timeout(timeout).hold()
+    finished.wait(20)
+    assert outcomes == ["sooner", "later"]
+
+
+def test_a_callback_used_twice_makes_two_calls(proxy: QAMProxy) -> None:
+    results: list[int] = []
+    callback = proxy.callback(results.append)
+    uids = callback.add(1, 2), callback.add(3, 4)
+    wait_for(proxy, *uids)
+    assert uids[0] != uids[1]
+    assert sorted(results) == [3, 7]
+
+
+def test_a_callback_that_is_dropped_uncalled_frees_its_slot(proxy: QAMProxy) -> None:
+    callback = proxy.callback(print)
+    assert proxy.consumer_thread.free_index_queue == []
+    del callback
+    assert proxy.consumer_thread.free_index_queue == [0]
+
+
+def test_a_callback_may_make_calls_and_register_callbacks(proxy: QAMProxy) -> None:
+    done = threading.Event()
+    results: list[int] = []
+
+    def last(result: int) -> None:
+        results.append(result)
+        done.set()
+
+    def first(result: int) -> None:
+        results.append(result)
+        results.append(proxy.add(result, 1))
+        proxy.callback(last).add(result, 2)
+
+    proxy.callback(first).add(1, 2)
+    assert done.wait(20)
+    assert results == [3, 4, 5]
+
+
+def test_a_callback_that_blocks_holds_up_no_other(proxy: QAMProxy) -> None:
+    # given ten callbacks that block
+    leave = threading.Event()
+    blocked = [proxy.callback(lambda result: leave.wait(60)).add(n, n) for n in range(10)]
+    # when
+    results: list[int] = []
+    wait_for(proxy, proxy.callback(results.append).add(1, 2))
+    # then
+    assert results == [3]
+    assert {proxy.get_callback_state(uid) for uid in blocked} == {1}
+    leave.set()
+    wait_for(proxy, *blocked)
+
+
+def test_quick_callbacks_share_threads(proxy: QAMProxy) -> None:
+    names: set[str | int] = set()
+    for _ in range(50):
+        wait_for(proxy, proxy.callback(lambda _: names.add(threading.get_ident())).add(1, 2))
+    assert len(names) < 10
+
+
+def test_the_error_function_may_be_the_only_one_that_sees_a_timeout_of_an_unsent_call(
+    broker: Broker, server_id: str, service: Service
+) -> None:
+    # given a proxy whose broker takes nothing
+    outcomes: list[Any] = []
+    with QAMProxy(server_id, **broker.kwargs) as proxy:
+        proxy.publisher_thread._blocked = True
+        # when
+        wait_for(proxy, proxy.callback(print, outcomes.append).set_timeout(0.05).add(1, 2))
+        with pytest.raises(QAMTimeoutException, match="waiting to be sent") as raised:
+            proxy.set_timeout(0.05).add(3, 4)
+        # then they surely did not run, and do not stay in the queue
+        assert raised.value.executed == "no"
+        assert [error.executed for error in outcomes] == ["no"]
+        assert proxy.publisher_thread.method_queue == []
+    assert service.runs == []
+
+
+def test_callbacks_without_end_do_not_fill_the_memory_with_their_timeouts(
+    proxy: QAMProxy,
+) -> None:
+    for n in range(500):
+        wait_for(proxy, proxy.callback(len, len).set_timeout(3600).echo([n]))
+    assert len(proxy.callback_observer_thread._timeouts) < 200
+    assert proxy.consumer_thread.free_index_queue

@@ -1,0 +1,260 @@
+"""What becomes of calls when a connection, the broker or a server goes away."""
+
+import logging
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from qam import (
+    QAMConnectionException,
+    QAMException,
+    QAMProxy,
+    QAMServerLostException,
+    QAMTimeoutException,
+)
+
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import serving
+
+pytestmark = pytest.mark.rabbitmq
+
+
+@pytest.fixture
+def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
+    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+
+
+@pytest.fixture
+def own_node() -> Iterator[RabbitMQNode]:
+    """A node that the test may kill."""
+    with RabbitMQNode() as node:
+        yield node
+
+
+def test_connections_that_are_closed_are_opened_again(
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        serving(server_id=server_id, **place),
+        QAMProxy(server_id, timeout=30, **place) as proxy,
+        caplog.at_level(logging.INFO, "qam"),
+    ):
+        assert proxy.add(1, 2) == 3
+        # when
+        rabbitmq_node.ctl("close_all_connections", "test")
+        # then each of the four says so once, and calls work again
+        deadline = time.monotonic() + 60
+        while caplog.text.count("connected again") < 4:
+            assert time.monotonic() < deadline, caplog.text
+            time.sleep(0.01)
+        assert proxy.add(2, 3) == 5
+        assert caplog.text.count("connecting again") == 4
+
+
+def test_a_call_that_runs_while_its_server_loses_the_connection_is_answered_or_lost(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    with (
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        outcomes: list[Any] = []
+        uid = proxy.callback(outcomes.append, outcomes.append).hold("mine")
+        assert service.holding.wait(20)
+        # when
+        rabbitmq_node.ctl("close_all_connections", "test")
+        service.go_on.set()
+        while proxy.get_callback_state(uid) != 2:
+            time.sleep(0.001)
+        # then it ran once, and its caller knows one way or the other
+        [outcome] = outcomes
+        assert outcome == "mine" or isinstance(outcome, QAMServerLostException)
+        assert service.runs == [("hold", "mine")]
+
+
+def test_calls_while_the_broker_is_down_are_sent_when_it_is_back(
+    own_node: RabbitMQNode, server_id: str
+) -> None:
+    place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
+    with serving(server_id=server_id, **place), QAMProxy(server_id, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+        own_node.kill()
+        while proxy.publisher_thread.publisher is not None:
+            time.sleep(0.001)
+        # when calls come meanwhile
+        with pytest.raises(QAMTimeoutException) as raised:
+            proxy.set_timeout(0.05).add(0, 0)
+        results: list[Any] = []
+        uids = [proxy.callback(results.append, results.append).add(n, 0) for n in range(20)]
+        own_node.restart()
+        for uid in uids:
+            while proxy.get_callback_state(uid) != 2:
+                time.sleep(0.001)
+        # then
+        assert raised.value.executed == "no"
+        assert sorted(results) == list(range(20))
+
+
+def test_a_request_whose_confirm_is_lost_ends_as_unknown(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+        # given a connection that dies as soon as something is written
+        connection = proxy.publisher_thread.publisher
+        assert connection is not None
+        write = connection.write
+
+        def write_and_die(messages: Any) -> None:
+            write(messages)
+            raise QAMConnectionException("cut by the test")
+
+        connection.write = write_and_die  # type: ignore[method-assign]
+        # when
+        with pytest.raises(QAMConnectionException, match=r"add\(\) was sent.*cut by") as raised:
+            proxy.add(1, 2)
+        # then
+        assert raised.value.executed == "unknown"
+        assert proxy.add(2, 3) == 5
+
+
+def test_a_deleted_reply_queue_is_declared_again(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+        consumer = proxy.consumer_thread
+        first = consumer.amqpconn
+        # when
+        rabbitmq_node.ctl("delete_queue", f"{consumer.client_id}_client_queue")
+        while consumer.amqpconn in (None, first):
+            time.sleep(0.001)
+        # then
+        assert proxy.add(2, 3) == 5
+
+
+def test_a_call_whose_server_process_is_killed_is_lost_and_not_run_again(
+    place: dict[str, Any], server_id: str
+) -> None:
+    # given a server process in the middle of a method
+    code = f"""
+        import threading, qam
+        server = qam.QAMServer(server_id={server_id!r}, **{place!r})
+        @server.register_function
+        def hold():
+            print("holding", flush=True)
+            threading.Event().wait()
+        server.serve()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        outcomes: list[Any] = []
+        with serving_exists(place, server_id), QAMProxy(server_id, timeout=60, **place) as proxy:
+            uid = proxy.callback(outcomes.append, outcomes.append).hold()
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holding\n"
+            # when
+            process.kill()
+            process.wait()
+            with serving(server_id=server_id, **place) as successor:
+                while proxy.get_callback_state(uid) != 2:
+                    time.sleep(0.001)
+                assert proxy.add(1, 2) == 3
+        # then
+        assert [type(outcome) for outcome in outcomes] == [QAMServerLostException]
+        assert outcomes[0].executed == "unknown"
+        assert successor.runs == [(1, 2)]
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def serving_exists(place: dict[str, Any], server_id: str) -> Any:
+    """Declare the request queue, so that a call waits for the process that is starting."""
+    from qam import QAMServer
+
+    return QAMServer(server_id=server_id, **place)
+
+
+def test_an_alarm_holds_calls_back_until_it_is_over(
+    own_node: RabbitMQNode, server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
+    with (
+        serving(server_id=server_id, **place),
+        QAMProxy(server_id, **place) as proxy,
+        caplog.at_level(logging.INFO, "qam.qam_proxy"),
+    ):
+        assert proxy.add(1, 2) == 3
+        # given an alarm; the broker says so only to who publishes
+        own_node.ctl("set_vm_memory_high_watermark", "0")
+        first = proxy.callback(len, len).echo("met the alarm")
+        while not proxy.publisher_thread._blocked:
+            time.sleep(0.001)
+        # when
+        with pytest.raises(QAMTimeoutException) as raised:
+            proxy.set_timeout(0.05).add(1, 1)
+        # then
+        assert raised.value.executed == "no"
+        assert "alarm" in caplog.text
+        # and when it is over, calls go on
+        own_node.ctl("set_vm_memory_high_watermark", "0.6")
+        while proxy.get_callback_state(first) != 2:
+            time.sleep(0.001)
+        assert proxy.set_timeout(60).add(2, 3) == 5
+
+
+def test_close_returns_while_the_broker_has_an_alarm(
+    own_node: RabbitMQNode, server_id: str
+) -> None:
+    place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
+    with serving(server_id=server_id, **place):
+        proxy = QAMProxy(server_id, **place)
+        own_node.ctl("set_vm_memory_high_watermark", "0")
+        errors: list[Exception] = []
+        uid = proxy.callback(len, errors.append).echo("met the alarm")
+        while not proxy.publisher_thread._blocked:
+            time.sleep(0.001)
+        # when
+        started = time.monotonic()
+        proxy.close()
+        # then
+        assert time.monotonic() - started < 6
+        assert proxy.get_callback_state(uid) == 2
+        own_node.ctl("set_vm_memory_high_watermark", "0.6")
+
+
+def test_a_peer_that_never_answers_ends_the_constructor_within_its_timeout(server_id: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(QAMConnectionException, match=r"no answer within 0\.3 seconds"):
+            QAMProxy(server_id, "127.0.0.1", port=silent.getsockname()[1], connect_timeout=0.3)
+        assert time.monotonic() - started < 5
+
+
+def test_a_peer_that_speaks_no_amqp_is_named_as_such(server_id: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(8)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(QAMConnectionException, match="AMQP"):
+            QAMProxy(server_id, "127.0.0.1", port=server.getsockname()[1])
+        thread.join()

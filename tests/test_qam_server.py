@@ -1,0 +1,439 @@
+"""A server: what it offers, how it starts, works and ends."""
+
+import _thread
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import kombu
+import pytest
+from qam import (
+    QAMClosedException,
+    QAMConnectionException,
+    QAMProxy,
+    QAMSerializationException,
+    QAMServer,
+    QAMServerLostException,
+)
+
+from tests.conftest import Broker
+from tests.support.peer_0_2 import dumps, entities, publish
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import Service, make_server, serving
+
+
+def test_functions_can_be_registered_in_each_way(broker: Broker, server_id: str) -> None:
+    with QAMServer(server_id=server_id, **broker.kwargs) as server:
+
+        @server.register_function
+        def plain() -> str:
+            return "plain"
+
+        @server.register_function(name="renamed")
+        def original() -> str:
+            return "renamed"
+
+        server.register_function(lambda: "third", name="third")
+        assert plain() == "plain"
+        server.start()
+        # also while it serves
+        server.register_function(lambda: "late", "late")
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            names = ["plain", "renamed", "third", "late"]
+            assert [proxy[name]() for name in names] == names
+
+
+def test_what_cant_be_offered_is_refused(broker: Broker, server_id: str) -> None:
+    with QAMServer(server_id=server_id, **broker.kwargs) as server:
+        for name in ("_private", "a._b", "no name", "", "1st", "system", "system.apply"):
+            with pytest.raises(ValueError, match="name"):
+                server.register_function(print, name)
+            with pytest.raises(ValueError, match="name"):
+                server.register_class(object(), name)
+        with pytest.raises(ValueError, match="name"):
+            server.register_function(lambda: 1)
+        with pytest.raises(TypeError, match="method"):
+            server.register_function("print")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name"):
+            server.register_class(object(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"max_workers": 0}, ValueError),
+        ({"max_workers": "3"}, TypeError),
+        ({"prefetch": 0}, ValueError),
+        ({"prefetch": True}, TypeError),
+        ({"serializer": "yaml"}, ValueError),
+        ({"server_id": ""}, ValueError),
+        ({"connect_timeout": 0}, ValueError),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_named(wrong: dict[str, Any], error: type[Exception]) -> None:
+    [name] = wrong
+    with pytest.raises(error, match=name):
+        QAMServer(**({"hostname": "memory://wrong"} | wrong))
+
+
+def test_its_repr_says_what_it_is(broker: Broker, server_id: str) -> None:
+    server = QAMServer(server_id=server_id, **broker.kwargs)
+    assert "new QAMServer" in repr(server)
+    server.close()
+    assert "closed QAMServer" in repr(server)
+    assert server_id in repr(server)
+
+
+# --- starting and ending --------------------------------------------------------------
+
+
+def test_close_before_serve_makes_serve_return_at_once(broker: Broker, server_id: str) -> None:
+    server = QAMServer(server_id=server_id, **broker.kwargs)
+    server.close()
+    server.close()
+    server.serve()
+    with pytest.raises(QAMClosedException):
+        server.start()
+
+
+def test_a_server_serves_once(broker: Broker, server_id: str) -> None:
+    with QAMServer(server_id=server_id, **broker.kwargs) as server:
+        server.start()
+        with pytest.raises(RuntimeError, match="already"):
+            server.serve()
+        with pytest.raises(RuntimeError, match="already"):
+            server.start()
+
+
+def test_serve_blocks_until_close(broker: Broker, server_id: str) -> None:
+    # given
+    server = make_server(Service(), server_id=server_id, **broker.kwargs)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        assert proxy.add(1, 2) == 3
+    assert thread.is_alive()
+    # when
+    server.close()
+    # then
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_close_answers_what_is_at_hand(broker: Broker, server_id: str) -> None:
+    # given a method that runs, and another request behind it
+    service = Service()
+    server = make_server(service, server_id=server_id, max_workers=1, prefetch=2, **broker.kwargs)
+    server.start()
+    results: list[Any] = []
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        uids = [proxy.callback(results.append).hold(1)]
+        assert service.holding.wait(20)
+        uids.append(proxy.callback(results.append).add(1, 1))
+        while not server._calls.waiting_since():
+            pass
+        # when
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        service.go_on.set()
+        closing.join(20)
+        # then
+        for uid in uids:
+            while proxy.get_callback_state(uid) != 2:
+                pass
+    assert results == [1, 2]
+
+
+def test_close_gives_back_what_it_had_no_time_to_start(broker: Broker, server_id: str) -> None:
+    # given a server whose only worker is busy for ever
+    busy, other = Service(), Service()
+    kwargs: dict[str, Any] = {"server_id": server_id, **broker.kwargs}
+    server = make_server(busy, max_workers=1, prefetch=2, **kwargs)
+    server.start()
+    results: list[Any] = []
+    errors: list[Any] = []
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        held = proxy.callback(results.append, errors.append).hold(1)
+        assert busy.holding.wait(20)
+        waiting = proxy.callback(results.append, errors.append).add(20, 1)
+        while not server._calls.waiting_since():
+            pass
+        # when
+        server.close(timeout=0.05)
+        # then another server runs what was not started, and what ran is lost
+        with make_server(other, **kwargs) as successor:
+            successor.start()
+            for uid in (held, waiting):
+                while proxy.get_callback_state(uid) != 2:
+                    pass
+    busy.go_on.set()
+    for worker in server._workers:
+        worker.join(20)
+    assert results == [21]
+    assert [type(error) for error in errors] == [QAMServerLostException]
+    assert busy.runs == [("hold", 1)]
+    assert other.runs == [(20, 1)]
+
+
+def test_a_method_may_close_its_server(broker: Broker, server_id: str) -> None:
+    server = QAMServer(server_id=server_id, **broker.kwargs)
+    server.register_function(lambda: server.close() or "closing", name="shut_down")
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        assert proxy.shut_down() == "closing"
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_ctrl_c_closes_the_server_and_is_raised_again(broker: Broker, server_id: str) -> None:
+    # given a server in the main thread, with a method that runs
+    service = Service()
+    server = make_server(service, server_id=server_id, **broker.kwargs)
+    results: list[Any] = []
+
+    def interrupt() -> None:
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            uid = proxy.callback(results.append, results.append).hold("answered")
+            assert service.holding.wait(20)
+            _thread.interrupt_main(signal.SIGINT)
+            service.go_on.set()
+            while proxy.get_callback_state(uid) != 2:
+                pass
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    # when
+    with pytest.raises(KeyboardInterrupt):
+        server.serve()
+    # then
+    thread.join(20)
+    assert results == ["answered"]
+
+
+def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: str) -> None:
+    # given
+    server = make_server(Service(), server_id=server_id, **broker.kwargs)
+    errors: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            server.serve()
+        except QAMClosedException as error:
+            errors.append(error)
+
+    def broken(events: Any) -> None:
+        raise AssertionError("planted")
+
+    server._publisher._on_events = broken  # type: ignore[method-assign]
+    thread = threading.Thread(target=serve)
+    thread.start()
+    # when the first reply is confirmed
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        assert proxy.add(1, 2) == 3
+    thread.join(20)
+    # then
+    assert not thread.is_alive()
+    assert isinstance(errors[0].__cause__, AssertionError)
+
+
+# --- work ------------------------------------------------------------------------------
+
+
+def test_methods_run_at_once_up_to_max_workers(broker: Broker, server_id: str) -> None:
+    # given methods that only go on when three of them run
+    together = threading.Barrier(3)
+    with make_server(Service(), server_id=server_id, max_workers=3, **broker.kwargs) as server:
+        server.register_function(lambda: together.wait(30) >= 0, name="meet")
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            uids = [proxy.callback(print).meet() for _ in range(9)]
+            for uid in uids:
+                while proxy.get_callback_state(uid) != 2:
+                    pass
+        assert len(server._workers) == 3
+
+
+def test_a_method_may_call_its_own_server(broker: Broker, server_id: str) -> None:
+    with (
+        make_server(Service(), server_id=server_id, **broker.kwargs) as server,
+        QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy,
+    ):
+        server.register_function(lambda n: proxy.add(n, 1) + 1, name="nested")
+        server.register_function(lambda: proxy.missing(), name="nested_missing")
+        server.start()
+        assert proxy.nested(1) == 3
+        # what the nested call raised is not mistaken for the answer to the outer one
+        with pytest.raises(Exception, match="missing") as raised:
+            proxy.nested_missing()
+        assert type(raised.value).__name__ == "RemoteException"
+
+
+def test_a_long_method_leaves_what_waits_to_another_server(broker: Broker, server_id: str) -> None:
+    # given a busy server that may hold one request, and a second server
+    first, second = Service(), Service()
+    kwargs: dict[str, Any] = {"server_id": server_id, **broker.kwargs}
+    with make_server(first, max_workers=1, **kwargs) as server:
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            held = proxy.callback(len, len).hold("first")
+            assert first.holding.wait(20)
+            with make_server(second, max_workers=1, **kwargs) as other:
+                other.start()
+                # when
+                assert [proxy.add(n, 1) for n in range(5)] == [1, 2, 3, 4, 5]
+            # then
+            first.go_on.set()
+            while proxy.get_callback_state(held) != 2:
+                pass
+    assert len(second.runs) == 5
+
+
+def test_short_methods_are_prefetched_in_larger_numbers(broker: Broker, server_id: str) -> None:
+    with make_server(Service(), server_id=server_id, max_workers=2, **broker.kwargs) as server:
+        server.start()
+        assert server._consumer._consumer_prefetch == 2
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            # when it has learned that its methods are short
+            while server._consumer._consumer_prefetch == 2:
+                assert proxy.add(1, 1) == 2
+            # then none is lost at the change
+            assert [proxy.add(n, 1) for n in range(50)] == list(range(1, 51))
+        assert server._consumer._consumer_prefetch == 256
+
+
+@pytest.mark.rabbitmq
+def test_requests_are_acknowledged_only_when_answered(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    # given
+    place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+    with (
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        uid = proxy.callback(print).hold()
+        assert service.holding.wait(20)
+        # then it is still the broker's
+        assert rabbitmq_node.queues()[f"{server_id}_server_queue"] == 1
+        # when
+        service.go_on.set()
+        while proxy.get_callback_state(uid) != 2:
+            pass
+    assert rabbitmq_node.queues()[f"{server_id}_server_queue"] == 0
+
+
+@pytest.mark.rabbitmq
+class TestMalformedRequests:
+    @pytest.fixture
+    def channel(self, rabbitmq_node: RabbitMQNode) -> Any:
+        with kombu.Connection(rabbitmq_node.url) as connection:
+            yield connection.channel()
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"garbage",
+            dumps("no dict", "pickle"),
+            dumps({"id": 1}, "pickle"),
+            dumps({"id": 1, "method_name": 3, "routing_key": "x", "params": []}, "pickle"),
+            dumps({"id": 1, "method_name": "add", "routing_key": "x", "params": 5}, "pickle"),
+        ],
+        ids=repr,
+    )
+    def test_are_dropped_once_and_the_server_lives_on(
+        self,
+        rabbitmq_node: RabbitMQNode,
+        server_id: str,
+        channel: Any,
+        body: bytes,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+        requests, _ = entities(server_id, "x")
+        with (
+            caplog.at_level(logging.WARNING, "qam.qam_server"),
+            serving(server_id=server_id, **place),
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            # when
+            publish(channel, requests.exchange.name, requests.routing_key, body, "pickle")
+            # then
+            assert proxy.add(1, 2) == 3
+        assert "dropped" in caplog.text
+        assert rabbitmq_node.queues()[f"{server_id}_server_queue"] == 0
+
+    def test_are_told_to_callers_that_say_where_to(
+        self, rabbitmq_node: RabbitMQNode, server_id: str
+    ) -> None:
+        place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+        with (
+            serving(server_id=server_id, **place),
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            publisher = proxy.publisher_thread
+            publisher._encode = lambda message, call_id: b"garbage"  # type: ignore[method-assign]
+            with pytest.raises(QAMSerializationException) as raised:
+                proxy.add(1, 2)
+            assert raised.value.executed == "no"
+
+
+def test_an_unreachable_broker_is_named(server_id: str) -> None:
+    with pytest.raises(QAMConnectionException, match="127.0.0.1:1"):
+        QAMServer("127.0.0.1", 1, server_id=server_id)
+
+
+# --- processes --------------------------------------------------------------------------
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=os.getcwd(),
+        check=False,
+    )
+
+
+@pytest.mark.rabbitmq
+def test_the_interpreter_ends_quietly_with_a_live_proxy_and_server(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    place = f"hostname='{rabbitmq_node.host}', port={rabbitmq_node.port}"
+    done = run_python(f"""
+        import qam
+        server = qam.QAMServer(server_id='{server_id}', {place})
+        server.register_function(pow)
+        server.start()
+        proxy = qam.QAMProxy('{server_id}', client_id='{server_id}', {place})
+        print(proxy.pow(2, 5))
+        proxy.callback(print, repr).pow(2, 6)
+    """)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("32")
+    assert [name for name in rabbitmq_node.queues() if name.startswith(server_id)] == [
+        f"{server_id}_server_queue"
+    ]
+
+
+def test_importing_the_package_starts_nothing_and_adds_no_log_handler() -> None:
+    done = run_python("""
+        import logging, threading
+        import qam
+        assert threading.active_count() == 1
+        assert not logging.getLogger('qam').handlers
+        assert not logging.getLogger('qam.qam_proxy').handlers
+        from kombu.serialization import registry
+        assert registry._disabled_content_types >= {'application/x-python-serialize'}
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
