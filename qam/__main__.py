@@ -1,6 +1,7 @@
 """The command line: ``python -m qam demo``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +55,10 @@ def _run_demo(broker: str | None) -> int:
         _demo.run(broker)
     except QAMException as error:
         return _fail(error)
+    except BrokenPipeError:  # who read the output has gone, as in: qam demo | head -1
+        # The interpreter flushes stdout at its end, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

@@ -62,7 +62,8 @@ class CallbackObserverThread(threading.Thread):
         #: and ``state``.
         self.callback_uid_dict: dict[str, CallbackItem] = {}
         #: Guards callback_uid_dict and all that is private here, jobs aside.
-        self.callback_dict_lock = threading.Lock()
+        #: Reentrant, because a finalizer that stops the thread may run inside.
+        self.callback_dict_lock = threading.RLock()
         #: The same lock, as the original spells it.
         self.callback_dickt_lock = self.callback_dict_lock
         #: True once the thread is asked to stop; never taken back.
@@ -195,7 +196,12 @@ class CallbackObserverThread(threading.Thread):
                 self._start_thread_if_needed()
         except BaseException as error:
             log.exception("%s died of an internal error", self.name)
-            self._consumer._on_death(error)
+            self._on_death(error)
+
+    def _on_death(self, error: BaseException) -> None:
+        """End every call; one thread executes the error functions, one after the other."""
+        self._consumer._on_death(error)
+        self._start_thread()
 
     def _wait(self) -> list[tuple[str, CallbackItem]]:
         """Wait until something is to do; return the items whose time is up."""
@@ -219,7 +225,6 @@ class CallbackObserverThread(threading.Thread):
 
     def _have_a_look(self) -> None:
         """Wake the thread; the lock is held."""
-        assert self.callback_dict_lock.locked()
         self._has_to_look = True
         self._look.notify()
 
@@ -235,8 +240,10 @@ class CallbackObserverThread(threading.Thread):
             return max(oldest, self._last_start) + patience
 
     def _start_thread_if_needed(self) -> None:
-        if self._next_start() > time.monotonic():
-            return
+        if self._next_start() <= time.monotonic():
+            self._start_thread()
+
+    def _start_thread(self) -> None:
         job, parent = self._jobs.take_one(), self.parent
         if job is None or parent is None:
             return

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +38,9 @@ log = logging.getLogger("qam.qam_proxy")
 _REPLY_QUEUE_EXPIRES = 30 * 60
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 
+#: Messages that are written before the owner looks at what came, and at the time.
+_BATCH = 1000
+
 Message = dict[str, Any]
 
 
@@ -53,8 +57,9 @@ class _ClientThread(ConnectionThread):
         server_id: str,
         client_id: str,
         serializer: str | Serializer,
-        results: ResultList | None,
-        connect_timeout: float,
+        *,
+        results: ResultList | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         name = f"qam {type(self).__name__} {client_id}"
         super().__init__(name, amqp_credentials, log, connect_timeout)
@@ -63,6 +68,11 @@ class _ClientThread(ConnectionThread):
         self.client_id = client_id
         self._serializer = _as_serializer(serializer)
         self._results = results or ResultList()
+        self._set_up()
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Make what this thread has beside."""
 
     def _on_death(self, error: BaseException) -> None:
         def failure(executed: Executed) -> QAMException:
@@ -93,22 +103,10 @@ class ConsumerThread(_ClientThread):
     #: States of a slot: nobody uses it; its call has no outcome yet; it has.
     FREE, WAITING, DONE = FREE, WAITING, DONE
 
-    def __init__(
-        self,
-        amqp_credentials: AMQPCredentials,
-        server_id: str,
-        client_id: str,
-        serializer: str | Serializer,
-        *,
-        results: ResultList | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-    ) -> None:
-        super().__init__(
-            amqp_credentials, server_id, client_id, serializer, results, connect_timeout
-        )
+    def _set_up(self) -> None:
         #: The consumer on the reply queue: its queue and tag; None while not connected.
         self.consumer: Consumer | None = None
-        self._binding = reply_binding(server_id, client_id)
+        self._binding = reply_binding(self.server_id, self.client_id)
         self._openings = 0
 
     @property
@@ -217,7 +215,8 @@ class ConsumerThread(_ClientThread):
         else:  # a 0.2.x server: only the body says which call it answers
             message = self._decode(delivery)
             call_id = message.get("id") if isinstance(message, dict) else None
-        if not self._results.conclude(call_id, message):
+        # An id of any other type is none of ours, and may not even be hashable.
+        if type(call_id) is not int or not self._results.conclude(call_id, message):
             log.debug("a reply that no call waits for was dropped (id %r)", call_id)
 
     def _own_call_id(self, correlation_id: str) -> int | None:
@@ -240,27 +239,15 @@ class PublisherThread(_ClientThread):
     :param serializer: ``'pickle'`` or ``'json'``, as the server is configured.
     """
 
-    def __init__(
-        self,
-        amqp_credentials: AMQPCredentials,
-        server_id: str,
-        client_id: str,
-        serializer: str | Serializer,
-        *,
-        results: ResultList | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-    ) -> None:
-        super().__init__(
-            amqp_credentials, server_id, client_id, serializer, results, connect_timeout
-        )
+    def _set_up(self) -> None:
         #: The messages that are not written yet, oldest first.
         self.method_queue: list[Message] = []
         # Guards method_queue, _withdrawn, and whether a message counts as written.
         self._queue_lock = threading.Lock()
         self._withdrawn = 0  # how many in method_queue are not to be sent any more
-        self._route = request_binding(server_id).route
-        self._reply_key = reply_routing_key(client_id)
-        self._label_key = reply_routing_key(client_id.rpartition(".")[0])
+        self._route = request_binding(self.server_id).route
+        self._reply_key = reply_routing_key(self.client_id)
+        self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
         self._blocked = False
 
     @property
@@ -342,18 +329,19 @@ class PublisherThread(_ClientThread):
         self._blocked = False
 
     def _write(self, connection: Connection) -> None:
-        if not self._blocked:
-            batch = self._take_batch()
-            if batch:
-                connection.write(map(self._as_publish, batch))
+        if self._blocked or connection.congested:
+            return  # both end with an event, after which we are here again
+        batch = self._take_batch()
+        if batch:
+            connection.write(map(self._as_publish, batch))
+            self.wake()  # for what is left in the queue, after a look at what came
 
     def _take_batch(self) -> list[Message]:
         with self._queue_lock:
-            if not self.method_queue:
-                return []
-            batch = [message for message in self.method_queue if not message["withdrawn"]]
-            self.method_queue.clear()
-            self._withdrawn = 0
+            taken = self.method_queue[:_BATCH]
+            del self.method_queue[:_BATCH]
+            batch = [message for message in taken if not message["withdrawn"]]
+            self._withdrawn -= len(taken) - len(batch)
             for message in batch:
                 message["written"] = True
         return batch

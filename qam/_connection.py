@@ -8,12 +8,13 @@ aside, belongs to the thread that opened it.
 import selectors
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import amqp
 from amqp.exceptions import AMQPError
+from amqp.method_framing import frame_handler
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
@@ -31,8 +32,15 @@ from qam.exceptions import QAMConnectionException
 HEARTBEAT = 10.0
 #: Seconds that the broker has to answer a declaration.
 _PATIENCE = 10.0
+#: Bytes that may wait for the network before no more is written.
+_MAX_BACKLOG = 1024 * 1024
 #: Seconds that the broker has to answer our goodbye.
 _CLOSE_PATIENCE = 1.0
+
+
+# A content header frame: class, weight and body size, then flags that say which
+# properties follow, and those.
+_CONTENT_HEADER, _SIZES_OF_CONTENT_HEADER, _NO_PROPERTIES = 2, 12, b"\0\0"
 
 
 class Connection(Protocol):
@@ -75,6 +83,10 @@ class Connection(Protocol):
     def tick(self) -> float | None:
         """Do what time asks for; return the seconds until it has to be called again."""
 
+    @property
+    def congested(self) -> bool:
+        """True while the network takes no more; :meth:`read` returns when it does again."""
+
     def take_unconfirmed(self) -> list[Publish]:
         """Return the messages whose fate is open; also after the loss of the connection."""
 
@@ -115,7 +127,7 @@ class AMQPConnection:
         self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
         try:
             self._open()
-        except (AMQPError, OSError, ValueError) as error:
+        except Exception as error:  # what a peer that is no broker makes of the handshake
             self._collect()
             reason = _why_refused(error, credentials, timeout)
             raise QAMConnectionException(
@@ -213,7 +225,8 @@ class AMQPConnection:
 
     def read(self, timeout: float | None, waker: Waker) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken."""
-        with self._losing():
+        # A frame that py-amqp can't parse shows as any exception; its connection is of no use.
+        with self._losing(Exception):
             if not self._events and not self._transport.has_frame():
                 self._wait(timeout, waker)
             while self._transport.has_frame():
@@ -237,6 +250,11 @@ class AMQPConnection:
         with self._losing():
             self._amqp.heartbeat_tick(rate=2)
         return self._amqp.heartbeat / 4 if self._amqp.heartbeat else None
+
+    @property
+    def congested(self) -> bool:
+        """True while the network takes no more; :meth:`read` returns when it does again."""
+        return self._transport.backlog > _MAX_BACKLOG
 
     def take_unconfirmed(self) -> list[Publish]:
         """Return the messages whose fate is open; also after the loss of the connection."""
@@ -293,7 +311,7 @@ class AMQPConnection:
             yield
 
     @contextmanager
-    def _losing(self) -> Iterator[None]:
+    def _losing(self, *errors: type[Exception]) -> Iterator[None]:
         """Turn each way in which py-amqp loses a connection into the one exception.
 
         An error that closes the channel counts: py-amqp would open it again
@@ -301,7 +319,7 @@ class AMQPConnection:
         """
         try:
             yield
-        except (AMQPError, OSError) as error:
+        except (AMQPError, OSError, *errors) as error:
             raise self._lost(error) from error
         except AttributeError as error:
             if self._transport.connected:
@@ -333,9 +351,30 @@ def _make_connection(
         virtual_host=credentials.vhost,
         login_method="PLAIN",
         heartbeat=HEARTBEAT,
+        frame_handler=_tolerant_frame_handler,
         on_blocked=lambda reason: on_blocked(True),
         on_unblocked=lambda: on_blocked(False),
     )
+
+
+def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[Any], Any]:
+    """Return py-amqp's frame handler, with messages whose properties it can't parse.
+
+    Whoever may write to a queue could otherwise end every connection that reads it.
+    Such a message arrives without properties, and is refused as one.
+    """
+    on_frame = frame_handler(connection, callback)
+
+    def on_any_frame(frame: tuple[int, int, bytes]) -> Any:
+        kind, channel, payload = frame
+        try:
+            return on_frame(frame)
+        except Exception:
+            if kind != _CONTENT_HEADER:
+                raise
+        return on_frame((kind, channel, payload[:_SIZES_OF_CONTENT_HEADER] + _NO_PROPERTIES))
+
+    return on_any_frame
 
 
 def _amqp_properties(properties: dict[str, Any]) -> dict[str, Any]:

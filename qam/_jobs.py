@@ -17,7 +17,8 @@ class JobQueue(Generic[Job]):
 
     def __init__(self) -> None:
         # Guards all below; notified once per job, and when the queue is closed.
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant, because a finalizer that closes it may run inside.
+        self._changed = threading.Condition(threading.RLock())
         self._jobs: deque[tuple[float, Job]] = deque()  # each with its time of arrival
         self._idle = 0
         self._closed = False

@@ -206,6 +206,11 @@ class MemoryConnection:
         """Nothing is due, ever."""
         return None
 
+    @property
+    def congested(self) -> bool:
+        """Never: there is no network."""
+        return False
+
     def take_unconfirmed(self) -> list[Publish]:
         """Nothing is open here, ever."""
         return []

@@ -3,10 +3,11 @@
 import builtins
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from qam._serialization import Serializer
-from qam._wire import Delivery
+from qam._wire import Delivery, is_short_text
 from qam.exceptions import (
     QAMException,
     QAMMethodNotFoundException,
@@ -26,6 +27,7 @@ METHOD_NOT_FOUND = 1
 SERVER_LOST = 2
 REQUEST_UNREADABLE = 3
 RESULT_NOT_SERIALIZABLE = 4
+SERVER_FAILED = 5
 
 
 def decode(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
@@ -54,8 +56,16 @@ def decode(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
 
 def describe(error: BaseException) -> str:
     """Return *error* in one line: its type and, if there is one, its text."""
-    text = str(error)
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of *error*; empty if it has none or fails to say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 # --- requests ---------------------------------------------------------------
@@ -80,10 +90,11 @@ class Request(NamedTuple):
                 "method_name": str(method_name),
                 "routing_key": str(routing_key),
                 "params": list() | tuple() as params,
-            }:
+            } if is_short_text(routing_key):
                 return cls(body.get("id"), method_name, routing_key, params)
         raise QAMSerializationException(
-            "a request lacks method_name (str), routing_key (str) or params (list)"
+            "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
+            "or params (a list)"
         )
 
 
@@ -127,7 +138,7 @@ def exception_reply(
         request_id, portable(error, serializer), exception=True, internal_exception=NOT_INTERNAL
     )
     reply["exception_type"] = type_name(type(error))
-    reply["exception_text"] = _text(error)
+    reply["exception_text"] = text_of(error)
     # without the frame of this library that called the method
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     reply["traceback"] = "".join(traceback.format_exception(type(error), error, frames))
@@ -139,22 +150,15 @@ def type_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return ""
-
-
 def _portable_pickle(error: BaseException, serializer: Serializer) -> BaseException:
     """Return *error* if it survives the round trip, else a plain Exception with its text."""
     if not isinstance(error, Exception) or isinstance(error, QAMException):
-        return Exception(_text(error))
+        return Exception(text_of(error))
     try:
         copy = serializer.decode(serializer.encode(error))
     except Exception:
-        return Exception(_text(error))
-    return error if type(copy) is type(error) else Exception(_text(error))
+        return Exception(text_of(error))
+    return error if type(copy) is type(error) else Exception(text_of(error))
 
 
 def _portable_json(error: BaseException, serializer: Serializer) -> list[Any]:
@@ -163,11 +167,12 @@ def _portable_json(error: BaseException, serializer: Serializer) -> list[Any]:
 
 
 def _portable_value(value: Any, serializer: Serializer) -> Any:
-    try:
+    with suppress(Exception):
         serializer.encode(value)
-    except Exception:
+        return value
+    with suppress(Exception):
         return repr(value)
-    return value
+    return f"<{type(value).__name__}>"
 
 
 def outcome(reply: dict[str, Any]) -> Any:
@@ -187,6 +192,7 @@ _INTERNAL: dict[int, Callable[[str], QAMException]] = {
     METHOD_NOT_FOUND: QAMMethodNotFoundException,
     SERVER_LOST: QAMServerLostException,
     REQUEST_UNREADABLE: QAMSerializationException,
+    SERVER_FAILED: QAMException,
     RESULT_NOT_SERIALIZABLE: lambda text: QAMSerializationException(text, executed="yes"),
 }
 
@@ -210,7 +216,7 @@ def _from_object(error: BaseException, name: Any, text: str) -> Exception:
     same = name is None or name == type_name(type(error))
     if same and isinstance(error, Exception) and not isinstance(error, QAMException):
         return error
-    return RemoteException(str(name or type_name(type(error))), error.args, text or _text(error))
+    return RemoteException(str(name or type_name(type(error))), error.args, text or text_of(error))
 
 
 def _from_args(name: str, args: tuple[Any, ...], text: str) -> Exception:

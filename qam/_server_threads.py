@@ -37,6 +37,8 @@ log = logging.getLogger("qam.qam_server")
 
 #: Seconds that closing gives the requests at hand.
 CLOSE_TIMEOUT = 30.0
+#: Replies that are written before the owner looks at what came, and at the time.
+_BATCH = 1000
 #: Seconds that giving requests back may take when closing has no time left.
 _GIVE_BACK_TIME = 2.0
 
@@ -247,10 +249,16 @@ class ExecuteMethodThread(threading.Thread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            self._answer(call)
+            try:
+                self._answer(call)
+            except BaseException as error:  # a bug, or of a peer's making: this call alone suffers
+                log.exception("a request could not be answered")
+                self._hand_in(call, self._refuse(call, error, _messages.SERVER_FAILED))
 
     def _answer(self, call: Call) -> None:
-        reply = self._reply_to(call)
+        self._hand_in(call, self._reply_to(call))
+
+    def _hand_in(self, call: Call, reply: Publish | None) -> None:
         if reply is None:
             self._settle(call)
         else:
@@ -266,18 +274,18 @@ class ExecuteMethodThread(threading.Thread):
             body = _messages.decode(self._serializer, call.delivery)
             request = _messages.Request.from_body(body)
         except QAMSerializationException as error:
-            return self._refuse(call, error)
+            log.warning("a request was dropped: %s", error)
+            return self._refuse(call, error, _messages.REQUEST_UNREADABLE)
         reply = self._run(call, request)
         return self._as_publish(call, request.routing_key, self._encode(call, reply))
 
-    def _refuse(self, call: Call, error: QAMSerializationException) -> Publish | None:
-        """Tell the caller, where there is a way, that the request can't be read."""
-        log.warning("a request was dropped: %s", error)
+    def _refuse(self, call: Call, error: BaseException, code: int) -> Publish | None:
+        """Have a request dropped; tell its caller why, where there is a way."""
         call.rejected = True
         routing_key = call.delivery.properties.get("reply_to")
         if routing_key is None or call.delivery.correlation_id is None:
-            return None
-        reply = _messages.internal_reply(None, _messages.REQUEST_UNREADABLE, str(error))
+            return None  # a 0.2.x client, or none at all
+        reply = _messages.internal_reply(None, code, _messages.text_of(error))
         return self._as_publish(call, routing_key, self._encode(call, reply))
 
     def _run(self, call: Call, request: _messages.Request) -> dict[str, Any]:
@@ -383,12 +391,14 @@ class PublisherThread(ConnectionThread):
         self._blocked = False
 
     def _write(self, connection: Connection) -> None:
-        if self._blocked:
-            return
+        if self._blocked or connection.congested:
+            return  # both end with an event, after which we are here again
         with self._queue_lock:
-            batch, self.result_queue[:] = self.result_queue[:], []
+            batch = self.result_queue[:_BATCH]
+            del self.result_queue[:_BATCH]
         if batch:
             connection.write(batch)
+            self.wake()  # for what is left in the queue, after a look at what came
 
     def _on_events(self, events: Iterable[Event]) -> None:
         for event in events:

@@ -145,6 +145,11 @@ class BufferedTransport(TCPTransport):
         both = selectors.EVENT_READ | selectors.EVENT_WRITE
         return both if self._outgoing else selectors.EVENT_READ
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the socket to take them."""
+        return len(self._outgoing)
+
     def write(self, s: bytes) -> None:
         """Send *s* as far as the socket takes it; keep the rest for :meth:`flush`."""
         self._outgoing += s

@@ -22,7 +22,8 @@ class Waker:
         self._awake = False
         # Guards the descriptor: a late wake must not write to one that was closed,
         # and perhaps opened again by somebody else.  The write never blocks.
-        self._lock = threading.Lock()
+        # Reentrant, because a finalizer that wakes may run inside.
+        self._lock = threading.RLock()
         self._closed = False
         if hasattr(os, "eventfd"):
             self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -46,7 +46,7 @@ _MAX_EXPIRATION = 2**32 - 1
 
 
 # AMQP names have 255 bytes; ours add up to 60 to what the user chose.
-_MAX_NAME = 190
+_MAX_SHORT_TEXT, _MAX_NAME = 255, 190
 
 
 def check_entity_name(value: object, name: str) -> None:
@@ -55,6 +55,16 @@ def check_entity_name(value: object, name: str) -> None:
         raise TypeError(f"{name} must be a str, not {value!r}")
     if not 0 < len(value.encode("utf-8", "replace")) <= _MAX_NAME:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
+
+
+def is_short_text(value: object) -> bool:
+    """Return True if *value* fits where AMQP wants a short string, as in a routing key."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return len(value.encode("utf-8")) <= _MAX_SHORT_TEXT
+    except UnicodeEncodeError:  # lone surrogates
+        return False
 
 
 class Route(NamedTuple):
@@ -137,7 +147,7 @@ class Delivery:
         expiration = self.properties.get("expiration")
         try:
             return None if expiration is None else int(expiration) / 1000
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
 

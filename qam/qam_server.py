@@ -163,8 +163,10 @@ class QAMServer:
         :raises QAMConnectionException: the broker can't be reached at the start.
         :raises RuntimeError: the server serves already.
         """
-        if not self._begin_to_serve():
-            return
+        if self._begin_to_serve(threading.current_thread()):
+            self._serve()
+
+    def _serve(self) -> None:
         try:
             self._publisher.start()
             self._consumer.own_connection()
@@ -175,13 +177,14 @@ class QAMServer:
         if self._consumer.interrupted:
             raise KeyboardInterrupt
 
-    def _begin_to_serve(self) -> bool:
+    def _begin_to_serve(self, thread: threading.Thread) -> bool:
+        """Make *thread* the one that serves; False if the server is closed."""
         with self._state_lock:
             if self._closing:
                 return False
             if self._serving_thread is not None:
-                raise RuntimeError("the server serves already")
-            self._serving_thread = threading.current_thread()
+                raise RuntimeError("the server serves already, or has served; make a new one")
+            self._serving_thread = thread
             _serving.add(self)
             return True
 
@@ -192,20 +195,19 @@ class QAMServer:
         :raises QAMClosedException: the server is closed.
         :raises RuntimeError: the server serves already.
         """
-        if self._closing:
-            raise QAMClosedException("the server is closed; make a new one")
-        if self._serving_thread is not None:
-            raise RuntimeError("the server serves already")
         # A daemon: the end of the interpreter closes the server, see below.
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve_in_background, name=f"qam QAMServer {self.server_id}", daemon=True
-        ).start()
+        )
+        if not self._begin_to_serve(thread):
+            raise QAMClosedException("the server is closed; make a new one")
+        thread.start()
         self._consumer.opened.result()
 
     def _serve_in_background(self) -> None:
         opened = self._consumer.opened
         try:
-            self.serve()
+            self._serve()
         except BaseException as error:
             if opened.done():
                 log.exception("the server %s ended by an error", self.server_id)
@@ -280,7 +282,8 @@ class QAMServer:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "serving" if self._serving_thread else "new"
+        ended = self._closing or self._ended.is_set()
+        state = "closed" if ended else "serving" if self._serving_thread else "new"
         return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials.resolved()}>"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from qam import QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 
+from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 from tests.conftest import Broker
 from tests.support.service import Service, serving
 
@@ -196,3 +196,24 @@ def test_callbacks_without_end_do_not_fill_the_memory_with_their_timeouts(
         wait_for(proxy, proxy.callback(len, len).set_timeout(3600).echo([n]))
     assert len(proxy.callback_observer_thread._timeouts) < 200
     assert proxy.consumer_thread.free_index_queue
+
+
+def test_an_observer_that_dies_ends_every_callback(proxy: QAMProxy, service: Service) -> None:
+    # given
+    errors: list[Exception] = []
+    uids = [proxy.callback(len, errors.append).hold(n) for n in range(3)]
+    observer = proxy.callback_observer_thread
+
+    def broken() -> Any:
+        raise AssertionError("planted")
+
+    # when
+    observer._wait = broken  # type: ignore[method-assign]
+    proxy.callback(len, errors.append).set_timeout(0.01).hold(3)
+    wait_for(proxy, *uids)
+    # then
+    assert {type(error) for error in errors} == {QAMClosedException}
+    assert len(errors) >= 3
+    with pytest.raises(QAMClosedException, match="planted"):
+        proxy.add(1, 2)
+    service.go_on.set()

@@ -149,3 +149,23 @@ def test_demo_runs_as_a_module() -> None:
     assert (finished.returncode, finished.stderr) == (0, "")
     assert_everything_is_shown(finished.stdout)
     assert finished.stdout.isascii()
+
+
+def test_demo_ends_without_a_word_when_nobody_reads_on() -> None:
+    # given
+    demo = subprocess.Popen(
+        [sys.executable, "-u", "-m", "qam", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+
+        # when
+        demo.stdout.close()
+
+        # then
+        assert demo.stderr.read() == ""
+        assert demo.wait(60) == 1

@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from qam import (
     QAMConnectionException,
-    QAMException,
     QAMProxy,
     QAMServerLostException,
     QAMTimeoutException,
 )
-
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
-from qam import QAMProxy
 
+from qam import QAMProxy
 from tests.conftest import Broker
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from qam import QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 
+from qam import QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 from tests.support.peer_0_2 import Client02, Server02
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving

@@ -3,6 +3,7 @@
 import _thread
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,17 +11,21 @@ import textwrap
 import threading
 from typing import Any
 
+import amqp
 import kombu
 import pytest
+
 from qam import (
+    AMQPCredentials,
     QAMClosedException,
     QAMConnectionException,
+    QAMException,
     QAMProxy,
     QAMSerializationException,
     QAMServer,
     QAMServerLostException,
+    RemoteException,
 )
-
 from tests.conftest import Broker
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
@@ -384,9 +389,122 @@ class TestMalformedRequests:
                 proxy.add(1, 2)
             assert raised.value.executed == "no"
 
+    @pytest.mark.parametrize(
+        "properties",
+        [
+            {"correlation_id": b"\xff\xfe", "reply_to": "x"},
+            {"correlation_id": "x", "reply_to": b"\xff"},
+            {"correlation_id": "x" * 255, "reply_to": "y" * 255},
+            {"content_type": b"\xff"},
+            {"expiration": "99999"},
+            {"application_headers": {"when": 2**62, "deep": {"a": [[[[{}]]]]}}},
+            {"message_id": b"\xc3\x28", "timestamp": 2**63},
+            {"application_headers": {b"\xff": b"\xff"}},
+        ],
+        ids=repr,
+    )
+    def test_with_odd_properties_harm_nobody(
+        self, rabbitmq_node: RabbitMQNode, server_id: str, channel: Any, properties: dict[str, Any]
+    ) -> None:
+        place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+        requests, replies = entities(server_id, "x")
+        with (
+            serving(server_id=server_id, **place),
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            consumer, publisher = proxy.consumer_thread.amqpconn, proxy.publisher_thread.publisher
+            reply_key = f"{proxy.consumer_thread.client_id}_client_routing_key"
+            for body in (b"garbage", dumps({"id": [1], "result": 1, "exception": 0}, "pickle")):
+                message = amqp.Message(
+                    body, **({"content_type": "application/x-python-serialize"} | properties)
+                )
+                # when
+                channel.basic_publish(message, requests.exchange.name, requests.routing_key)
+                channel.basic_publish(message, replies.exchange.name, reply_key)
+            # then
+            assert proxy.add(1, 2) == 3
+            assert proxy.consumer_thread.amqpconn is consumer
+            assert proxy.publisher_thread.publisher is publisher
+
+    def test_with_a_routing_key_that_amqp_does_not_know_harm_nobody(
+        self, rabbitmq_node: RabbitMQNode, server_id: str, channel: Any
+    ) -> None:
+        place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+        requests, _ = entities(server_id, "x")
+        with (
+            serving(server_id=server_id, **place),
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            for routing_key in ("x" * 256, "\ud800", "", "nobody"):
+                body = {"id": 1, "method_name": "add", "routing_key": routing_key, "params": [1]}
+                publish(
+                    channel,
+                    requests.exchange.name,
+                    requests.routing_key,
+                    pickle.dumps(body),
+                    "pickle",
+                )
+            assert proxy.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json"])
+def test_an_exception_that_misbehaves_is_told_as_far_as_it_goes(
+    broker: Broker, server_id: str, serializer: str
+) -> None:
+    class NoRepr:
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    class Misbehaving(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        def __reduce__(self) -> Any:
+            raise RuntimeError("no reduce")
+
+    def misbehave() -> None:
+        raise Misbehaving(NoRepr(), 1)
+
+    kwargs: dict[str, Any] = {"serializer": serializer, **broker.kwargs}
+    with make_server(Service(), server_id=server_id, **kwargs) as server:
+        server.register_function(misbehave)
+        server.start()
+        with QAMProxy(server_id, timeout=60, **kwargs) as proxy:
+            with pytest.raises(RemoteException) as raised:
+                proxy.misbehave()
+            assert raised.value.type_name.endswith("Misbehaving")
+            assert proxy.add(1, 2) == 3
+
+
+def test_a_bug_in_answering_is_told_to_the_caller_and_costs_no_worker(
+    broker: Broker, server_id: str
+) -> None:
+    with make_server(Service(), server_id=server_id, max_workers=1, **broker.kwargs) as server:
+        server._methods.resolve = {}.__getitem__  # type: ignore[method-assign,assignment]
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            for _ in range(2):
+                with pytest.raises(QAMException) as raised:
+                    proxy.add(1, 2)
+                assert raised.value.executed == "unknown"
+
+
+def test_a_server_whose_broker_went_away_before_it_served_says_so(server_id: str) -> None:
+    # given
+    server = QAMServer(f"memory://{server_id}", server_id=server_id)
+    gone = AMQPCredentials("127.0.0.1", 1)
+    server._publisher._credentials = server._consumer._credentials = gone
+    # when
+    with pytest.raises(QAMConnectionException, match="nothing listens"):
+        server.start()
+    # then
+    assert "closed QAMServer" in repr(server)
+    with pytest.raises(RuntimeError, match="make a new one"):
+        server.serve()
+
 
 def test_an_unreachable_broker_is_named(server_id: str) -> None:
-    with pytest.raises(QAMConnectionException, match="127.0.0.1:1"):
+    with pytest.raises(QAMConnectionException, match=r"127\.0\.0\.1:1"):
         QAMServer("127.0.0.1", 1, server_id=server_id)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 import qam
 from qam import qam_proxy as module
 from qam.amqp_credentials import AMQPCredentials
@@ -22,7 +23,6 @@ from qam.qam_proxy import (
     SynchronTimeout,
     _Method,
 )
-
 from tests.conftest import Broker
 from tests.support.service import serving
 

@@ -1,0 +1,151 @@
+import string
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qam.amqp_credentials import AMQPCredentials
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+host_names = st.text(string.ascii_lowercase + string.digits + "-.", min_size=1).filter(
+    lambda name: name[0].isalpha()
+)
+
+
+def test_the_defaults_are_those_of_rabbitmq() -> None:
+    credentials = AMQPCredentials()
+
+    assert credentials == AMQPCredentials("localhost", 5672, "guest", "guest", "/", False)
+    assert credentials.resolved() is credentials
+    assert not credentials.is_memory
+
+
+def test_its_text_says_where_and_neither_who_nor_the_password() -> None:
+    credentials = AMQPCredentials("broker", 1234, "me", "secret", "shop")
+
+    assert str(credentials) == "broker:1234, vhost 'shop'"
+
+
+def test_its_repr_does_not_show_the_password() -> None:
+    credentials = AMQPCredentials("broker", 1234, "me", "secret", "shop")
+
+    assert "me" in repr(credentials)
+    assert "secret" not in repr(credentials)
+
+
+def test_neither_text_nor_repr_of_a_url_shows_the_password() -> None:
+    credentials = AMQPCredentials("amqp://me:secret@broker:1234/shop")
+
+    for each in (credentials, credentials.resolved()):
+        assert "secret" not in str(each)
+        assert "secret" not in repr(each)
+
+
+@given(host_names, st.integers(1, 65535), texts, texts, texts)
+def test_what_is_quoted_into_a_url_comes_out_again(
+    hostname: str, port: int, username: str, password: str, vhost: str
+) -> None:
+    # given
+    user, word, virtual = (quote(part, safe="") for part in (username, password, vhost))
+    url = f"amqp://{user}:{word}@{hostname}:{port}/{virtual}"
+
+    # when
+    credentials = AMQPCredentials(url).resolved()
+
+    # then
+    assert credentials == AMQPCredentials(hostname, port, username, password, vhost, False)
+    assert credentials.resolved() == credentials
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("amqp://", AMQPCredentials()),
+        ("amqp://broker", AMQPCredentials("broker")),
+        ("amqp://broker:1", AMQPCredentials("broker", 1)),
+        ("amqp://broker/", AMQPCredentials("broker")),
+        ("amqp://broker//", AMQPCredentials("broker")),
+        ("amqp://broker/%2F", AMQPCredentials("broker")),
+        ("amqp://broker/a", AMQPCredentials("broker", vhost="a")),
+        ("amqp://broker//a", AMQPCredentials("broker", vhost="/a")),
+        ("amqp://me@broker", AMQPCredentials("broker", username="me")),
+        ("amqp://[::1]:77", AMQPCredentials("::1", 77)),
+        ("amqps://broker", AMQPCredentials("broker", 5671, ssl=True)),
+        ("amqps://broker:5672", AMQPCredentials("broker", 5672, ssl=True)),
+    ],
+)
+def test_what_a_url_leaves_out_is_the_default(url: str, expected: AMQPCredentials) -> None:
+    assert AMQPCredentials(url).resolved() == expected
+
+
+def test_tls_may_be_asked_for_beside_a_url() -> None:
+    assert AMQPCredentials("amqp://broker", ssl=True).resolved().ssl is True
+
+
+def test_the_broker_in_this_process_is_told_by_its_scheme() -> None:
+    credentials = AMQPCredentials("memory://shop")
+
+    assert credentials.is_memory
+    assert credentials.resolved() is credentials
+    assert str(credentials) == "memory://shop"
+
+
+@pytest.mark.parametrize("url", ["http://broker", "redis://broker", "://broker", "amqp+ssl://b"])
+def test_another_scheme_is_refused_with_its_name(url: str) -> None:
+    with pytest.raises(ValueError, match=r"hostname: the scheme .* is not supported"):
+        AMQPCredentials(url).resolved()
+
+
+@pytest.mark.parametrize("url", ["amqp://broker", "amqps://broker", "memory://broker"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("port", 1), ("username", "me"), ("password", "secret"), ("vhost", "shop")]
+)
+def test_a_url_and_a_second_answer_beside_it_are_refused(url: str, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} belongs into it") as refused:
+        AMQPCredentials(url, **{name: value}).resolved()
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("port", ["x", "70000", "-1"])
+def test_a_url_without_a_valid_port_is_refused_without_its_password(port: str) -> None:
+    with pytest.raises(ValueError, match=r"hostname: the amqp:// URL has no valid port") as refused:
+        AMQPCredentials(f"amqp://me:secret@broker:{port}/").resolved()
+
+    assert "secret" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize("query", ["heartbeat=5", "hostname=other", "ssl_cert_reqs=CERT_NONE"])
+def test_a_query_in_a_url_is_refused_and_not_swallowed(query: str) -> None:
+    with pytest.raises(ValueError, match="hostname"):
+        AMQPCredentials(f"amqps://broker/shop?{query}").resolved()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hostname", ""),
+        ("hostname", None),
+        ("hostname", b"broker"),
+        ("port", "5672"),
+        ("port", True),
+        ("port", 5672.0),
+        ("username", None),
+        ("password", b"secret"),
+        ("vhost", 1),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=name) as refused:
+        AMQPCredentials(**{name: value})
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 5672 + 65536])
+def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match="port"):
+        AMQPCredentials("broker", port).resolved()
