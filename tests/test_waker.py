@@ -1,3 +1,5 @@
+import errno
+import gc
 import os
 import select
 import threading
@@ -194,13 +196,50 @@ def test_one_that_is_dropped_gives_its_descriptors_back() -> None:
     assert psutil.Process().num_fds() == before
 
 
+@pytest.mark.parametrize("means", ["eventfd", "socketpair"])
 def test_one_that_could_not_be_made_is_dropped_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, means: str
+) -> None:
+    # given
+    def refuse(*args: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    if means == "eventfd":
+        replace_os(monkeypatch, eventfd=refuse)
+        monkeypatch.setattr(_waker.os, "EFD_NONBLOCK", 0, raising=False)
+        monkeypatch.setattr(_waker.os, "EFD_CLOEXEC", 0, raising=False)
+    else:
+        replace_os(monkeypatch)
+        monkeypatch.setattr(_waker, "socket", SimpleNamespace(socketpair=refuse, socket=None))
+
+    # when
+    with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        Waker()
+
+    # then
+    gc.collect()  # an error in its __del__ would fail the test
+
+
+def test_a_wake_from_a_finalizer_inside_a_wake_does_not_stop_the_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse() -> threading.Lock:
-        raise RuntimeError("no more locks")
+    # given
+    def write_and_be_interrupted(descriptor: int, data: bytes) -> int:
+        waker._awake = False  # as if the owner had cleared it in between
+        if interruptions:
+            interruptions.pop().wake()
+        return os.write(descriptor, data)
 
-    monkeypatch.setattr(_waker, "threading", SimpleNamespace(Lock=refuse))
+    replace_os(monkeypatch, write=write_and_be_interrupted)
+    waker = Waker()
+    interruptions = [waker]
 
-    with pytest.raises(RuntimeError, match="no more locks"):
-        Waker()
+    # when
+    caller = threading.Thread(target=waker.wake, daemon=True)
+    caller.start()
+    caller.join(LONG)
+
+    # then
+    assert not caller.is_alive()
+    assert is_ready(waker)
+    waker.close()
