@@ -1,6 +1,7 @@
 """One point in time that all the waits of a call share."""
 
 import math
+import sys
 import threading
 import time
 
@@ -37,6 +38,6 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     """Return *timeout* as float seconds; raise TypeError or ValueError naming *name*."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {timeout!r}")
-    if not (timeout > 0 and math.isfinite(timeout)):
+    if not 0 < timeout <= sys.float_info.max:
         raise ValueError(f"{name} must be a positive, finite number of seconds, not {timeout!r}")
     return float(timeout)

@@ -1,5 +1,7 @@
 """Messages that were written and are not confirmed yet, by delivery tag."""
 
+from collections import Counter
+
 from qam._events import Confirmed, Event, Refused, Returned
 from qam._wire import Publish
 
@@ -15,7 +17,7 @@ class Unconfirmed:
     def __init__(self) -> None:
         self._last_tag = 0
         self._messages: dict[int, Publish] = {}
-        self._returned: set[str] = set()
+        self._returned: Counter[str] = Counter()
 
     def add(self, message: Publish) -> None:
         """Count *message* as the next one written."""
@@ -25,7 +27,7 @@ class Unconfirmed:
     def returned(self, correlation_id: str | None) -> None:
         """The broker sends the message with *correlation_id* back."""
         if correlation_id is not None:
-            self._returned.add(correlation_id)
+            self._returned[correlation_id] += 1
 
     def acked(self, tag: int, multiple: bool) -> list[Event]:
         """Return what the broker says with an ack."""
@@ -60,7 +62,10 @@ class Unconfirmed:
 
     def _was_returned(self, message: Publish) -> bool:
         correlation_id = message.properties.get("correlation_id")
-        if correlation_id not in self._returned:
+        if correlation_id is None or correlation_id not in self._returned:
             return False
-        self._returned.discard(correlation_id)
+        # A message that is sent twice comes back twice.
+        self._returned[correlation_id] -= 1
+        if not self._returned[correlation_id]:
+            del self._returned[correlation_id]
         return True

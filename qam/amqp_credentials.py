@@ -1,17 +1,17 @@
 """Where the broker is, and as whom to connect."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from kombu.utils.url import parse_url
+from kombu.utils.url import maybe_sanitize_url, parse_url
 
 _PORT, _TLS_PORT = 5672, 5671
 _USER, _PASSWORD, _VHOST = "guest", "guest", "/"  # RabbitMQ's own defaults
 _BESIDE_A_URL = {"port": _PORT, "username": _USER, "password": _PASSWORD, "vhost": _VHOST}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AMQPCredentials:
     """All that is needed to open a connection to the broker.
 
@@ -29,7 +29,7 @@ class AMQPCredentials:
     hostname: str = "localhost"
     port: int = _PORT
     username: str = _USER
-    password: str = field(default=_PASSWORD, repr=False)
+    password: str = _PASSWORD
     vhost: str = _VHOST
     ssl: Any = False
 
@@ -38,6 +38,8 @@ class AMQPCredentials:
             raise TypeError(f"hostname must be a host name or a URL, not {self.hostname!r}")
         if isinstance(self.port, bool) or not isinstance(self.port, int):
             raise TypeError(f"port must be a whole number, not {self.port!r}")
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port must be 1 to 65535, not {self.port!r}")
         for name in ("username", "password", "vhost"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str")
@@ -47,10 +49,19 @@ class AMQPCredentials:
         """True for the broker inside this process."""
         return self.hostname.startswith("memory://")
 
+    def __repr__(self) -> str:
+        return (
+            f"AMQPCredentials(hostname={self._shown_hostname()!r}, port={self.port}, "
+            f"username={self.username!r}, vhost={self.vhost!r}, ssl={self.ssl!r})"
+        )
+
     def __str__(self) -> str:
-        if self.is_memory:
-            return self.hostname
+        if "://" in self.hostname:
+            return self._shown_hostname()
         return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
+
+    def _shown_hostname(self) -> str:
+        return self.hostname if self.is_memory else str(maybe_sanitize_url(self.hostname))
 
     def resolved(self) -> "AMQPCredentials":
         """Return the same place with a URL taken apart; itself where there is none."""
@@ -71,9 +82,12 @@ class AMQPCredentials:
 
     def _from_url(self, scheme: str) -> "AMQPCredentials":
         try:
-            urlsplit(self.hostname).port  # noqa: B018 - raises for what is no port
+            parts = urlsplit(self.hostname)
+            parts.port  # noqa: B018 - raises for what is no port
         except ValueError:
             raise ValueError(f"hostname: the {scheme}:// URL has no valid port") from None
+        if parts.query or parts.fragment:
+            raise ValueError(f"hostname: nothing may follow the vhost in the {scheme}:// URL")
         url = parse_url(self.hostname)
         return replace(
             self,

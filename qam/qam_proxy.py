@@ -167,7 +167,9 @@ class QAMProxy(_RemoteNames):
             check_entity_name(client_id, "client_id")
         codec = get_serializer(serializer, pickle_protocol)
         #: Where the broker is.
-        self.amqp_credentials = AMQPCredentials(hostname, port, username, password, vhost, ssl)
+        self.amqp_credentials = AMQPCredentials(
+            hostname, port, username, password, vhost, ssl
+        ).resolved()
         #: The name of this client.
         self.client_id = client_id or uuid.uuid4().hex
         #: The name of the serializer.
@@ -336,7 +338,7 @@ class QAMProxy(_RemoteNames):
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "open"
-        where = self.amqp_credentials.resolved()
+        where = self.amqp_credentials
         return f"<{state} QAMProxy of {self._server_id!r} at {where}, as {self.client_id!r}>"
 
 

@@ -87,7 +87,9 @@ class QAMServer:
         connect_timeout = check_timeout(connect_timeout, "connect_timeout")
         self._serializer = get_serializer(serializer)
         #: Where the broker is.
-        self.amqp_credentials = AMQPCredentials(hostname, port, username, password, vhost, ssl)
+        self.amqp_credentials = AMQPCredentials(
+            hostname, port, username, password, vhost, ssl
+        ).resolved()
         #: The id by which proxies find this server.
         self.server_id = server_id
         self._methods = MethodRegistry()
@@ -114,7 +116,7 @@ class QAMServer:
         self._declare(connect_timeout)
 
     def _declare(self, connect_timeout: float) -> None:
-        connection = connect(self.amqp_credentials.resolved(), connect_timeout)
+        connection = connect(self.amqp_credentials, connect_timeout)
         try:
             declare_server(connection, self.server_id)
         finally:
@@ -284,7 +286,7 @@ class QAMServer:
     def __repr__(self) -> str:
         ended = self._closing or self._ended.is_set()
         state = "closed" if ended else "serving" if self._serving_thread else "new"
-        return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials.resolved()}>"
+        return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
 
 
 def _check_count(value: object, name: str) -> int:

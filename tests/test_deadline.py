@@ -84,7 +84,11 @@ def test_a_timeout_that_is_no_number_is_a_type_error_with_its_name(timeout: Any)
         check_timeout(timeout, "connect_timeout")
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 0.0, -0.5, math.inf, -math.inf, math.nan, 10**400], ids=lambda timeout: str(timeout)[:9])
+@pytest.mark.parametrize(
+    "timeout",
+    [0, -1, 0.0, -0.5, math.inf, -math.inf, math.nan, 10**400],
+    ids=lambda timeout: str(timeout)[:9],
+)
 def test_a_timeout_that_never_or_at_once_ends_is_a_value_error_with_its_name(timeout: Any) -> None:
     with pytest.raises(ValueError, match=r"connect_timeout must be a positive, finite number"):
         check_timeout(timeout, "connect_timeout")
