@@ -57,22 +57,25 @@ def test_without_an_idle_thread_nobody_will_take_a_job() -> None:
 
 
 def test_an_idle_thread_takes_one_job_and_not_two() -> None:
-    # given
+    # given: two threads wait, and do not come to run
     jobs: JobQueue[int] = JobQueue()
-    takers = idle_threads(jobs, 2)
+    jobs._idle = 2
 
-    # when: under the lock, so that no thread takes one in between
-    answers = []
-    with jobs._changed:
-        jobs._changed = threading.Condition(threading.RLock())  # nobody waits on this one
-    try:
-        answers = [jobs.put(1), jobs.put(2), jobs.put(3)]
-    finally:
-        jobs.close()
+    # when
+    answers = [jobs.put(1), jobs.put(2), jobs.put(3)]
 
     # then
     assert answers == [True, True, False]
-    del takers
+    assert jobs.waiting_since() is not None
+
+
+def test_a_job_that_an_idle_thread_will_take_waits_for_nobody() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    jobs._idle = 1
+
+    jobs.put(1)
+
+    assert jobs.waiting_since() is None
 
 
 def test_a_thread_that_waits_gets_the_job_that_comes() -> None:
