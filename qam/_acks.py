@@ -1,5 +1,6 @@
 """Which deliveries may be acknowledged, with as few acks as possible."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 
@@ -11,7 +12,8 @@ class OpenDeliveries:
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, None] = {}  # in the order of their delivery
+        # In the order of their delivery; a dict would get slow at finding its first.
+        self._open: OrderedDict[int, None] = OrderedDict()
         self._done: set[int] = set()
 
     def __len__(self) -> int:

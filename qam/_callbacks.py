@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qam import _messages
-from qam._client_threads import Message
+from qam._client_threads import Message, called_name
 from qam._deadline import Deadline
 from qam._jobs import JobQueue
 from qam.exceptions import QAMTimeoutException
@@ -181,7 +181,7 @@ class CallbackObserverThread(threading.Thread):
         if message is None or not callback_info["deadline"].expired:
             return
         failure = timed_out(
-            message["method_name"], callback_info["timeout"], self._publisher.withdraw(message)
+            called_name(message), callback_info["timeout"], self._publisher.withdraw(message)
         )
         self._consumer._results.conclude(message["call_id"], failure)
 
@@ -200,7 +200,7 @@ class CallbackObserverThread(threading.Thread):
 
     def _on_death(self, error: BaseException) -> None:
         """End every call; one thread executes the error functions, one after the other."""
-        self._consumer._on_death(error)
+        self._consumer.end_calls(error)
         self._start_thread()
 
     def _wait(self) -> list[tuple[str, CallbackItem]]:
@@ -234,7 +234,7 @@ class CallbackObserverThread(threading.Thread):
         if oldest is None:
             return float("inf")
         with self.callback_dict_lock:
-            if not self._threads:
+            if not self._threads and self._last_start < oldest:
                 return oldest
             patience = _PATIENCE * max(1.0, len(self._threads) / _MANY_THREADS)
             return max(oldest, self._last_start) + patience
@@ -251,7 +251,14 @@ class CallbackObserverThread(threading.Thread):
         with self.callback_dict_lock:
             self._threads.add(thread)
             self._last_start = time.monotonic()
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more threads; those that there are go on
+            log.exception("a callback has to wait")
+            self._jobs.put_back(job)
+            with self.callback_dict_lock:
+                self._threads.discard(thread)
+                self._last_start = time.monotonic()
 
     def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""
@@ -281,7 +288,7 @@ class CallbackObserverThread(threading.Thread):
             threads = [self, *self._threads]
         for thread in threads:
             if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(deadline.remaining())
+                thread.join(deadline.wait_time())
 
 
 class ExecuteCallbackThread(threading.Thread):

@@ -16,6 +16,7 @@ from qam._slots import DONE, FREE, WAITING, FailureFactory, ResultList, Slot
 from qam._wire import (
     Delivery,
     Publish,
+    batch_length,
     expiration,
     properties,
     reply_binding,
@@ -38,10 +39,12 @@ log = logging.getLogger("qam.qam_proxy")
 _REPLY_QUEUE_EXPIRES = 30 * 60
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 
-#: Messages that are written before the owner looks at what came, and at the time.
-_BATCH = 1000
-
 Message = dict[str, Any]
+
+
+def called_name(message: Message) -> str:
+    """Return the name that was called; what travels for it may be another."""
+    return str(message.get("called", message["method_name"]))
 
 
 def _as_serializer(serializer: str | Serializer) -> Serializer:
@@ -74,12 +77,16 @@ class _ClientThread(ConnectionThread):
     def _set_up(self) -> None:
         """Make what this thread has beside."""
 
-    def _on_death(self, error: BaseException) -> None:
+    def _on_end(self, error: BaseException | None) -> None:
+        self.end_calls(error)
+
+    def end_calls(self, error: BaseException | None) -> None:
+        """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
+
         def failure(executed: Executed) -> QAMException:
+            why = f" by an internal error ({_messages.describe(error)})" if error else ""
             closed = QAMClosedException(
-                f"the proxy's {type(self).__name__} died of an internal error "
-                f"({_messages.describe(error)}); make a new proxy",
-                executed=executed,
+                f"a thread of the proxy ended{why}; make a new proxy", executed=executed
             )
             closed.__cause__ = error
             return closed
@@ -163,10 +170,9 @@ class ConsumerThread(_ClientThread):
 
     def _decode(self, delivery: Delivery) -> Message | QAMException:
         try:
-            return _messages.decode(self._serializer, delivery)
+            return _messages.decode_reply(self._serializer, delivery)
         except QAMSerializationException as error:
-            # The server sends no reply without having run the method or said why not.
-            error.executed = "yes"
+            log.warning("a reply can't be read: %s", error)
             return error
 
     def get_result(self, id: int) -> Any:
@@ -204,9 +210,16 @@ class ConsumerThread(_ClientThread):
                 self._receive(event)
                 last_tag = event.delivery_tag
             elif isinstance(event, Cancelled):
-                raise QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
+                self._results.fail_all(self._reply_queue_deleted)
+                raise self._reply_queue_deleted()
         if last_tag and self._connection is not None:
             self._connection.acknowledge(last_tag, multiple=True)
+
+    def _reply_queue_deleted(self, executed: Executed = "unknown") -> QAMConnectionException:
+        return QAMConnectionException(
+            f"the reply queue {self._binding.queue} was deleted, and the replies in it",
+            executed=executed,
+        )
 
     def _receive(self, delivery: Delivery) -> None:
         message: Delivery | Message | QAMException = delivery
@@ -243,7 +256,9 @@ class PublisherThread(_ClientThread):
         #: The messages that are not written yet, oldest first.
         self.method_queue: list[Message] = []
         # Guards method_queue, _withdrawn, and whether a message counts as written.
-        self._queue_lock = threading.Lock()
+        # Reentrant, because a finalizer of the application that makes a call may run
+        # inside; it appends, so each section minds only the length that it has seen.
+        self._queue_lock = threading.RLock()
         self._withdrawn = 0  # how many in method_queue are not to be sent any more
         self._route = request_binding(self.server_id).route
         self._reply_key = reply_routing_key(self.client_id)
@@ -289,7 +304,7 @@ class PublisherThread(_ClientThread):
             return self._serializer.encode(body)
         except Exception as error:
             raise QAMSerializationException(
-                f"the arguments of {message['method_name']}() can't be encoded as "
+                f"the arguments of {called_name(message)}() can't be encoded as "
                 f"{self._serializer.name}: {_messages.describe(error)}"
             ) from error
 
@@ -308,7 +323,9 @@ class PublisherThread(_ClientThread):
         # Only when they are the half of it: so each costs a constant time in the end,
         # and an outage in which every call times out does not fill the memory.
         if 2 * self._withdrawn >= len(self.method_queue):
-            self.method_queue[:] = [each for each in self.method_queue if not each["withdrawn"]]
+            seen = len(self.method_queue)
+            kept = [each for each in self.method_queue[:seen] if not each["withdrawn"]]
+            self.method_queue[:seen] = kept
             self._withdrawn = 0
 
     def withdraw_all(self, failure: FailureFactory) -> None:
@@ -331,15 +348,14 @@ class PublisherThread(_ClientThread):
     def _write(self, connection: Connection) -> None:
         if self._blocked or connection.congested:
             return  # both end with an event, after which we are here again
-        batch = self._take_batch()
-        if batch:
-            connection.write(map(self._as_publish, batch))
-            self.wake()  # for what is left in the queue, after a look at what came
+        connection.write(map(self._as_publish, self._take_batch()))
+        if self.method_queue:
+            self.wake()  # for what is left, after a look at what came
 
     def _take_batch(self) -> list[Message]:
         with self._queue_lock:
-            taken = self.method_queue[:_BATCH]
-            del self.method_queue[:_BATCH]
+            taken = self.method_queue[: batch_length(each["body"] for each in self.method_queue)]
+            del self.method_queue[: len(taken)]
             batch = [message for message in taken if not message["withdrawn"]]
             self._withdrawn -= len(taken) - len(batch)
             for message in batch:
@@ -388,7 +404,7 @@ class PublisherThread(_ClientThread):
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         for message in connection.take_unconfirmed():
             failure = QAMConnectionException(
-                f"{message.context['method_name']}() was sent, but {error} "
+                f"{called_name(message.context)}() was sent, but {error} "
                 "before the broker confirmed that it has it"
             )
             failure.__cause__ = error

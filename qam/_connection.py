@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import amqp
-from amqp.exceptions import AMQPError
 from amqp.method_framing import frame_handler
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
@@ -32,6 +31,8 @@ from qam.exceptions import QAMConnectionException
 HEARTBEAT = 10.0
 #: Seconds that the broker has to answer a declaration.
 _PATIENCE = 10.0
+# Larger than any frame: the size in a frame's header has 32 bits.
+_ANY_FRAME = 2**32
 #: Bytes that may wait for the network before no more is written.
 _MAX_BACKLOG = 1024 * 1024
 #: Seconds that the broker has to answer our goodbye.
@@ -138,7 +139,11 @@ class AMQPConnection:
 
     def _open(self) -> None:
         self._amqp.connect()
+        # The broker's, whatever we asked for; 0 says that it has no limit.
+        self._transport.frame_max = self._amqp.frame_max or _ANY_FRAME
         self._channel = self._amqp.channel()
+        # A body is bytes: py-amqp would decode it as its sender says, in any encoding.
+        self._channel.auto_decode = False
         self._channel.events["basic_return"].add(self._on_return)
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
@@ -225,8 +230,7 @@ class AMQPConnection:
 
     def read(self, timeout: float | None, waker: Waker) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken."""
-        # A frame that py-amqp can't parse shows as any exception; its connection is of no use.
-        with self._losing(Exception):
+        with self._losing():
             if not self._events and not self._transport.has_frame():
                 self._wait(timeout, waker)
             while self._transport.has_frame():
@@ -263,7 +267,7 @@ class AMQPConnection:
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
         self._transport.deadline = Deadline(_CLOSE_PATIENCE)
-        with suppress(AMQPError, OSError, AttributeError):
+        with suppress(Exception):  # whatever is left of the connection makes of it
             if self._transport.connected:
                 self._amqp.close()
         self._collect()
@@ -280,7 +284,7 @@ class AMQPConnection:
         info = message.delivery_info
         self._events.append(
             Delivery(
-                body=_as_bytes(message.body),
+                body=bytes(message.body or b""),  # py-amqp has text for none
                 delivery_tag=info["delivery_tag"],
                 redelivered=info["redelivered"],
                 properties=message.properties,
@@ -311,25 +315,21 @@ class AMQPConnection:
             yield
 
     @contextmanager
-    def _losing(self, *errors: type[Exception]) -> Iterator[None]:
+    def _losing(self) -> Iterator[None]:
         """Turn each way in which py-amqp loses a connection into the one exception.
 
         An error that closes the channel counts: py-amqp would open it again
-        silently, without its consumers and its confirms.
+        silently, without its consumers and its confirms.  A frame that it can't parse,
+        or a socket that went away under it, shows as an exception of any type.
         """
         try:
             yield
-        except (AMQPError, OSError, *errors) as error:
-            raise self._lost(error) from error
-        except AttributeError as error:
-            if self._transport.connected:
-                raise
-            raise self._lost(error) from error  # py-amqp after it collected itself
-
-    def _lost(self, error: Exception) -> QAMConnectionException:
-        return QAMConnectionException(
-            f"the connection to the broker at {self._credentials} was lost: {_words(error)}"
-        )
+        except Exception as error:
+            lost = QAMConnectionException(
+                f"the connection to the broker at {self._credentials} was lost: {_words(error)}"
+            )
+            lost.by_message = isinstance(error, amqp.ChannelError)
+            raise lost from error
 
 
 def _make_transport(credentials: AMQPCredentials, deadline: Deadline) -> BufferedTransport:
@@ -384,10 +384,6 @@ def _amqp_properties(properties: dict[str, Any]) -> dict[str, Any]:
     renamed = dict(properties)
     renamed["application_headers"] = renamed.pop("headers")
     return renamed
-
-
-def _as_bytes(body: Any) -> bytes:
-    return body.encode("utf-8") if isinstance(body, str) else bytes(body)
 
 
 def _why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) -> str:

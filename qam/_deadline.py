@@ -5,6 +5,9 @@ import sys
 import threading
 import time
 
+#: Seconds; epoll takes three weeks at most, a socket's timeout somewhat more.
+_LONGEST_WAIT = 24 * 3600.0
+
 
 class Deadline:
     """The moment at which a call's time is up, on the monotonic clock.
@@ -23,7 +26,12 @@ class Deadline:
             return None
         return max(0.0, self.at - time.monotonic())
 
-    def wait_time(self) -> float:
+    def wait_time(self) -> float | None:
+        """What is left, but no longer than everything that can wait takes: a day."""
+        remaining = self.remaining()
+        return None if remaining is None else min(remaining, _LONGEST_WAIT)
+
+    def lock_time(self) -> float:
         """What is left, as the timeout of a lock: -1 if there is no end."""
         remaining = self.remaining()
         return -1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)

@@ -52,6 +52,12 @@ class JobQueue(Generic[Job]):
         with self._changed:
             return self._jobs.popleft()[1] if self._jobs else None
 
+    def put_back(self, job: Job) -> None:
+        """Add *job* again, before all others."""
+        with self._changed:
+            self._jobs.appendleft((time.monotonic(), job))
+            self._changed.notify()
+
     def take_all(self) -> list[Job]:
         """Take out every job that no thread has taken."""
         with self._changed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from qam._serialization import Serializer
+from qam._serialization import Serializer, Stranger
 from qam._wire import Delivery, is_short_text
 from qam.exceptions import (
     QAMException,
@@ -30,7 +30,30 @@ RESULT_NOT_SERIALIZABLE = 4
 SERVER_FAILED = 5
 
 
-def decode(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
+def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
+    """Return the body of a reply, in which an exception may be of a class unknown here.
+
+    :raises QAMSerializationException: as :func:`decode`; it says whether the method ran.
+    """
+    strangers: list[str] = []
+    # A server takes requests in its own serializer only: it refused this one.
+    same = delivery.properties.get("content_type") == serializer.content_type
+    try:
+        body = decode(serializer, delivery, strangers)
+    except QAMSerializationException as error:
+        error.executed = "yes" if same else "no"
+        raise
+    if strangers and not (body.get("exception") and isinstance(body.get("result"), Stranger)):
+        raise QAMSerializationException(
+            f"the result can't be decoded: this process has no {', '.join(strangers)}",
+            executed="yes",
+        )
+    return body
+
+
+def decode(
+    serializer: Serializer, delivery: Delivery, strangers: list[str] | None = None
+) -> dict[str, Any]:
     """Return the body of *delivery*, which must be a dict in the serializer's content type.
 
     :raises QAMSerializationException: it is anything else.
@@ -42,7 +65,7 @@ def decode(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
             f"({serializer.content_type}) is accepted: configure both sides alike"
         )
     try:
-        body = serializer.decode(delivery.body)
+        body = serializer.decode(delivery.body, strangers)
     except Exception as error:
         raise QAMSerializationException(
             f"a message can't be decoded as {serializer.name}: {describe(error)}"
@@ -139,10 +162,17 @@ def exception_reply(
     )
     reply["exception_type"] = type_name(type(error))
     reply["exception_text"] = text_of(error)
+    reply["traceback"] = _traceback_of(error)
+    return reply
+
+
+def _traceback_of(error: BaseException) -> str:
     # without the frame of this library that called the method
     frames = error.__traceback__.tb_next if error.__traceback__ else None
-    reply["traceback"] = "".join(traceback.format_exception(type(error), error, frames))
-    return reply
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # an exception with odd attributes
+        return "".join(traceback.format_tb(frames)) + describe(error)
 
 
 def type_name(cls: type) -> str:
@@ -204,6 +234,8 @@ def _internal_exception(code: int, text: Any) -> QAMException:
 
 def _remote_exception(reply: dict[str, Any]) -> Exception:
     result, name = reply.get("result"), reply.get("exception_type")
+    if isinstance(result, Stranger):
+        return RemoteException(str(name), (), str(reply.get("exception_text", "")))
     if isinstance(result, BaseException):
         return _from_object(result, name, str(reply.get("exception_text", "")))
     args = tuple(result) if isinstance(result, (list, tuple)) else (result,)
@@ -223,8 +255,6 @@ def _from_args(name: str, args: tuple[Any, ...], text: str) -> Exception:
     module, _, short_name = name.rpartition(".")
     found = getattr(builtins, short_name, None) if module == "builtins" else None
     if isinstance(found, type) and issubclass(found, Exception):
-        try:
+        with suppress(Exception):  # UnicodeDecodeError and its like want args that JSON changed
             return found(*args)
-        except TypeError:  # UnicodeDecodeError and its like want args that JSON changed
-            pass
     return RemoteException(name, args, text)

@@ -1,8 +1,8 @@
 """What all four connection owners share: to open, beat, read, write, and open again.
 
 The proxy's ConsumerThread and PublisherThread and the server's two counterparts are
-owners.  An owner runs in one thread; nobody else touches its connection.  Others
-hand over their work under a lock of its own and call :meth:`ConnectionOwner.wake`.
+such threads.  Nobody else touches their connections.  Others hand over their work
+under a lock and call :meth:`ConnectionThread.wake`.
 """
 
 import logging
@@ -27,9 +27,13 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 _EXIT_TIMEOUT = 5.0
 
 
-class ConnectionOwner:
-    """Runs one connection in the thread that calls :meth:`own_connection`.
+class ConnectionThread(threading.Thread):
+    """A thread that owns a connection and keeps it open.
 
+    The thread is a daemon: one that is still connecting must not hold up the end
+    of the interpreter.  Proxies and servers end theirs before that.
+
+    :param name: the thread's name.
     :param credentials: where to connect.
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
@@ -37,19 +41,21 @@ class ConnectionOwner:
 
     def __init__(
         self,
+        name: str,
         credentials: AMQPCredentials,
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
+        super().__init__(name=name, daemon=True)
         self._credentials = credentials.resolved()
         self._log = log
         self._connect_timeout = connect_timeout
         self._connection: Connection | None = None
         self._waker = Waker()
-        #: True once the owner is asked to stop; never taken back.
+        #: True once the thread is asked to stop; never taken back.
         self.kill = False
-        #: The first opening: done when it succeeded, or failed with the reason.
-        self.opened: Future[None] = Future()
+        # The first opening: done when it succeeded, or failed with the reason.
+        self._opened: Future[None] = Future()
 
     # --- what an owner does with its connection; all in its own thread -------
 
@@ -71,7 +77,43 @@ class ConnectionOwner:
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
 
+    def _on_end(self, error: BaseException | None) -> None:
+        """The thread ends, because of *error* or because it was asked to: tell who waits on it."""
+
     # --- what other threads may call ------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; return when its connection is open.
+
+        :raises QAMConnectionException: it can't be opened; says where and why.
+        """
+        super().start()
+        try:
+            # Longer than the attempt may take: its own words are better than ours.
+            self._opened.result(Deadline(self._connect_timeout + 1).wait_time())
+        except TimeoutError:
+            self.ask_to_stop()
+            raise QAMConnectionException(
+                f"can't connect to the broker at {self._credentials}: "
+                f"no answer within {self._connect_timeout:g} seconds",
+                executed="no",
+            ) from None
+        except BaseException:
+            self.exit()
+            raise
+
+    def exit(self) -> None:
+        """Close the connection and end the thread; return when that is done.
+
+        Waits five seconds at most, and not at all when called by the thread itself.
+        """
+        self.ask_to_stop()
+        self.join_until(Deadline(_EXIT_TIMEOUT))
+
+    def join_until(self, deadline: Deadline) -> None:
+        """Wait for the thread's end; not at all when called by the thread itself."""
+        if self.ident is not None and self is not threading.current_thread():
+            self.join(deadline.wait_time())
 
     def wake(self) -> None:
         """Make the owner look for work."""
@@ -81,19 +123,29 @@ class ConnectionOwner:
         self.kill = True
         self.wake()
 
-    def dispose(self) -> None:
-        """Give back what an owner has beside its connection, when it runs no more."""
-        self._waker.close()
-
     # --- the loop -------------------------------------------------------------
 
-    def own_connection(self) -> None:
-        """Run the connection until asked to stop; open it again whenever it is lost.
+    def run(self) -> None:
+        """Own the connection until :meth:`exit`; called by ``start``."""
+        failure: BaseException | None = None
+        try:
+            self._own_connection()
+        except BaseException as error:
+            failure = error
+            if self._opened.done():
+                self._log.exception("%s died of an internal error", self.name)
+        self._on_end(failure)
+        self._waker.close()
+        if not self._opened.done():
+            self._opened.set_exception(failure or QAMConnectionException("stopped"))
+
+    def _own_connection(self) -> None:
+        """Keep the connection open until asked to stop.
 
         :raises QAMConnectionException: it could not be opened the first time.
         """
         connection: Connection | None = self._open()
-        self.opened.set_result(None)
+        self._opened.set_result(None)
         while connection is not None:
             connection = self._serve(connection)
 
@@ -115,18 +167,17 @@ class ConnectionOwner:
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
-        events = connection.read(connection.tick(), self._waker)
-        if events:
-            self._on_events(events)
+        self._on_events(connection.read(connection.tick(), self._waker))
 
     def _open(self) -> Connection:
         connection = connect(self._credentials, self._connect_timeout)
+        self._connection = connection
         try:
             self._on_open(connection)
         except BaseException:
+            self._connection = None
             connection.close()
             raise
-        self._connection = connection
         return connection
 
     def _open_again(self) -> Connection | None:
@@ -148,72 +199,5 @@ class ConnectionOwner:
         """Wait, in spite of wakes for work that has to wait too."""
         deadline = Deadline(seconds)
         while not (self.kill or deadline.expired):
-            self._waker.wait(deadline.remaining())
+            self._waker.wait(deadline.wait_time())
             self._waker.clear()
-
-
-class ConnectionThread(ConnectionOwner, threading.Thread):
-    """An owner with a thread of its own.
-
-    The thread is a daemon: one that is still connecting must not hold up the end
-    of the interpreter.  Proxies and servers end theirs before that.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        credentials: AMQPCredentials,
-        log: logging.Logger,
-        connect_timeout: float = CONNECT_TIMEOUT,
-    ) -> None:
-        threading.Thread.__init__(self, name=name, daemon=True)
-        ConnectionOwner.__init__(self, credentials, log, connect_timeout)
-
-    def start(self) -> None:
-        """Start the thread; return when its connection is open.
-
-        :raises QAMConnectionException: it can't be opened; says where and why.
-        """
-        super().start()
-        try:
-            # Longer than the attempt may take: its own words are better than ours.
-            self.opened.result(self._connect_timeout + 1)
-        except TimeoutError:  # resolving a host name can't be interrupted
-            self.ask_to_stop()
-            raise QAMConnectionException(
-                f"can't connect to the broker at {self._credentials}: "
-                f"no answer within {self._connect_timeout:g} seconds",
-                executed="no",
-            ) from None
-        except BaseException:
-            self.exit()
-            raise
-
-    def run(self) -> None:
-        """Own the connection until :meth:`exit`; called by ``start``."""
-        try:
-            self.own_connection()
-        except BaseException as error:
-            if self.opened.done():
-                self._log.exception("%s died of an internal error", self.name)
-                self._on_death(error)
-            else:
-                self.opened.set_exception(error)
-        finally:
-            self.dispose()
-
-    def _on_death(self, error: BaseException) -> None:
-        """The thread ends because of a bug: whoever waits on it has to learn of it."""
-
-    def exit(self) -> None:
-        """Close the connection and end the thread; return when that is done.
-
-        Waits five seconds at most, and not at all when called by the thread itself.
-        """
-        self.ask_to_stop()
-        self.join_until(Deadline(_EXIT_TIMEOUT))
-
-    def join_until(self, deadline: Deadline) -> None:
-        """Wait for the thread's end; not at all when called by the thread itself."""
-        if self.ident is not None and self is not threading.current_thread():
-            self.join(deadline.remaining())

@@ -25,8 +25,12 @@ class Serializer(Protocol):
         """Return *value* as bytes; *like* is a body whose sender must be able to read it."""
         ...
 
-    def decode(self, body: bytes) -> Any:
-        """Return the value that *body* stands for."""
+    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
+        """Return the value that *body* stands for.
+
+        A class that this process does not have is an error; or, with *strangers*, it
+        is replaced by a :class:`Stranger`, and its name added to that list.
+        """
         ...
 
 
@@ -48,12 +52,12 @@ class PickleSerializer:
         protocol = self._protocol if like is None else _protocol_of(like)
         return pickle.dumps(value, protocol=protocol)
 
-    def decode(self, body: bytes) -> Any:
+    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
         try:
-            return _unpickle(body, errors="strict")
+            return _Unpickler(body, "strict", strangers).load()
         except UnicodeDecodeError:
-            return _restore_bytes(_unpickle(body, errors="surrogateescape"))
+            return _restore_bytes(_Unpickler(body, "surrogateescape", strangers).load())
 
 
 def _protocol_of(body: bytes) -> int:
@@ -62,10 +66,31 @@ def _protocol_of(body: bytes) -> int:
     return min(body[1], pickle.HIGHEST_PROTOCOL)
 
 
-def _unpickle(body: bytes, errors: str) -> Any:
-    # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-    stream = io.BufferedReader(io.BytesIO(body))
-    return pickle.Unpickler(stream, encoding="utf-8", errors=errors).load()
+class Stranger:
+    """Stands for an instance of a class that this process does not have."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Stranger":
+        """Take any arguments: whatever its class is built with."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take any state, and keep none."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, body: bytes, errors: str, strangers: list[str] | None) -> None:
+        # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
+        super().__init__(io.BufferedReader(io.BytesIO(body)), encoding="utf-8", errors=errors)
+        self._strangers = strangers
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            if self._strangers is None:
+                raise
+            self._strangers.append(f"{module}.{name}")
+            return Stranger
 
 
 def _restore_bytes(value: Any) -> Any:
@@ -99,7 +124,7 @@ class JSONSerializer:
         text: str = kombu_json.dumps(value)
         return text.encode("utf-8")
 
-    def decode(self, body: bytes) -> Any:
+    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Return what the UTF-8 JSON in *body* stands for."""
         return kombu_json.loads(body)
 

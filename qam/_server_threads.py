@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qam import _messages
@@ -13,7 +13,7 @@ from qam._connection import Connection
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Confirmed, Consumer, Event, Refused, Returned
 from qam._jobs import JobQueue
-from qam._owner import ConnectionOwner, ConnectionThread
+from qam._owner import ConnectionThread
 from qam._prefetch import Prefetch
 from qam._registry import MethodRegistry
 from qam._serialization import Serializer
@@ -21,6 +21,7 @@ from qam._wire import (
     Delivery,
     Publish,
     Route,
+    batch_length,
     expiration,
     properties,
     reply_exchange,
@@ -37,8 +38,8 @@ log = logging.getLogger("qam.qam_server")
 
 #: Seconds that closing gives the requests at hand.
 CLOSE_TIMEOUT = 30.0
-#: Replies that are written before the owner looks at what came, and at the time.
-_BATCH = 1000
+# What a request keeps when it is given back to its queue.
+_PROPERTIES = ("correlation_id", "reply_to")
 #: Seconds that giving requests back may take when closing has no time left.
 _GIVE_BACK_TIME = 2.0
 
@@ -55,6 +56,10 @@ class Call:
     seconds: float | None = None
     #: Its message is of no use, and the broker is to drop it.
     rejected: bool = False
+    #: The id that its caller gave it, once it is read.
+    request_id: Any = None
+    #: The broker has refused its reply.
+    refused: bool = False
 
     def time_left(self) -> float | None:
         """Seconds that its caller still waits, at most; None for no end.
@@ -68,10 +73,13 @@ class Call:
         return time_to_live - (time.monotonic() - self.arrived)
 
 
-class RequestConsumer(ConnectionOwner):
+class RequestConsumerThread(ConnectionThread):
     """Takes requests from the queue, hands them to workers, and acknowledges them late.
 
-    It runs in the thread that serves.
+    :param take: takes a request that came.
+    :param take_back: returns the requests that no worker has started.
+    :param give_back: has a request sent to its queue anew.
+    :param ended: told of the end of this thread, and of the error that led to it.
     """
 
     def __init__(
@@ -79,17 +87,21 @@ class RequestConsumer(ConnectionOwner):
         credentials: AMQPCredentials,
         server_id: str,
         prefetch: Prefetch,
+        *,
         take: Callable[[Call], None],
         take_back: Callable[[], list[Call]],
         give_back: Callable[[Call], None],
+        ended: Callable[[BaseException | None], None],
         connect_timeout: float,
     ) -> None:
-        super().__init__(credentials, log, connect_timeout)
+        name = f"qam server RequestConsumerThread {server_id}"
+        super().__init__(name, credentials, log, connect_timeout)
         self._server_id = server_id
         self._prefetch = prefetch
         self._take = take
         self._take_back = take_back
         self._give_back = give_back
+        self._ended = ended
         self._consumer: Consumer | None = None
         self._consumer_prefetch = 0
         self._connection_number = 0
@@ -97,9 +109,10 @@ class RequestConsumer(ConnectionOwner):
         self._settled: list[Call] = []
         # Guards _settled.
         self._settled_lock = threading.Lock()
-        self._closing: Deadline | None = None
-        #: True if the thread that serves was interrupted (Ctrl-C).
-        self.interrupted = False
+        # By when the requests at hand have to be answered, once the server closes;
+        # and then, by when those have to be given back that were not.
+        self._answer_until: Deadline | None = None
+        self._give_back_until: Deadline | None = None
 
     # --- from other threads ---------------------------------------------------
 
@@ -114,7 +127,7 @@ class RequestConsumer(ConnectionOwner):
 
         Only sets a flag, so a signal handler may call it.
         """
-        self._closing = self._closing or deadline
+        self._answer_until = self._answer_until or deadline
         if self._connection is None:  # nothing at hand can be answered or given back
             self.kill = True
         self.wake()
@@ -126,7 +139,8 @@ class RequestConsumer(ConnectionOwner):
         self._connection_number += 1
         self._open_deliveries = OpenDeliveries()
         self._consumer = None
-        self._consume(connection)
+        if self._answer_until is None:
+            self._consume(connection)
 
     def _consume(self, connection: Connection) -> None:
         """Consume with the prefetch that is wanted now, in place of what went before."""
@@ -137,26 +151,20 @@ class RequestConsumer(ConnectionOwner):
             connection.cancel(before)
 
     def _turn(self, connection: Connection) -> None:
-        try:
-            self._write(connection)
-            if self.kill:
-                return
-            events = connection.read(self._wait_time(connection.tick()), self._waker)
-            self._on_events(events)
-        except KeyboardInterrupt:
-            if self._closing:
-                raise  # a second Ctrl-C does not wait
-            self.interrupted = True
-            self.begin_to_close(Deadline(CLOSE_TIMEOUT))
+        self._write(connection)
+        if not self.kill:
+            wait_time = self._wait_time(connection.tick())
+            self._on_events(connection.read(wait_time, self._waker))
 
     def _wait_time(self, until_tick: float | None) -> float | None:
-        times = [until_tick, self._closing.remaining() if self._closing else None]
+        deadline = self._give_back_until or self._answer_until
+        times = [until_tick, deadline.wait_time() if deadline else None]
         return min((seconds for seconds in times if seconds is not None), default=None)
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)
-        if self._closing is not None:
-            self._close_down(connection, self._closing)
+        if self._answer_until is not None:
+            self._close_down(connection, self._answer_until)
         elif self._prefetch.wanted != self._consumer_prefetch:
             self._consume(connection)
 
@@ -177,19 +185,21 @@ class RequestConsumer(ConnectionOwner):
         for tag, multiple in self._open_deliveries.take_acks():
             connection.acknowledge(tag, multiple)
 
-    def _close_down(self, connection: Connection, deadline: Deadline) -> None:
+    def _close_down(self, connection: Connection, answer_until: Deadline) -> None:
         if self._consumer is not None:
             connection.cancel(self._consumer)
             self._consumer = None
             self.wake()  # to look here again after what came with the cancel
         elif not self._open_deliveries:
             self.kill = True
-        elif deadline.expired:
+        elif self._give_back_until is not None:
+            self.kill = self._give_back_until.expired
+        elif answer_until.expired:
             # What was not started waits for another server; what still runs does not.
             calls = self._take_back()
             for call in calls:
                 self._give_back(call)
-            self._closing = Deadline(_GIVE_BACK_TIME)
+            self._give_back_until = Deadline(_GIVE_BACK_TIME)
             self.kill = not calls
 
     def _on_events(self, events: Iterable[Event]) -> None:
@@ -205,8 +215,11 @@ class RequestConsumer(ConnectionOwner):
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         # The broker delivers them again: the copies that were not started are void.
         self._take_back()
-        if self._closing is not None:
+        if self._answer_until is not None:
             self.kill = True
+
+    def _on_end(self, error: BaseException | None) -> None:
+        self._ended(error)
 
 
 def declare_server(connection: Connection, server_id: str) -> None:
@@ -249,20 +262,11 @@ class ExecuteMethodThread(threading.Thread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            try:
-                self._answer(call)
-            except BaseException as error:  # a bug, or of a peer's making: this call alone suffers
-                log.exception("a request could not be answered")
-                self._hand_in(call, self._refuse(call, error, _messages.SERVER_FAILED))
-
-    def _answer(self, call: Call) -> None:
-        self._hand_in(call, self._reply_to(call))
-
-    def _hand_in(self, call: Call, reply: Publish | None) -> None:
-        if reply is None:
-            self._settle(call)
-        else:
-            self._publish(reply)
+            reply = self._reply_to(call)
+            if reply is None:
+                self._settle(call)
+            else:
+                self._publish(reply)
 
     def _reply_to(self, call: Call) -> Publish | None:
         """Do what a request asks for; return the reply, None if nobody can get one."""
@@ -271,21 +275,28 @@ class ExecuteMethodThread(threading.Thread):
             log.debug("a request was not started: its caller waits no more")
             return None
         try:
-            body = _messages.decode(self._serializer, call.delivery)
-            request = _messages.Request.from_body(body)
+            request = _messages.Request.from_body(_messages.decode(self._serializer, call.delivery))
         except QAMSerializationException as error:
-            log.warning("a request was dropped: %s", error)
-            return self._refuse(call, error, _messages.REQUEST_UNREADABLE)
-        reply = self._run(call, request)
-        return self._as_publish(call, request.routing_key, self._encode(call, reply))
+            return self._refuse(call, error)
+        call.request_id = request.id
+        try:
+            body = self._encode(call, self._run(call, request))
+        except BaseException as error:  # a bug of this library: the call alone suffers
+            log.exception("a request could not be answered")
+            failure = _messages.internal_reply(
+                request.id, _messages.SERVER_FAILED, _messages.describe(error)
+            )
+            body = self._serializer.encode(failure, call.delivery.body)
+        return self._as_publish(call, request.routing_key, body)
 
-    def _refuse(self, call: Call, error: BaseException, code: int) -> Publish | None:
+    def _refuse(self, call: Call, error: QAMSerializationException) -> Publish | None:
         """Have a request dropped; tell its caller why, where there is a way."""
+        log.warning("a request was dropped: %s", error)
         call.rejected = True
         routing_key = call.delivery.properties.get("reply_to")
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or none at all
-        reply = _messages.internal_reply(None, code, _messages.text_of(error))
+        reply = _messages.internal_reply(None, _messages.REQUEST_UNREADABLE, str(error))
         return self._as_publish(call, routing_key, self._encode(call, reply))
 
     def _run(self, call: Call, request: _messages.Request) -> dict[str, Any]:
@@ -339,28 +350,36 @@ class ExecuteMethodThread(threading.Thread):
 class PublisherThread(ConnectionThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
 
+    :param serializer: how replies are encoded.
     :param settle: takes a call whose reply the broker has.
-    :param died: told of an internal error that ends this thread.
+    :param ended: told of the end of this thread, and of the error that led to it.
     """
 
     def __init__(
         self,
         credentials: AMQPCredentials,
         server_id: str,
+        serializer: Serializer,
+        *,
         settle: Callable[[Call], None],
-        died: Callable[[BaseException], None],
+        ended: Callable[[BaseException | None], None],
         connect_timeout: float,
     ) -> None:
         name = f"qam server PublisherThread {server_id}"
         super().__init__(name, credentials, log, connect_timeout)
         self._server_id = server_id
+        self._serializer = serializer
         self._settle = settle
-        self._died = died
+        self._ended = ended
         #: The replies that are not written yet, oldest first.
         self.result_queue: list[Publish] = []
         # Guards result_queue.
         self._queue_lock = threading.Lock()
         self._blocked = False
+        # How many replies, at the head of the queue, are sent one at a time, because
+        # one of them made the broker close the channel.
+        self._suspects = 0
+        self._unconfirmed = 0
 
     def add_reply_to_send(self, reply: Publish) -> None:
         """Append a reply to the result queue; does not wait for it to be sent."""
@@ -373,11 +392,9 @@ class PublisherThread(ConnectionThread):
 
         Not a requeue: that would mark it as delivered before.
         """
-        anew = dict(call.delivery.properties)
-        anew.pop("expiration", None)
-        time_to_live = expiration(call.time_left())
-        if time_to_live is not None:
-            anew["expiration"] = time_to_live
+        came_with = call.delivery.properties
+        anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
+        anew |= properties(self._serializer, expiration=expiration(call.time_left()))
         route = request_binding(self._server_id).route
         self.add_reply_to_send(
             Publish(route, call.delivery.body, anew, mandatory=False, context=call)
@@ -391,36 +408,63 @@ class PublisherThread(ConnectionThread):
         self._blocked = False
 
     def _write(self, connection: Connection) -> None:
-        if self._blocked or connection.congested:
-            return  # both end with an event, after which we are here again
+        if self._blocked or connection.congested or (self._suspects and self._unconfirmed):
+            return  # each ends with an event, after which we are here again
         with self._queue_lock:
-            batch = self.result_queue[:_BATCH]
-            del self.result_queue[:_BATCH]
-        if batch:
-            connection.write(batch)
-            self.wake()  # for what is left in the queue, after a look at what came
+            length = batch_length(reply.body for reply in self.result_queue)
+            batch = self.result_queue[: min(length, 1) if self._suspects else length]
+            del self.result_queue[: len(batch)]
+        self._unconfirmed += len(batch)
+        connection.write(batch)
+        if self.result_queue:
+            self.wake()  # for what is left, after a look at what came
 
     def _on_events(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Confirmed):
                 for message in event.messages:
-                    self._settle(message.context)
+                    self._done(message)
             elif isinstance(event, (Returned, Refused)):
                 log.warning(
-                    "a reply could not be delivered: its client (%s) is gone",
+                    "a reply could not be delivered: its client (%r) is gone",
                     event.message.route.routing_key,
                 )
-                self._settle(event.message.context)
+                self._done(event.message)
             elif isinstance(event, Blocked):
                 self._blocked = event.blocked
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         # Whether they arrived is open; a reply that arrives twice is dropped by its client.
+        replies = connection.take_unconfirmed()
+        if error.by_message:
+            replies = self._without_culprit(replies, str(error))
+        self._unconfirmed = 0
         with self._queue_lock:
-            self.result_queue[:0] = connection.take_unconfirmed()
+            self.result_queue[:0] = replies
+
+    def _without_culprit(self, replies: list[Publish], why: str) -> list[Publish]:
+        """The broker closed the channel because of one of *replies*: find out which."""
+        if len(replies) > 1:
+            self._suspects = len(replies)
+            return replies
+        log.warning("the broker refuses a reply: %s", why)
+        return [self._in_place_of(reply, why) for reply in replies if not reply.context.refused]
+
+    def _in_place_of(self, reply: Publish, why: str) -> Publish:
+        call = reply.context
+        call.refused = True  # if this one is refused too, there is no more to say
+        text = f"the broker refuses the result: {why}"
+        failure = _messages.internal_reply(call.request_id, _messages.RESULT_NOT_SERIALIZABLE, text)
+        body = self._serializer.encode(failure, call.delivery.body)
+        return replace(reply, body=body)
+
+    def _done(self, message: Publish) -> None:
+        self._unconfirmed -= 1
+        self._suspects = max(0, self._suspects - 1)
+        self._settle(message.context)
 
     def _before_close(self, connection: Connection) -> None:
         self._write(connection)
 
-    def _on_death(self, error: BaseException) -> None:
-        self._died(error)
+    def _on_end(self, error: BaseException | None) -> None:
+        self._ended(error)

@@ -59,17 +59,17 @@ class ResultList:
     def _grow(self) -> int:
         arrived = threading.Lock()
         arrived.acquire()  # held until the outcome is there
-        self.slots.append(
-            {
-                "state": FREE,
-                "result_message": None,
-                "callback_method": None,
-                "exception_method": None,
-                "arrived": arrived,
-                "call_id": None,
-            }
-        )
-        return len(self.slots) - 1
+        slot: Slot = {
+            "state": FREE,
+            "result_message": None,
+            "callback_method": None,
+            "exception_method": None,
+            "arrived": arrived,
+            "call_id": None,
+        }
+        self.slots.append(slot)
+        # A finalizer that makes a call may have appended another one behind it.
+        return next(id for id in reversed(range(len(self.slots))) if self.slots[id] is slot)
 
     def new_call_id(self) -> int:
         """Return an id for one call on the wire; never given out again."""
@@ -105,11 +105,8 @@ class ResultList:
             if slot_id is None:
                 return False
             slot = self.slots[slot_id]
-            slot["result_message"] = message
-            slot["state"] = DONE
+            _finish(slot, message)
             is_callback = slot["callback_method"] is not None
-            if not is_callback:
-                slot["arrived"].release()
         if is_callback:
             self.on_callback_ready(slot_id)
         return True
@@ -137,7 +134,9 @@ class ResultList:
         slot = self.slots[slot_id]
         if slot["state"] == DONE:
             return True
-        arrived: bool = slot["arrived"].acquire(timeout=deadline.wait_time())
+        if slot["state"] == FREE:
+            raise ValueError(f"id: the slot {slot_id} is free; no call waits in it")
+        arrived: bool = slot["arrived"].acquire(timeout=deadline.lock_time())
         if arrived:
             slot["arrived"].release()  # whoever else looks finds it too
         return arrived
@@ -152,6 +151,20 @@ class ResultList:
         with self._lock:
             if self._closed_by is None:
                 self._closed_by = failure
+            for slot in self.slots:
+                if slot["state"] == WAITING and slot["call_id"] is None:
+                    _finish(slot, failure("no"))
+        self.fail_all(failure)
+
+    def fail_all(self, failure: FailureFactory) -> None:
+        """Conclude every call that has begun with an exception of *failure*."""
+        with self._lock:
             calls = list(self._calls)
         for call_id in calls:
             self.conclude(call_id, failure("unknown"))
+
+
+def _finish(slot: Slot, message: Any) -> None:
+    slot["result_message"] = message
+    slot["state"] = DONE
+    slot["arrived"].release()

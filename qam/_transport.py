@@ -9,8 +9,10 @@ socket does not take stays in the buffer until it can.
 import selectors
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from struct import unpack_from
 from typing import Any
 
@@ -23,8 +25,25 @@ from qam._deadline import Deadline
 _READ_SIZE = 32768
 _FRAME_HEADER = 7
 _FRAME_END = 0xCE
-# The largest frame that RabbitMQ sends by default; it is also what py-amqp asks for.
+# The largest frame until broker and client have agreed on another size.
 _FRAME_MAX = 131072
+
+
+def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
+    """Return the addresses of *host*; a resolver that hangs is left behind after *timeout*."""
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    addresses: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            addresses.set_result(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except BaseException as error:
+            addresses.set_exception(error)
+
+    # A daemon: nothing can interrupt a resolver, also not the interpreter's end.
+    threading.Thread(target=look_up, name=f"qam resolver {host}", daemon=True).start()
+    return addresses.result(timeout)
 
 
 class BufferedTransport(TCPTransport):
@@ -48,6 +67,8 @@ class BufferedTransport(TCPTransport):
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
+        #: The largest payload of a frame; a peer that speaks no AMQP names larger ones.
+        self.frame_max = _FRAME_MAX
         self._tls = tls
         self.sock: Any = None
         self._incoming = bytearray()
@@ -57,9 +78,7 @@ class BufferedTransport(TCPTransport):
 
     def _connect(self, host: str, port: int, timeout: float | None) -> None:
         error: OSError = TimeoutError("timed out")
-        for family, kind, proto, _, address in socket.getaddrinfo(
-            host, port, socket.AF_UNSPEC, socket.SOCK_STREAM
-        ):
+        for family, kind, proto, _, address in _resolve(host, port, self._time_left()):
             self.sock = socket.socket(family, kind, proto)
             try:
                 self.sock.settimeout(self._time_left())
@@ -74,7 +93,7 @@ class BufferedTransport(TCPTransport):
     def _time_left(self) -> float | None:
         if self.deadline.expired:
             raise TimeoutError("timed out")
-        return self.deadline.remaining()
+        return self.deadline.wait_time()
 
     def _setup_transport(self) -> None:
         if self._tls is not None:
@@ -123,7 +142,7 @@ class BufferedTransport(TCPTransport):
         if len(self._incoming) < _FRAME_HEADER:
             return False
         kind, size = unpack_from(">BxxI", self._incoming)
-        if size > _FRAME_MAX or kind not in (1, 2, 3, 8):
+        if size > self.frame_max or kind not in (1, 2, 3, 8):
             raise UnexpectedFrame("the peer does not speak AMQP 0-9-1")
         return len(self._incoming) > _FRAME_HEADER + int(size)
 

@@ -15,7 +15,7 @@ class Unconfirmed:
     """
 
     def __init__(self) -> None:
-        self._last_tag = 0
+        self._last_tag, self._lowest_tag = 0, 1
         self._messages: dict[int, Publish] = {}
         self._returned: Counter[str] = Counter()
 
@@ -53,12 +53,9 @@ class Unconfirmed:
     def _settle(self, tag: int, multiple: bool) -> list[Publish]:
         if not multiple:
             return [self._messages.pop(tag)] if tag in self._messages else []
-        tags = []
-        for open_tag in self._messages:  # a dict keeps their order, and it ascends
-            if open_tag > tag:
-                break
-            tags.append(open_tag)
-        return [self._messages.pop(open_tag) for open_tag in tags]
+        # Each tag is passed once: what is acked together was never looked at before.
+        tags, self._lowest_tag = range(self._lowest_tag, tag + 1), max(self._lowest_tag, tag + 1)
+        return [self._messages.pop(each) for each in tags if each in self._messages]
 
     def _was_returned(self, message: Publish) -> bool:
         correlation_id = message.properties.get("correlation_id")

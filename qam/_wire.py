@@ -34,7 +34,9 @@ correlation_id (unique per call), reply_to (the reply routing key) and expiratio
 Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from qam._serialization import Serializer
@@ -53,7 +55,7 @@ def check_entity_name(value: object, name: str) -> None:
     """Raise TypeError or ValueError unless *value* can be part of a queue's name."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
-    if not 0 < len(value.encode("utf-8", "replace")) <= _MAX_NAME:
+    if not is_short_text(value) or not 0 < len(value.encode("utf-8")) <= _MAX_NAME:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
 
 
@@ -111,6 +113,20 @@ def reply_exchange(server_id: str) -> str:
 def reply_routing_key(client_id: str) -> str:
     """Return the routing key by which replies reach *client_id*."""
     return f"{client_id}_client_routing_key"
+
+
+# What an owner writes before it looks at what came, and at the time.
+_BATCH_MESSAGES, _BATCH_BYTES = 1000, 1024 * 1024
+
+
+def batch_length(bodies: Iterable[bytes]) -> int:
+    """Return how many of *bodies* make a batch: at least one, if there is one."""
+    length = size = 0
+    for body in islice(bodies, _BATCH_MESSAGES):
+        length, size = length + 1, size + len(body)
+        if size >= _BATCH_BYTES:
+            break
+    return length
 
 
 @dataclass(slots=True, eq=False)

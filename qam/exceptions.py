@@ -58,6 +58,9 @@ class QAMTimeoutException(QAMException, TimeoutError):
 class QAMConnectionException(QAMException, ConnectionError):
     """The broker can't be reached, refuses us, or went away with the call."""
 
+    #: True if the broker ended the channel because of something that was sent on it.
+    by_message: bool = False
+
 
 class QAMServerNotFoundException(QAMException):
     """The broker has no request queue for the server_id: nobody ever served it."""

@@ -9,6 +9,7 @@
 import atexit
 import logging
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -211,21 +212,30 @@ class QAMProxy(_RemoteNames):
     # --- calls ------------------------------------------------------------------
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._request(method_name, args, kwargs, self._timeout)
+        return self._request(
+            self.consumer_thread.client_id, method_name, args, kwargs, self._timeout
+        )
 
     def _request(
         self,
+        client_id: str,
         method_name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
     ) -> Any:
         """Call a remote method and wait for its result."""
+        if threading.current_thread() in (self.consumer_thread, self.publisher_thread):
+            # A finalizer may run anywhere; here the call would wait for itself.
+            raise QAMException(
+                f"{method_name}() was called in a thread of the proxy; use a callback there",
+                executed="no",
+            )
         deadline = Deadline(timeout)
         id = self.consumer_thread.get_free_result_list_id()
         try:
             message = self.publisher_thread.add_message_to_send(
-                self._message(id, method_name, args, kwargs, deadline)
+                self._message(id, client_id, method_name, args, kwargs, deadline)
             )
             if not self._results.wait(id, deadline):
                 raise timed_out(method_name, timeout, self.publisher_thread.withdraw(message))
@@ -236,6 +246,7 @@ class QAMProxy(_RemoteNames):
     def _message(
         self,
         id: int,
+        client_id: str,
         method_name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -245,7 +256,8 @@ class QAMProxy(_RemoteNames):
         return {
             "id": id,
             "method_name": name,
-            "routing_key": reply_routing_key(self.consumer_thread.client_id),
+            "called": method_name,
+            "routing_key": reply_routing_key(client_id),
             "params": params,
             "deadline": deadline,
         }
@@ -317,13 +329,18 @@ class QAMProxy(_RemoteNames):
         self._closing = True
         _open_proxies.discard(self)
         deadline = Deadline(_CLOSE_TIMEOUT)
-        threads = (self.publisher_thread, self.consumer_thread, self.callback_observer_thread)
-        # What was not written surely does not run; then all that waits is told.
-        self.publisher_thread.withdraw_all(self._closed)
-        self._results.close(self._closed)
-        _stop(*threads)
-        for thread in threads:
+        owners = (self.publisher_thread, self.consumer_thread)
+        try:
+            # What was not written surely does not run; then all that waits is told.
+            self.publisher_thread.withdraw_all(self._closed)
+            self._results.close(self._closed)
+        finally:
+            _stop(*owners)
+        for thread in owners:
             thread.join_until(deadline)
+        # Last, when nobody is left who could have a callback for it.
+        _stop(self.callback_observer_thread)
+        self.callback_observer_thread.join_until(deadline)
 
     def _closed(self, executed: Executed) -> QAMClosedException:
         return QAMClosedException(
@@ -358,7 +375,7 @@ class SynchronTimeout(_RemoteNames):
         self._timeout = check_timeout(timeout)
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._parent._request(method_name, args, kwargs, self._timeout)
+        return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
     def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
         """Call the remote method *method_name*."""
@@ -404,7 +421,7 @@ class Callback(_RemoteNames):
         deadline = observer.get_callback_item(uid)["deadline"]
         try:
             message = parent.publisher_thread.add_message_to_send(
-                parent._message(id, method_name, args, kwargs, deadline)
+                parent._message(id, self._client_id, method_name, args, kwargs, deadline)
             )
         except BaseException:
             observer.remove_callback_item(uid)

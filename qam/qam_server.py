@@ -25,7 +25,7 @@ from qam._server_threads import (
     Call,
     ExecuteMethodThread,
     PublisherThread,
-    RequestConsumer,
+    RequestConsumerThread,
     declare_server,
 )
 from qam._wire import check_entity_name
@@ -95,23 +95,30 @@ class QAMServer:
         self._methods = MethodRegistry()
         self._calls: JobQueue[Call] = JobQueue()
         self._workers: list[ExecuteMethodThread] = []
-        self._serving_thread: threading.Thread | None = None
-        # Guards _closing and _serving_thread: what came first, serve() or close().
+        # Guards _closing and _started: what came first, serve() or close().  Reentrant,
+        # because a signal handler that closes may run inside.
         self._state_lock = threading.RLock()
-        self._closing = False
+        self._closing = self._started = False
+        self._waits_in_serve: threading.Thread | None = None
         self._ended = threading.Event()
-        self._death: BaseException | None = None
-        self._consumer = RequestConsumer(
+        self._failure: BaseException | None = None
+        self._consumer = RequestConsumerThread(
             self.amqp_credentials,
             server_id,
             Prefetch(self._max_workers, fixed),
             take=self._hand_over,
             take_back=self._calls.take_all,
-            give_back=self._give_back,
+            give_back=lambda call: self._publisher.give_back(call),
+            ended=self._end,
             connect_timeout=connect_timeout,
         )
         self._publisher = PublisherThread(
-            self.amqp_credentials, server_id, self._consumer.settle, self._die, connect_timeout
+            self.amqp_credentials,
+            server_id,
+            self._serializer,
+            settle=self._consumer.settle,
+            ended=self._publisher_ended,
+            connect_timeout=connect_timeout,
         )
         self._declare(connect_timeout)
 
@@ -165,58 +172,49 @@ class QAMServer:
         :raises QAMConnectionException: the broker can't be reached at the start.
         :raises RuntimeError: the server serves already.
         """
-        if self._begin_to_serve(threading.current_thread()):
-            self._serve()
-
-    def _serve(self) -> None:
+        if not self._begin():
+            return
+        self._waits_in_serve = threading.current_thread()
+        self._start_threads()
         try:
-            self._publisher.start()
-            self._consumer.own_connection()
-        finally:
-            self._end()
-        if self._death is not None:
-            raise QAMClosedException("the server died of an internal error") from self._death
-        if self._consumer.interrupted:
-            raise KeyboardInterrupt
-
-    def _begin_to_serve(self, thread: threading.Thread) -> bool:
-        """Make *thread* the one that serves; False if the server is closed."""
-        with self._state_lock:
-            if self._closing:
-                return False
-            if self._serving_thread is not None:
-                raise RuntimeError("the server serves already, or has served; make a new one")
-            self._serving_thread = thread
-            _serving.add(self)
-            return True
+            self._ended.wait()
+        except KeyboardInterrupt:
+            self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
+            self._ended.wait(CLOSE_TIMEOUT + _GRACE)  # a second Ctrl-C does not
+            raise
+        if self._failure is not None:
+            raise QAMClosedException("the server died of an internal error") from self._failure
 
     def start(self) -> None:
-        """Serve in a thread of its own; return when requests are being taken.
+        """Serve in threads of its own; return when requests are being taken.
 
         :raises QAMConnectionException: the broker can't be reached.
         :raises QAMClosedException: the server is closed.
         :raises RuntimeError: the server serves already.
         """
-        # A daemon: the end of the interpreter closes the server, see below.
-        thread = threading.Thread(
-            target=self._serve_in_background, name=f"qam QAMServer {self.server_id}", daemon=True
-        )
-        if not self._begin_to_serve(thread):
+        if not self._begin():
             raise QAMClosedException("the server is closed; make a new one")
-        thread.start()
-        self._consumer.opened.result()
+        self._start_threads()
 
-    def _serve_in_background(self) -> None:
-        opened = self._consumer.opened
+    def _begin(self) -> bool:
+        """Make this the one time that the server serves; False if it is closed."""
+        with self._state_lock:
+            if self._closing:
+                return False
+            if self._started:
+                raise RuntimeError("the server serves already, or has served; make a new one")
+            self._started = True
+            _serving.add(self)
+            return True
+
+    def _start_threads(self) -> None:
         try:
-            self._serve()
-        except BaseException as error:
-            if opened.done():
-                log.exception("the server %s ended by an error", self.server_id)
-            else:
-                opened.set_exception(error)
-        if not opened.done():  # close() came first
-            opened.set_exception(QAMClosedException("the server was closed while it started"))
+            self._publisher.start()
+            self._consumer.start()
+        except BaseException:
+            self._consumer.exit()
+            self._end(None)
+            raise
 
     def _hand_over(self, call: Call) -> None:
         """Give a call to a worker, and start one if none is idle; in the serving thread."""
@@ -230,50 +228,55 @@ class QAMServer:
                 self._publisher.add_reply_to_send,
                 self._consumer.settle,
             )
-            self._workers.append(worker)
+            self._start_worker(worker)
+
+    def _start_worker(self, worker: ExecuteMethodThread) -> None:
+        self._workers.append(worker)  # first: its method may close the server at once
+        try:
             worker.start()
+        except RuntimeError:  # the system has no more threads; those that there are go on
+            self._workers.remove(worker)
+            if not self._workers:
+                raise
+            log.exception("a request has to wait")
 
-    def _give_back(self, call: Call) -> None:
-        self._publisher.give_back(call)
-
-    def _die(self, error: BaseException) -> None:
-        """An inner thread died of a bug; there will be no more replies."""
-        self._death = error
-        self._consumer.ask_to_stop()
+    def _publisher_ended(self, error: BaseException | None) -> None:
+        """There will be no more replies; if that is because of a bug, the server ends."""
+        if error is not None:
+            self._failure = error
+            self._consumer.ask_to_stop()
 
     # --- closing ----------------------------------------------------------------
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Take no more requests, answer those at hand, and end the threads.
 
-        Waits until that is done; but called by a method of the server or by a signal
-        handler it only asks, and returns.  A second time, or before :meth:`serve`, it
-        returns at once.
+        Waits until that is done; but called by a method of the server, or by a signal
+        handler in the thread that waits in :meth:`serve`, it only asks, and returns.
+        Before :meth:`serve`, or when it is done already, it returns at once.
 
         :param timeout: seconds for the methods that run.  What was not started by then
             is given back to the queue; the callers of what still runs learn that it is
             lost.
+        :raises TypeError, ValueError: *timeout* is not a positive number.
         """
-        deadline = Deadline(check_timeout(timeout))
+        timeout = check_timeout(timeout)
         with self._state_lock:
             self._closing = True
-            serving_thread = self._serving_thread
-        if serving_thread is None:
-            self._consumer.dispose()
-            return
-        self._consumer.begin_to_close(deadline)
-        if threading.current_thread() not in (serving_thread, *self._workers):
-            self._ended.wait(timeout + _GRACE)
+            if not self._started:
+                return
+        self._consumer.begin_to_close(Deadline(timeout))
+        if threading.current_thread() not in (self._waits_in_serve, *self._workers):
+            self._ended.wait(Deadline(timeout + _GRACE).wait_time())
 
-    def _end(self) -> None:
-        """End the threads; in the serving thread, when it serves no more."""
+    def _end(self, error: BaseException | None) -> None:
+        """End the other threads; in the last one, when requests are taken no more."""
+        self._failure = self._failure or error
         self._calls.close()
         self._publisher.exit()
         deadline = Deadline(_WORKER_GRACE)
         for worker in self._workers:
-            if worker is not threading.current_thread():
-                worker.join(deadline.remaining())
-        self._consumer.dispose()
+            worker.join(deadline.wait_time())
         _serving.discard(self)
         self._ended.set()
 
@@ -285,7 +288,7 @@ class QAMServer:
 
     def __repr__(self) -> str:
         ended = self._closing or self._ended.is_set()
-        state = "closed" if ended else "serving" if self._serving_thread else "new"
+        state = "closed" if ended else "serving" if self._started else "new"
         return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
 
 
