@@ -8,11 +8,13 @@ aside, belongs to the thread that opened it.
 import selectors
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import amqp
+from amqp.exceptions import AMQPError
 from amqp.method_framing import frame_handler
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
@@ -31,6 +33,11 @@ from qam.exceptions import QAMConnectionException
 HEARTBEAT = 10.0
 #: Seconds that the broker has to answer a declaration.
 _PATIENCE = 10.0
+# What py-amqp raises for a connection that is of no use any more.
+_LOSSES = (
+    *(AMQPError, OSError, struct.error),
+    *(ArithmeticError, LookupError, RecursionError, ValueError),
+)
 # Larger than any frame: the size in a frame's header has 32 bits.
 _ANY_FRAME = 2**32
 #: Bytes that may wait for the network before no more is written.
@@ -282,12 +289,15 @@ class AMQPConnection:
 
     def _on_delivery(self, message: Any) -> None:
         info = message.delivery_info
+        properties = dict(message.properties)
+        if "application_headers" in properties:
+            properties["headers"] = properties.pop("application_headers")
         self._events.append(
             Delivery(
                 body=bytes(message.body or b""),  # py-amqp has text for none
                 delivery_tag=info["delivery_tag"],
                 redelivered=info["redelivered"],
-                properties=message.properties,
+                properties=properties,
             )
         )
 
@@ -319,12 +329,14 @@ class AMQPConnection:
         """Turn each way in which py-amqp loses a connection into the one exception.
 
         An error that closes the channel counts: py-amqp would open it again
-        silently, without its consumers and its confirms.  A frame that it can't parse,
-        or a socket that went away under it, shows as an exception of any type.
+        silently, without its consumers and its confirms.  A frame that it can't parse
+        shows as what parsing raises, a socket that went away under it as anything.
         """
         try:
             yield
         except Exception as error:
+            if self._transport.connected and not isinstance(error, _LOSSES):
+                raise  # a bug
             lost = QAMConnectionException(
                 f"the connection to the broker at {self._credentials} was lost: {_words(error)}"
             )

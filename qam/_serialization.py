@@ -5,12 +5,16 @@ change every other user of kombu there.  So bodies are encoded and decoded here,
 and kombu's registry stays as it is.
 """
 
+import builtins
+import copyreg
 import io
 import pickle
+from _compat_pickle import PYTHON2_EXCEPTIONS
 from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
 
+_PYTHON_2_PROTOCOL = 2  # the highest that it reads
 _PROTO = 0x80  # the opcode that opens a pickle of protocol 2 or later
 
 
@@ -50,14 +54,20 @@ class PickleSerializer:
     def encode(self, value: Any, like: bytes | None = None) -> bytes:
         """Pickle *value*, in the protocol of *like* where that is given."""
         protocol = self._protocol if like is None else _protocol_of(like)
-        return pickle.dumps(value, protocol=protocol)
+        if protocol > _PYTHON_2_PROTOCOL:
+            return pickle.dumps(value, protocol=protocol)
+        stream = io.BytesIO()
+        pickler = pickle.Pickler(stream, protocol=protocol)
+        pickler.dispatch_table = {**copyreg.dispatch_table, **_AS_PYTHON_2}
+        pickler.dump(value)
+        return stream.getvalue()
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
         try:
-            return _Unpickler(body, "strict", strangers).load()
+            return _Unpickler(body, strangers).load()
         except UnicodeDecodeError:
-            return _restore_bytes(_Unpickler(body, "surrogateescape", strangers).load())
+            return _Python2Unpickler(body, strangers).load()
 
 
 def _protocol_of(body: bytes) -> int:
@@ -77,15 +87,17 @@ class Stranger:
         """Take any state, and keep none."""
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, body: bytes, errors: str, strangers: list[str] | None) -> None:
+class _FindsStrangers:
+    """An unpickler that replaces the classes that this process does not have."""
+
+    def __init__(self, body: bytes, strangers: list[str] | None) -> None:
         # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-        super().__init__(io.BufferedReader(io.BytesIO(body)), encoding="utf-8", errors=errors)
+        super().__init__(io.BufferedReader(io.BytesIO(body)), encoding="utf-8")  # type: ignore[call-arg]
         self._strangers = strangers
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return super().find_class(module, name)
+            return super().find_class(module, name)  # type: ignore[misc]
         except (ImportError, AttributeError):
             if self._strangers is None:
                 raise
@@ -93,23 +105,38 @@ class _Unpickler(pickle.Unpickler):
             return Stranger
 
 
-def _restore_bytes(value: Any) -> Any:
-    """Turn each text that was no UTF-8 back into the bytes it came from."""
-    if isinstance(value, str):
-        return value if _is_text(value) else value.encode("utf-8", "surrogateescape")
-    if type(value) in (list, tuple, set, frozenset):
-        return type(value)(_restore_bytes(item) for item in value)
-    if type(value) is dict:
-        return {_restore_bytes(key): _restore_bytes(item) for key, item in value.items()}
-    return value
+class _Unpickler(_FindsStrangers, pickle.Unpickler):
+    pass
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+class _Python2Unpickler(_FindsStrangers, pickle._Unpickler):
+    """Reads each byte string of Python 2 as text if it is UTF-8, else as bytes."""
+
+    def _decode_string(self, value: bytes) -> str | bytes:
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+
+
+def _nearest_of_python_2(kind: type) -> type:
+    known = {*PYTHON2_EXCEPTIONS, "OSError", "ImportError"}
+    return next(base for base in kind.__mro__ if base.__name__ in known)
+
+
+def _as_python_2(error: Exception) -> tuple[type, tuple[Any, ...]]:
+    return _nearest_of_python_2(type(error)), error.args
+
+
+# What Python 2 does not have is written as what it is derived from.
+_AS_PYTHON_2: Any = {
+    kind: _as_python_2
+    for kind in vars(builtins).values()
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and kind.__name__ not in PYTHON2_EXCEPTIONS
+    and not issubclass(kind, (OSError, ImportError))  # pickle translates these itself
+}
 
 
 class JSONSerializer:

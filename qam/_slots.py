@@ -87,12 +87,18 @@ class ResultList:
         with self._lock:
             if self._closed_by is not None:
                 raise self._closed_by("no")
-            if not (0 <= slot_id < len(self.slots) and self.slots[slot_id]["state"] == WAITING):
+            if not self._is_reserved(slot_id):
                 raise ValueError(
                     f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
                 )
             self._calls[call_id] = slot_id
             self.slots[slot_id]["call_id"] = call_id
+
+    def _is_reserved(self, slot_id: int) -> bool:
+        if not 0 <= slot_id < len(self.slots):
+            return False
+        slot = self.slots[slot_id]
+        return slot["state"] == WAITING and slot["call_id"] is None
 
     def conclude(self, call_id: int | None, message: Any) -> bool:
         """Store the outcome of a call, unless it has one already.
@@ -138,7 +144,9 @@ class ResultList:
             raise ValueError(f"id: the slot {slot_id} is free; no call waits in it")
         arrived: bool = slot["arrived"].acquire(timeout=deadline.lock_time())
         if arrived:
-            slot["arrived"].release()  # whoever else looks finds it too
+            with self._lock:
+                if slot["state"] == DONE:
+                    slot["arrived"].release()  # whoever else looks finds it too
         return arrived
 
     def call_of(self, slot_id: int) -> int | None:

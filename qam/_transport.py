@@ -101,6 +101,11 @@ class BufferedTransport(TCPTransport):
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
         self.sock.setblocking(False)
 
+    def _set_socket_options(self, socket_settings: dict[int, int]) -> None:
+        # py-amqp would also set back each option of the system to what it just read.
+        for option, value in {socket.TCP_NODELAY: 1, **socket_settings}.items():
+            self.sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
     # --- reading ------------------------------------------------------------
 
     @contextmanager

@@ -17,6 +17,7 @@ class Waker:
     """
 
     def __init__(self) -> None:
+        self._closed = True  # until there is something to close
         # Written by wake() and clear() alone.  It saves the system call where a
         # wake is already on its way; a stale False costs one call, no wake.
         self._awake = False
@@ -24,7 +25,6 @@ class Waker:
         # and perhaps opened again by somebody else.  The write never blocks.
         # Reentrant, because a finalizer that wakes may run inside.
         self._lock = threading.RLock()
-        self._closed = False
         if hasattr(os, "eventfd"):
             self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._sockets: tuple[socket.socket, ...] = ()
@@ -33,6 +33,7 @@ class Waker:
             for end in self._sockets:
                 end.setblocking(False)
             self._reader, self._writer = (end.fileno() for end in self._sockets)
+        self._closed = False
 
     def fileno(self) -> int:
         """The descriptor that is readable after :meth:`wake`."""

@@ -433,6 +433,24 @@ def test_a_body_arrives_as_it_was_whatever_encoding_its_sender_names(
     assert delivery.body == body
 
 
+def test_a_message_whose_properties_make_no_sense_arrives_and_ends_nothing(
+    peer: Peer, other: Peer, binding: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: a correlation id that is no text
+    peer.connection.consume(binding.queue)
+    odd = b"\x04\x00" + b"\x01\xff"
+    monkeypatch.setattr(amqp.Message, "_serialize_properties", lambda self: odd)
+
+    # when
+    other.connection.write([message(binding, b"odd")])
+    monkeypatch.undo()
+    other.connection.write([message(binding, b"good", correlation_id="a:1")])
+
+    # then
+    bodies = [each.body for each in peer.deliveries(2)]
+    assert bodies == [b"odd", b"good"]
+
+
 def test_properties_arrive_as_they_were(peer: Peer, other: Peer, binding: QueueBinding) -> None:
     # given
     properties = {
@@ -672,6 +690,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_while_reading(
 ) -> None:
     # given
     peer.connection.confirm()
+    peer.connection._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     messages = [message(binding, bytes(1024 * 1024)) for _ in range(20)]
 
     # when
@@ -679,6 +698,26 @@ def test_what_the_socket_does_not_take_at_once_is_sent_while_reading(
 
     # then
     assert peer.confirmed(20) == messages
+
+
+def test_it_is_congested_while_the_network_takes_no_more(
+    peer: Peer, binding: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    assert isinstance(peer.connection, AMQPConnection)
+    peer.connection.confirm()
+    messages = [message(binding, bytes(1024 * 1024)) for _ in range(2)]
+    assert not peer.connection.congested
+
+    # when
+    with monkeypatch.context() as patch:
+        patch.setattr(peer.connection._transport, "flush", lambda: None)
+        peer.connection.write(messages)
+
+    # then
+    assert peer.connection.congested
+    assert peer.confirmed(2) == messages
+    assert not peer.connection.congested
 
 
 def test_a_heartbeat_is_due_several_times_in_its_interval(peer: Peer) -> None:

@@ -59,15 +59,22 @@ def test_without_a_timeout_it_never_expires(clock: FakeTime) -> None:
     clock.now += 1e12
 
     assert deadline.remaining() is None
-    assert deadline.wait_time() == -1
+    assert deadline.wait_time() is None
+    assert deadline.lock_time() == -1
     assert not deadline.expired
 
 
 def test_the_time_to_wait_is_never_more_than_a_lock_takes(clock: FakeTime) -> None:
+    deadline = Deadline(1e100)
+
+    assert deadline.lock_time() == threading.TIMEOUT_MAX
+    assert threading.Lock().acquire(timeout=deadline.lock_time())
+
+
+def test_the_time_to_wait_is_never_more_than_a_selector_takes(clock: FakeTime) -> None:
     wait_time = Deadline(1e100).wait_time()
 
-    assert wait_time == threading.TIMEOUT_MAX
-    assert threading.Lock().acquire(timeout=wait_time)
+    assert wait_time == 24 * 3600.0
 
 
 @pytest.mark.parametrize("timeout", [1, 0.001, 1e300, 5e-324])

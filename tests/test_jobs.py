@@ -172,6 +172,27 @@ def test_one_job_or_all_can_be_taken_out_without_waiting() -> None:
     assert jobs.waiting_since() is None
 
 
+def test_a_job_that_is_put_back_is_the_next_one() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put(1)
+    jobs.put(2)
+
+    jobs.put_back(jobs.take_one() or 0)
+
+    assert jobs.take_all() == [1, 2]
+
+
+def test_a_job_that_is_put_back_wakes_an_idle_thread() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    takers = idle_threads(jobs, 1)
+
+    jobs.put_back(1)
+    jobs.close()
+
+    takers.join()
+    assert takers.taken == [1]
+
+
 def test_among_many_threads_each_job_is_taken_exactly_once() -> None:
     # given
     jobs: JobQueue[int] = JobQueue()

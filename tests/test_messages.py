@@ -14,6 +14,7 @@ from qam._messages import (
     Request,
     apply_message,
     decode,
+    decode_reply,
     describe,
     exception_reply,
     internal_reply,
@@ -124,6 +125,33 @@ def test_a_body_that_is_no_dict_is_refused(serializer: Serializer) -> None:
         decode(serializer, delivery(serializer.encode([1]), serializer))
 
 
+def test_a_reply_that_the_server_wrote_in_another_serializer_says_that_nothing_ran() -> None:
+    with pytest.raises(QAMSerializationException) as refused:
+        decode_reply(JSON, delivery(b"{}", PICKLE))
+
+    assert refused.value.executed == "no"
+
+
+def test_a_reply_that_can_not_be_decoded_says_that_the_method_ran() -> None:
+    with pytest.raises(QAMSerializationException) as refused:
+        decode_reply(PICKLE, delivery(b"\xff\xff"))
+
+    assert refused.value.executed == "yes"
+
+
+def test_a_result_of_a_class_that_the_client_does_not_have_is_refused_with_its_name() -> None:
+    # given
+    body = PICKLE.encode(result_reply(7, [SoldOutError("tea")]))
+    body = body.replace(__name__.encode(), b"x" * len(__name__))
+
+    # when
+    with pytest.raises(QAMSerializationException, match=r"has no x+\.SoldOutError") as refused:
+        decode_reply(PICKLE, delivery(body))
+
+    # then
+    assert refused.value.executed == "yes"
+
+
 def test_an_error_is_described_in_one_line_by_type_and_text() -> None:
     assert describe(ValueError("bad")) == "ValueError: bad"
     assert describe(ValueError()) == "ValueError"
@@ -215,6 +243,21 @@ def test_the_codes_on_the_wire_never_change() -> None:
 
 
 @pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_an_exception_with_odd_attributes_has_a_traceback_all_the_same(
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> list[str]:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(_messages.traceback, "format_exception", fail)
+
+    (note,) = arrived(ValueError("bad"), serializer).__notes__
+
+    assert "in method\n" in note
+    assert note.endswith("ValueError: bad")
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
 @pytest.mark.parametrize(
     "error",
     [
@@ -285,7 +328,7 @@ def test_an_exception_whose_type_the_client_does_not_have_arrives_as_remote_exce
 
     # when
     with pytest.raises(RemoteException) as caught:
-        outcome(decode(PICKLE, delivery(body)))
+        outcome(decode_reply(PICKLE, delivery(body)))
 
     # then
     assert caught.value.text == "tea"

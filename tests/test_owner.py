@@ -1,7 +1,6 @@
 import logging
 import socket
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from qam import _owner
 from qam._connection import Connection, connect
 from qam._deadline import Deadline
 from qam._events import Event
-from qam._owner import ConnectionOwner, ConnectionThread
+from qam._owner import ConnectionThread
 from qam._wire import Delivery, Publish, QueueBinding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
@@ -35,6 +34,7 @@ class Owner(ConnectionThread):
         self.before_close = 0
         self.losses: list[QAMConnectionException] = []
         self.deaths: list[BaseException] = []
+        self.ends = 0
         self.fail_in: dict[str, BaseException] = {}
         self._changed = threading.Condition()
 
@@ -74,10 +74,12 @@ class Owner(ConnectionThread):
         super()._before_close(connection)
         self.before_close += 1
 
-    def _on_death(self, error: BaseException) -> None:
-        super()._on_death(error)
+    def _on_end(self, error: BaseException | None) -> None:
+        super()._on_end(error)
         with self._changed:
-            self.deaths.append(error)
+            self.ends += 1
+            if error is not None and self._opened.done():
+                self.deaths.append(error)
             self._changed.notify_all()
 
     # --- for the tests ---------------------------------------------------------
@@ -142,7 +144,7 @@ def nowhere() -> AMQPCredentials:
 
 
 def test_after_start_the_connection_is_open(owner: Owner) -> None:
-    assert owner.opened.done()
+    assert owner._opened.done()
     assert owner.openings == 1
     assert owner.daemon
     assert owner.name == f"test owner {owner.binding.queue}"
@@ -203,12 +205,13 @@ def test_a_host_name_that_takes_for_ever_to_resolve_is_given_up(
     resolving, go_on = threading.Event(), threading.Event()
 
     def resolve(*args: object) -> None:
-        resolving.set()
-        go_on.wait(LONG)
-        raise socket.gaierror(socket.EAI_NONAME, "too late")
+        if socket.AI_NUMERICHOST not in args:
+            resolving.set()
+            go_on.wait(LONG)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    owner = Owner(AMQPCredentials("slow.invalid"), own, connect_timeout=-0.9)
+    owner = Owner(AMQPCredentials("slow.invalid"), own, connect_timeout=0.2)
 
     # when
     with pytest.raises(QAMConnectionException, match=r"slow.invalid.*no answer within") as caught:
@@ -291,7 +294,6 @@ def test_one_that_was_never_started_may_exit_too(own: QueueBinding) -> None:
 
     owner.exit()
     owner.join_until(Deadline(LONG))
-    owner.dispose()
 
     assert owner.kill
 
@@ -511,7 +513,6 @@ def test_a_long_pause_ends_at_once_when_it_is_asked_to_stop(own: QueueBinding) -
     # then
     pausing.join(LONG)
     assert not pausing.is_alive()
-    owner.dispose()
 
 
 def test_a_pause_is_as_long_as_it_was_told_in_spite_of_wakes(own: QueueBinding) -> None:
@@ -522,7 +523,6 @@ def test_a_pause_is_as_long_as_it_was_told_in_spite_of_wakes(own: QueueBinding) 
     owner._pause(0.05)
 
     assert deadline.expired
-    owner.dispose()
 
 
 def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
@@ -548,7 +548,6 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     # then
     assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
     assert set(pauses[6:]) == {1.0}
-    owner.dispose()
 
 
 # --- bugs -------------------------------------------------------------------
@@ -618,59 +617,14 @@ def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> N
     delete_queue(owner)
 
 
-# --- without a thread of its own ---------------------------------------------
+def test_each_end_is_told_once(broker: Broker, own: QueueBinding) -> None:
+    owner = Owner(credentials_of(broker), own)
+    owner.start()
+    assert owner.ends == 0
 
+    owner.exit()
+    owner.exit()
 
-class PlainOwner(ConnectionOwner):
-    """Runs in the thread of whoever calls it; stops by itself."""
-
-    def __init__(self) -> None:
-        super().__init__(AMQPCredentials(f"memory://{uuid.uuid4().hex}"), log)
-        self.calls: list[str] = []
-
-    def _on_open(self, connection: Connection) -> None:
-        self.calls.append("open")
-
-    def _write(self, connection: Connection) -> None:
-        self.calls.append("write")
-        self.ask_to_stop()
-
-    def _on_events(self, events: Iterable[Event]) -> None:
-        raise AssertionError("nothing comes")
-
-
-def test_an_owner_without_a_thread_runs_in_the_one_that_calls_it() -> None:
-    owner = PlainOwner()
-
-    owner.own_connection()
-
-    assert owner.calls == ["open", "write"]
-    assert owner.opened.done()
-    owner.dispose()
-
-
-def test_an_owner_without_a_thread_raises_where_it_is_called() -> None:
-    owner = PlainOwner()
-    owner._write = lambda connection: 1 / 0  # type: ignore[assignment,method-assign]
-
-    with pytest.raises(ZeroDivisionError):
-        owner.own_connection()
-
-    assert owner._connection is None
-    owner.dispose()
-
-
-def test_hooks_that_an_owner_does_not_need_do_nothing(own: QueueBinding) -> None:
-    owner = PlainOwner()
-
-    def lose_once(connection: Connection) -> None:
-        if owner.calls.count("open") == 1:
-            raise QAMConnectionException("cut")
-        owner.ask_to_stop()
-
-    owner._write = lose_once  # type: ignore[method-assign]
-
-    owner.own_connection()
-
-    assert owner.calls == ["open", "open"]
-    owner.dispose()
+    assert owner.ends == 1
+    assert owner.deaths == []
+    delete_queue(owner)

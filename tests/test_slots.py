@@ -201,6 +201,25 @@ def test_a_waiting_thread_is_woken_by_the_outcome() -> None:
     assert answers == [True]
 
 
+def test_waiting_for_a_slot_that_is_free_is_refused_and_not_endless() -> None:
+    results = ResultList()
+    slot_id, _ = begun(results)
+    results.free(slot_id)
+
+    with pytest.raises(ValueError, match=f"the slot {slot_id} is free"):
+        results.wait(slot_id, Deadline(LONG))
+
+
+def test_closing_ends_a_call_that_is_reserved_and_did_not_begin() -> None:
+    results = ResultList()
+    slot_id = results.reserve()
+
+    results.close(closed)
+
+    assert is_there(results, slot_id)
+    assert results.slots[slot_id]["result_message"].executed == "no"
+
+
 def test_two_threads_that_wait_for_one_call_are_both_woken() -> None:
     # given
     results = ResultList()

@@ -325,6 +325,7 @@ def test_what_the_socket_does_not_take_is_kept_until_it_can(ends: Ends) -> None:
 
     # then
     assert transport.interest == selectors.EVENT_READ | selectors.EVENT_WRITE
+    assert 0 < transport.backlog < len(data)
 
     # when
     received: list[bytes] = []
@@ -337,6 +338,7 @@ def test_what_the_socket_does_not_take_is_kept_until_it_can(ends: Ends) -> None:
     reader.join(LONG)
     assert received == [data]
     assert transport.interest == selectors.EVENT_READ
+    assert transport.backlog == 0
 
 
 def test_writing_to_a_connection_that_is_gone_is_an_error(ends: Ends) -> None:
@@ -443,6 +445,21 @@ def test_what_tls_has_decrypted_is_received_although_the_socket_is_empty(
         for _ in range(150):
             # then
             assert transport.read_frame()[2] == b"x" * 100
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_certificate_of_the_name_that_the_user_wrote_is_accepted(
+    listener: socket.socket, authority: trustme.CA, trusting: ssl.SSLContext, host: str
+) -> None:
+    server = TLSServer(listener, authority.issue_cert(host))
+
+    with (
+        server.serving(frame(b"hello")),
+        closing(transport_to(listener, host=host, tls=trusting)) as transport,
+    ):
+        transport.connect()
+
+        assert transport.read_frame()[2] == b"hello"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])

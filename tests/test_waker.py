@@ -2,6 +2,7 @@ import errno
 import gc
 import os
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -118,6 +119,16 @@ def test_a_wake_while_it_is_cleared_spoils_no_later_one(
     waker.close()
 
 
+@pytest.fixture
+def hectic() -> Iterator[None]:
+    """The interpreter changes between threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hectic")
 def test_of_many_things_handed_over_none_is_left_waiting(waker: Waker) -> None:
     # given
     count = 20_000

@@ -9,8 +9,10 @@ from qam._wire import (
     Delivery,
     QueueBinding,
     Route,
+    batch_length,
     check_entity_name,
     expiration,
+    is_short_text,
     properties,
     reply_binding,
     reply_exchange,
@@ -56,6 +58,48 @@ def test_a_name_of_another_length_is_a_value_error_with_what_it_names(name: str)
 def test_a_name_that_is_no_text_is_a_type_error_with_what_it_names(name: Any) -> None:
     with pytest.raises(TypeError, match="server_id must be a str"):
         check_entity_name(name, "server_id")
+
+
+def test_a_name_with_a_lone_surrogate_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="server_id"):
+        check_entity_name("shop\ud800", "server_id")
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ("", True),
+        ("a" * 255, True),
+        ("a" * 256, False),
+        ("é" * 128, False),
+        ("\udcff", False),
+        (None, False),
+        (b"key", False),
+    ],
+)
+def test_a_short_text_is_what_fits_into_255_bytes(value: Any, fits: bool) -> None:
+    assert is_short_text(value) == fits
+
+
+MEBIBYTE = bytes(1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("bodies", "length"),
+    [
+        ([], 0),
+        ([b""], 1),
+        ([b"x"] * 3, 3),
+        ([b""] * 1001, 1000),
+        ([MEBIBYTE, b"x"], 1),
+        ([MEBIBYTE * 2, b"x"], 1),
+        ([b"x", MEBIBYTE, b"x"], 2),
+        ([MEBIBYTE[1:], b"x", b"x"], 2),
+    ],
+    ids=["none", "empty", "few", "many", "large", "larger", "second", "sum"],
+)
+def test_a_batch_is_bounded_in_number_and_in_bytes(bodies: list[bytes], length: int) -> None:
+    assert batch_length(bodies) == length
 
 
 @pytest.mark.parametrize("name", ["pickle", "json"])
