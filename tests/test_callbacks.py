@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
+from qam.qam_proxy import ExecuteCallbackThread
 from tests.conftest import Broker
 from tests.support.service import Service, serving
 
@@ -217,3 +218,24 @@ def test_an_observer_that_dies_ends_every_callback(proxy: QAMProxy, service: Ser
     with pytest.raises(QAMClosedException, match="planted"):
         proxy.add(1, 2)
     service.go_on.set()
+
+
+def test_a_system_without_threads_to_spare_delays_a_callback_and_loses_none(
+    proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a system that refuses the first three threads
+    start, refused = ExecuteCallbackThread.start, []
+
+    def refuse(thread: ExecuteCallbackThread) -> None:
+        if len(refused) < 3:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(ExecuteCallbackThread, "start", refuse)
+    # when
+    results: list[int] = []
+    wait_for(proxy, proxy.callback(results.append).add(1, 2))
+    # then
+    assert results == [3]
+    assert len(refused) == 3

@@ -686,18 +686,21 @@ def test_reading_ends_when_it_is_woken_and_forgets_that(peer: Peer) -> None:
 
 
 def test_what_the_socket_does_not_take_at_once_is_sent_while_reading(
-    peer: Peer, other: Peer, binding: QueueBinding, rabbitmq_node: RabbitMQNode
+    peer: Peer, binding: QueueBinding
 ) -> None:
     # given
+    assert isinstance(peer.connection, AMQPConnection)
     peer.connection.confirm()
     peer.connection._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    messages = [message(binding, bytes(1024 * 1024)) for _ in range(20)]
+    messages = [message(binding, bytes(500_000)) for _ in range(2)]
 
     # when
     peer.connection.write(messages)
 
     # then
-    assert peer.confirmed(20) == messages
+    assert peer.connection._transport.backlog
+    assert peer.confirmed(2) == messages
+    assert not peer.connection._transport.backlog
 
 
 def test_it_is_congested_while_the_network_takes_no_more(

@@ -15,6 +15,7 @@ import pytest
 from qam import (
     QAMConnectionException,
     QAMProxy,
+    QAMSerializationException,
     QAMServerLostException,
     QAMTimeoutException,
 )
@@ -128,16 +129,26 @@ def test_a_request_whose_confirm_is_lost_ends_as_unknown(
 def test_a_deleted_reply_queue_is_declared_again(
     rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
 ) -> None:
-    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+    with (
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
         assert proxy.add(1, 2) == 3
         consumer = proxy.consumer_thread
-        first = consumer.amqpconn
+        first = consumer.consumer
+        errors: list[Any] = []
+        waiting = proxy.callback(len, errors.append).hold()
+        assert service.holding.wait(20)
         # when
         rabbitmq_node.ctl("delete_queue", f"{consumer.client_id}_client_queue")
-        while consumer.amqpconn in (None, first):
+        # then the call that waited is told, and the next one works
+        while proxy.get_callback_state(waiting) != 2:
             time.sleep(0.001)
-        # then
+        while consumer.consumer in (None, first):
+            time.sleep(0.001)
         assert proxy.add(2, 3) == 5
+    assert [type(error) for error in errors] == [QAMConnectionException]
+    assert errors[0].executed == "unknown"
 
 
 def test_a_call_whose_server_process_is_killed_is_lost_and_not_run_again(
@@ -257,3 +268,39 @@ def test_a_peer_that_speaks_no_amqp_is_named_as_such(server_id: str) -> None:
         with pytest.raises(QAMConnectionException, match="AMQP"):
             QAMProxy(server_id, "127.0.0.1", port=server.getsockname()[1])
         thread.join()
+
+
+def test_what_the_broker_finds_too_large_is_told_and_holds_up_nobody(
+    server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a broker with a small limit, and with frames larger than usual
+    config = {"max_message_size": "1000000", "frame_max": "1048576"}
+    with RabbitMQNode(config=config) as node:
+        place: dict[str, Any] = {"hostname": node.host, "port": node.port}
+        with (
+            serving(server_id=server_id, **place) as service,
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            # a result in one frame of more than 128 KiB is understood
+            assert len(proxy.repeat("x", 500_000)) == 500_000
+            # when several results are on their way and one is too large
+            results: list[Any] = []
+            uids = [proxy.callback(results.append, results.append).hold(n) for n in range(5)]
+            while len(service.runs) < 5:
+                time.sleep(0.001)
+            large = proxy.callback(results.append, results.append).repeat("x", 2_000_000)
+            service.go_on.set()
+            for uid in (*uids, large):
+                while proxy.get_callback_state(uid) != 2:
+                    time.sleep(0.001)
+            # then its caller is told, and all others have theirs
+            errors = [result for result in results if isinstance(result, Exception)]
+            assert [type(error) for error in errors] == [QAMSerializationException]
+            assert errors[0].executed == "yes"
+            assert sorted(result for result in results if result not in errors) == list(range(5))
+            assert proxy.add(1, 2) == 3
+            # and a request that is too large fails, and holds up no other
+            with pytest.raises(QAMConnectionException):
+                proxy.echo("x" * 2_000_000)
+            assert proxy.add(2, 3) == 5
+    assert "refuses a reply" in caplog.text

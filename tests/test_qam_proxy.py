@@ -4,8 +4,10 @@ import copy
 import gc
 import inspect
 import pickle
+import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -164,9 +166,10 @@ def test_a_proxy_with_another_serializer_is_told(broker: Broker, server_id: str)
     with (
         serving(server_id=server_id, serializer="json", **broker.kwargs),
         QAMProxy(server_id, timeout=60, serializer="pickle", **broker.kwargs) as proxy,
-        pytest.raises(QAMSerializationException),
     ):
-        proxy.add(1, 2)
+        with pytest.raises(QAMSerializationException) as raised:
+            proxy.add(1, 2)
+        assert raised.value.executed == "no"
 
 
 # --- a caller's mistakes raise in the caller's thread ---------------------------------
@@ -487,6 +490,134 @@ def test_a_dead_internal_thread_fails_the_calls_and_hangs_nothing(
     assert raised.value.executed == "unknown"
     with pytest.raises(QAMClosedException, match="planted"):
         proxy.add(1, 2)
+
+
+@pytest.mark.parametrize("thread", ["consumer_thread", "publisher_thread"])
+def test_a_thread_that_is_ended_by_its_exit_ends_the_calls(
+    proxy: QAMProxy, service: Service, thread: str
+) -> None:
+    errors: list[Exception] = []
+    uid = proxy.callback(len, errors.append).hold()
+    assert service.holding.wait(20)
+    # when
+    getattr(proxy, thread).exit()
+    # then
+    while proxy.get_callback_state(uid) != 2:
+        pass
+    assert [type(error) for error in errors] == [QAMClosedException]
+    with pytest.raises(QAMClosedException):
+        proxy.add(1, 2)
+
+
+def test_a_batch_of_calls_that_timed_out_holds_up_none_behind_it(
+    broker: Broker, server_id: str, service: Service
+) -> None:
+    with QAMProxy(server_id, **broker.kwargs) as proxy:
+        # given more calls than a batch that timed out while nothing could be sent
+        publisher = proxy.publisher_thread
+        publisher._blocked = True
+        errors: list[Exception] = []
+        behind: list[int] = []
+        dead = [proxy.callback(len, errors.append).set_timeout(0.05).add(n, 0) for n in range(1500)]
+        alive = [proxy.callback(behind.append).add(n, 0) for n in range(2000)]
+        for uid in dead:
+            while proxy.get_callback_state(uid) != 2:
+                time.sleep(0.001)
+        # when
+        publisher._blocked = False
+        publisher.wake()
+        # then
+        for uid in alive:
+            while proxy.get_callback_state(uid) != 2:
+                time.sleep(0.001)
+    assert sorted(behind) == list(range(2000))
+    assert len(errors) == 1500
+
+
+def test_get_result_of_a_slot_that_is_free_is_an_error(proxy: QAMProxy) -> None:
+    consumer = proxy.consumer_thread
+    id = consumer.get_free_result_list_id()
+    consumer.free_result_item(id)
+    with pytest.raises(ValueError, match="free"):
+        consumer.get_result(id)
+
+
+def test_close_ends_a_wait_for_a_slot_without_a_message(proxy: QAMProxy) -> None:
+    consumer = proxy.consumer_thread
+    id = consumer.get_free_result_list_id()
+    closing = threading.Thread(target=proxy.close)
+    closing.start()
+    with pytest.raises(QAMClosedException):
+        consumer.get_result(id)
+    closing.join()
+
+
+def test_a_call_in_a_thread_of_the_proxy_itself_raises(proxy: QAMProxy) -> None:
+    # given a finalizer, or the like, that calls while the proxy receives
+    errors: list[Exception] = []
+    receive = proxy.consumer_thread._receive
+
+    def call_and_receive(delivery: Any) -> None:
+        if not errors:
+            try:
+                proxy.add(1, 1)
+            except QAMException as error:
+                errors.append(error)
+        receive(delivery)
+
+    proxy.consumer_thread._receive = call_and_receive  # type: ignore[method-assign]
+    # when
+    assert proxy.add(1, 2) == 3
+    # then
+    assert "use a callback" in str(errors[0])
+
+
+def test_keyword_calls_are_named_by_what_was_called(proxy: QAMProxy, service: Service) -> None:
+    errors: list[Exception] = []
+    uid = proxy.callback(len, errors.append).set_timeout(0.05).hold(value=1)
+    while proxy.get_callback_state(uid) != 2:
+        pass
+    assert "hold() got no result" in str(errors[0])
+    service.go_on.set()
+
+
+def test_an_exception_of_a_class_that_only_the_server_has_arrives_as_remote_exception(
+    broker: Broker, server_id: str
+) -> None:
+    # given a module that the client does not have
+    module = types.ModuleType("only_at_the_server")
+    exec("class Boom(Exception): pass", {"__name__": module.__name__}, module.__dict__)
+    sys.modules[module.__name__] = module
+
+    def boom() -> None:
+        raise module.Boom("why")
+
+    with make_server(Service(), server_id=server_id, **broker.kwargs) as server:
+        server.register_function(boom)
+        server.register_function(lambda: module.Boom("as a result"), "result")
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            consumer = proxy.consumer_thread
+            decode = consumer._decode
+
+            def decode_elsewhere(delivery: Any) -> Any:
+                del sys.modules[module.__name__]
+                try:
+                    return decode(delivery)
+                finally:
+                    sys.modules[module.__name__] = module
+
+            consumer._decode = decode_elsewhere  # type: ignore[method-assign]
+            # when
+            with pytest.raises(RemoteException) as raised:
+                proxy.boom()
+            with pytest.raises(QAMSerializationException, match="Boom") as unknown:
+                proxy.result()
+    del sys.modules[module.__name__]
+    # then
+    assert raised.value.type_name == "only_at_the_server.Boom"
+    assert raised.value.text == "why"
+    assert unknown.value.executed == "yes"
 
 
 # --- the broker can't be reached ---------------------------------------------------------

@@ -46,6 +46,9 @@ class Service:
     def echo(self, value: Any) -> Any:
         return value
 
+    def repeat(self, text: str, times: int) -> str:
+        return text * times
+
     def fail(self, *args: Any) -> None:
         raise ValueError(*args)
 
@@ -63,7 +66,7 @@ class Service:
 def make_server(service: Service, **kwargs: Any) -> QAMServer:
     """A server, not yet started, that offers the methods of `service` and a `testclass`."""
     server = QAMServer(**kwargs)
-    for name in ("add", "adder_function", "echo", "fail", "hold", "nap"):
+    for name in ("add", "adder_function", "echo", "repeat", "fail", "hold", "nap"):
         server.register_function(getattr(service, name))
     server.register_class(Calculator(), "testclass")
     return server
