@@ -12,7 +12,15 @@ from qam.exceptions import (
     QAMTimeoutException,
     RemoteException,
 )
-from qam.qam_proxy import QAMProxy
+from qam.qam_proxy import (
+    Callback,
+    CallbackObserverThread,
+    ConsumerThread,
+    ExecuteCallbackThread,
+    PublisherThread,
+    QAMProxy,
+    SynchronTimeout,
+)
 from qam.qam_server import QAMServer
 
 __all__ = [
@@ -20,6 +28,13 @@ __all__ = [
     "QAMProxy",
     "QAMServer",
     "AMQPCredentials",
+    # what a proxy consists of
+    "Callback",
+    "SynchronTimeout",
+    "ConsumerThread",
+    "PublisherThread",
+    "CallbackObserverThread",
+    "ExecuteCallbackThread",
     # what a call can raise
     "QAMException",
     "QAMMethodNotFoundException",

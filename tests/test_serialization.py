@@ -3,6 +3,8 @@ import decimal
 import json
 import pickle
 import pickletools
+import sys
+import types
 import uuid
 from typing import Any
 
@@ -11,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.serialization import registry
 
-from qam._serialization import JSONSerializer, PickleSerializer, Serializer, get_serializer
+from qam._serialization import (
+    JSONSerializer,
+    PickleSerializer,
+    Serializer,
+    Stranger,
+    get_serializer,
+)
 
 # What Python 2.7.18 writes with pickle.dumps(value, 2), and what it is to be read as.
 FROM_PYTHON_2 = {
@@ -69,6 +77,11 @@ EXCEPTIONS_FROM_PYTHON_2 = {
     "ValueError with a byte string that is no UTF-8": (
         b"\x80\x02cexceptions\nValueError\nq\x03U\x03\xe9t\xe9q\x04\x85q\x05Rq\x06.",
         ValueError(b"\xe9t\xe9"),
+    ),
+    "UnicodeDecodeError of what is UTF-8": (
+        b"\x80\x02cexceptions\nUnicodeDecodeError\nq\x00(U\x05asciiq\x01U\x02\xc3\xa9q\x02K\x00"
+        b"K\x01U\x02noq\x03tq\x04Rq\x05.",
+        UnicodeDecodeError("ascii", b"\xc3\xa9", 0, 1, "no"),
     ),
     "UnicodeDecodeError": (
         b"\x80\x02cexceptions\nUnicodeDecodeError\nq\x00(U\x05asciiq\x01U\x01\xffq\x02K\x00K\x01"
@@ -166,6 +179,75 @@ def test_an_exception_in_an_answer_to_python_2_has_its_name_there() -> None:
     body = get_serializer("pickle").encode(ValueError("bad"), like=PROTOCOLS[2])
 
     assert b"cexceptions\nValueError\n" in body
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (RecursionError("x"), "RuntimeError"),
+        (StopAsyncIteration("x"), "Exception"),
+        (FileNotFoundError(2, "x"), "OSError"),
+        (ModuleNotFoundError("x"), "ImportError"),
+    ],
+    ids=repr,
+)
+def test_an_exception_that_python_2_does_not_have_is_written_as_what_it_is_derived_from(
+    error: Exception, name: str
+) -> None:
+    body = get_serializer("pickle").encode([error], like=PROTOCOLS[2])
+
+    assert b"cexceptions\n" + name.encode() + b"\n" in body
+    assert type(error).__name__.encode() not in body
+    assert read(body)[0].args == error.args
+
+
+def test_an_exception_in_an_answer_to_python_3_is_written_as_it_is() -> None:
+    body = get_serializer("pickle").encode(RecursionError("x"), like=PROTOCOLS[4])
+
+    assert type(read(body)) is RecursionError
+
+
+def pickled_stranger(protocol: int) -> bytes:
+    """An instance with arguments, attributes and items of a class that is nowhere."""
+    module = types.ModuleType("nowhere")
+
+    class Unknown(dict[str, int]):
+        def __reduce__(self) -> Any:
+            return Unknown, (1,), {"attribute": 2}
+
+    Unknown.__module__, Unknown.__qualname__, module.Unknown = "nowhere", "Unknown", Unknown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "nowhere", module)
+        return pickle.dumps(["before", Unknown(), "after"], protocol)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_a_class_that_is_not_here_is_an_error_unless_a_stranger_may_stand_for_it(
+    protocol: int,
+) -> None:
+    # given
+    body = pickled_stranger(protocol)
+    with pytest.raises(ModuleNotFoundError):
+        read(body)
+
+    # when
+    strangers: list[str] = []
+    before, stranger, after = get_serializer("pickle").decode(body, strangers)
+
+    # then
+    assert (before, after) == ("before", "after")
+    assert type(stranger) is Stranger
+    assert strangers == ["nowhere.Unknown"]
+
+
+def test_where_all_is_known_there_is_no_stranger() -> None:
+    strangers: list[str] = []
+
+    for name in ("pickle", "json"):
+        serializer = get_serializer(name)
+        assert serializer.decode(serializer.encode([1]), strangers) == [1]
+
+    assert strangers == []
 
 
 def test_a_request_is_in_the_default_protocol_or_the_one_that_was_asked_for() -> None:
