@@ -96,6 +96,8 @@ class _FindsStrangers:
         self._strangers = strangers
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("exceptions", "UnicodeDecodeError"):
+            return _unicode_decode_error
         try:
             return super().find_class(module, name)  # type: ignore[misc]
         except (ImportError, AttributeError):
@@ -103,6 +105,12 @@ class _FindsStrangers:
                 raise
             self._strangers.append(f"{module}.{name}")
             return Stranger
+
+
+def _unicode_decode_error(encoding: str, source: str | bytes, *rest: Any) -> UnicodeDecodeError:
+    """Build what Python 2 wrote: its byte string may have been read as text."""
+    octets = source.encode("utf-8") if isinstance(source, str) else source
+    return UnicodeDecodeError(encoding, octets, *rest)
 
 
 class _Unpickler(_FindsStrangers, pickle.Unpickler):
