@@ -8,7 +8,7 @@ and kombu's registry stays as it is.
 import builtins
 import copyreg
 import io
-import pickle
+import pickle  # nosec B403 - the documented wire format
 from _compat_pickle import PYTHON2_EXCEPTIONS
 from typing import Any, Protocol
 
