@@ -188,7 +188,8 @@ class ConnectionThread(threading.Thread):
                 connection = self._open()
             except QAMConnectionException as error:
                 self._log.debug("%s", error)
-                self._pause(backoff * random.uniform(0.5, 1.0))  # nosec B311 - jitter
+                jitter = random.uniform(0.5, 1.0)  # nosec B311
+                self._pause(backoff * jitter)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF)
             else:
                 self._log.info("connected again to the broker at %s", self._credentials)
