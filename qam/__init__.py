@@ -1,5 +1,6 @@
 """Remote procedure calls over AMQP for threaded Python."""
 
+from qam._trust import trust
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import (
     QAMClosedException,
@@ -28,6 +29,7 @@ __all__ = [
     "QAMProxy",
     "QAMServer",
     "AMQPCredentials",
+    "trust",
     # what a proxy consists of
     "Callback",
     "SynchronTimeout",

@@ -14,6 +14,7 @@ from qam._owner import CONNECT_TIMEOUT, ConnectionThread
 from qam._serialization import Serializer, get_serializer
 from qam._slots import DONE, FREE, WAITING, FailureFactory, ResultList, Slot
 from qam._wire import (
+    MAX_MESSAGE_BYTES,
     Delivery,
     Publish,
     batch_length,
@@ -63,6 +64,7 @@ class _ClientThread(ConnectionThread):
         *,
         results: ResultList | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         name = f"qam {type(self).__name__} {client_id}"
         super().__init__(name, amqp_credentials, log, connect_timeout)
@@ -71,6 +73,7 @@ class _ClientThread(ConnectionThread):
         self.client_id = client_id
         self._serializer = _as_serializer(serializer)
         self._results = results or ResultList()
+        self._max_message_bytes = max_message_bytes
         self._set_up()
 
     @abstractmethod
@@ -301,12 +304,18 @@ class PublisherThread(_ClientThread):
             "params": message["params"],
         }
         try:
-            return self._serializer.encode(body)
+            encoded = self._serializer.encode(body)
         except Exception as error:
             raise QAMSerializationException(
                 f"the arguments of {called_name(message)}() can't be encoded as "
                 f"{self._serializer.name}: {_messages.describe(error)}"
             ) from error
+        if len(encoded) > self._max_message_bytes:
+            raise QAMSerializationException(
+                f"the request {called_name(message)}() has {len(encoded)} bytes, more than "
+                f"max_message_bytes={self._max_message_bytes}"
+            )
+        return encoded
 
     def withdraw(self, message: Message) -> bool:
         """Take back a message; return True if it was not written and never will be."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from qam._serialization import Serializer, Stranger
+from qam._serialization import Serializer
+from qam._unpickler import Stranger
 from qam._wire import Delivery, is_short_text
 from qam.exceptions import (
     QAMException,
@@ -45,7 +46,7 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
         raise
     if strangers and not (body.get("exception") and isinstance(body.get("result"), Stranger)):
         raise QAMSerializationException(
-            f"the result can't be decoded: this process has no {', '.join(strangers)}",
+            f"the result can't be decoded: {'; '.join(dict.fromkeys(strangers))}",
             executed="yes",
         )
     return body

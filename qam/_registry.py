@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from qam._messages import APPLY, SYSTEM
@@ -30,12 +30,13 @@ class MethodRegistry:
         _check_name(name)
         self._methods[name] = method
 
-    def add_instance(self, instance: Any, name: str) -> None:
-        """Offer the public methods of *instance* as ``name.method``."""
+    def add_instance(self, instance: Any, name: str, only: Iterable[str] | None = None) -> None:
+        """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
         _check_name(name)
-        self._methods.update(
-            (f"{name}.{method_name}", method) for method_name, method in public_methods(instance)
-        )
+        offered = dict(public_methods(instance))
+        if only is not None:
+            offered = {each: _chosen(offered, each) for each in only}
+        self._methods.update((f"{name}.{each}", method) for each, method in offered.items())
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
         """Return what a request for *name* with *params* is to call, without arguments.
@@ -71,6 +72,12 @@ def _check_name(name: object) -> None:
             raise ValueError(f"name: {name!r} is private; a leading underscore can't be called")
     if name.split(".")[0] == SYSTEM:
         raise ValueError(f"name: {SYSTEM!r} is reserved")
+
+
+def _chosen(offered: dict[str, Method], name: str) -> Method:
+    if name not in offered:
+        raise ValueError(f"methods: {name!r} is no public method of the instance")
+    return offered[name]
 
 
 def public_methods(instance: Any) -> Iterator[tuple[str, Method]]:

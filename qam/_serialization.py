@@ -10,9 +10,13 @@ import copyreg
 import io
 import pickle  # nosec B403
 from _compat_pickle import PYTHON2_EXCEPTIONS
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
+
+from qam._trust import EVERYWHERE, Trusted
+from qam._unpickler import loads
 
 _PYTHON_2_PROTOCOL = 2  # the highest that it reads
 _PROTO = 0x80  # the opcode that opens a pickle of protocol 2 or later
@@ -32,7 +36,7 @@ class Serializer(Protocol):
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Return the value that *body* stands for.
 
-        A class that this process does not have is an error; or, with *strangers*, it
+        A class that this process does not have, or trust, is an error; or, with *strangers*, it
         is replaced by a :class:`Stranger`, and its name added to that list.
         """
         ...
@@ -41,14 +45,19 @@ class Serializer(Protocol):
 class PickleSerializer:
     """Pickle, readable by Python 2 peers where they ask in their protocol.
 
+    It builds values and what is trusted, and nothing else: see :mod:`qam._unpickler`.
+
     :param protocol: the protocol to write; None for this Python's default.
+    :param trusted: classes and names that it builds beside those that are trusted
+        everywhere, see :func:`qam.trust`.
     """
 
     name = "pickle"
     content_type = "application/x-python-serialize"
     content_encoding = "binary"
 
-    def __init__(self, protocol: int | None = None) -> None:
+    def __init__(self, protocol: int | None = None, trusted: Iterable[Any] = ()) -> None:
+        self._trusted = Trusted(trusted, parent=EVERYWHERE)
         self._protocol = pickle.DEFAULT_PROTOCOL if protocol is None else protocol
 
     def encode(self, value: Any, like: bytes | None = None) -> bytes:
@@ -64,67 +73,13 @@ class PickleSerializer:
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
-        try:
-            return _Unpickler(body, strangers).load()
-        except UnicodeDecodeError:
-            return _Python2Unpickler(body, strangers).load()
+        return loads(body, self._trusted, strangers)
 
 
 def _protocol_of(body: bytes) -> int:
     if len(body) < 2 or body[0] != _PROTO:
         return 0
     return min(body[1], pickle.HIGHEST_PROTOCOL)
-
-
-class Stranger:
-    """Stands for an instance of a class that this process does not have."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Stranger":
-        """Take any arguments: whatever its class is built with."""
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        """Take any state, and keep none."""
-
-
-class _FindsStrangers:
-    """An unpickler that replaces the classes that this process does not have."""
-
-    def __init__(self, body: bytes, strangers: list[str] | None) -> None:
-        # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-        super().__init__(io.BufferedReader(io.BytesIO(body)), encoding="utf-8")  # type: ignore[call-arg]
-        self._strangers = strangers
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("exceptions", "UnicodeDecodeError"):
-            return _unicode_decode_error
-        try:
-            return super().find_class(module, name)  # type: ignore[misc]
-        except (ImportError, AttributeError):
-            if self._strangers is None:
-                raise
-            self._strangers.append(f"{module}.{name}")
-            return Stranger
-
-
-def _unicode_decode_error(encoding: str, source: str | bytes, *rest: Any) -> UnicodeDecodeError:
-    """Build what Python 2 wrote: its byte string may have been read as text."""
-    octets = source.encode("utf-8") if isinstance(source, str) else source
-    return UnicodeDecodeError(encoding, octets, *rest)
-
-
-class _Unpickler(_FindsStrangers, pickle.Unpickler):
-    pass
-
-
-class _Python2Unpickler(_FindsStrangers, pickle._Unpickler):
-    """Reads each byte string of Python 2 as text if it is UTF-8, else as bytes."""
-
-    def _decode_string(self, value: bytes) -> str | bytes:
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return value
 
 
 def _nearest_of_python_2(kind: type) -> type:
@@ -167,10 +122,13 @@ class JSONSerializer:
 _NAMES = (PickleSerializer.name, JSONSerializer.name)
 
 
-def get_serializer(name: str, pickle_protocol: int | None = None) -> Serializer:
+def get_serializer(
+    name: str, pickle_protocol: int | None = None, trusted: Iterable[Any] = ()
+) -> Serializer:
     """Return the serializer called *name*.
 
-    :raises TypeError: *name* is no str, or *pickle_protocol* no whole number.
+    :raises TypeError: *name* is no str, *pickle_protocol* no whole number, or *trusted*
+        has what can't be trusted.
     :raises ValueError: there is no such serializer, or no such protocol.
     """
     if not isinstance(name, str):
@@ -178,7 +136,7 @@ def get_serializer(name: str, pickle_protocol: int | None = None) -> Serializer:
     if name not in _NAMES:
         raise ValueError(f"serializer must be one of {', '.join(_NAMES)}, not {name!r}")
     _check_pickle_protocol(pickle_protocol)
-    return PickleSerializer(pickle_protocol) if name == "pickle" else JSONSerializer()
+    return PickleSerializer(pickle_protocol, trusted) if name == "pickle" else JSONSerializer()
 
 
 def _check_pickle_protocol(protocol: int | None) -> None:

@@ -237,6 +237,7 @@ class ExecuteMethodThread(threading.Thread):
     :param calls: where the requests come from.
     :param methods: what can be called.
     :param serializer: how requests and replies are encoded.
+    :param max_message_bytes: the size of the largest reply.
     :param publish: takes a reply to send.
     :param settle: takes a call that needs no reply.
     """
@@ -247,6 +248,7 @@ class ExecuteMethodThread(threading.Thread):
         calls: JobQueue[Call],
         methods: MethodRegistry,
         serializer: Serializer,
+        max_message_bytes: int,
         publish: Callable[[Publish], None],
         settle: Callable[[Call], None],
     ) -> None:
@@ -255,6 +257,7 @@ class ExecuteMethodThread(threading.Thread):
         self._calls = calls
         self._methods = methods
         self._serializer = serializer
+        self._max_message_bytes = max_message_bytes
         self._publish = publish
         self._settle = settle
         self._reply_exchange = reply_exchange(server_id)
@@ -325,14 +328,18 @@ class ExecuteMethodThread(threading.Thread):
     def _encode(self, call: Call, reply: dict[str, Any]) -> bytes:
         like = call.delivery.body
         try:
-            return self._serializer.encode(reply, like)
+            body = self._serializer.encode(reply, like)
         except Exception as error:
-            text = f"the result can't be encoded as {self._serializer.name}: " + (
-                _messages.describe(error)
-            )
-            log.warning("%s", text)
-            failure = _messages.internal_reply(reply["id"], _messages.RESULT_NOT_SERIALIZABLE, text)
-            return self._serializer.encode(failure, like)
+            why = f"can't be encoded as {self._serializer.name}: {_messages.describe(error)}"
+        else:
+            if len(body) <= self._max_message_bytes:
+                return body
+            why = f"has {len(body)} bytes, more than max_message_bytes={self._max_message_bytes}"
+        log.warning("a result %s", why)
+        failure = _messages.internal_reply(
+            reply["id"], _messages.RESULT_NOT_SERIALIZABLE, f"the result {why}"
+        )
+        return self._serializer.encode(failure, like)
 
     def _as_publish(self, call: Call, routing_key: str, body: bytes) -> Publish:
         correlation_id = call.delivery.correlation_id

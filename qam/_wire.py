@@ -43,6 +43,9 @@ from qam._serialization import Serializer
 
 PERSISTENT = 2
 
+#: The largest body that is sent if nothing else is said: what RabbitMQ 4 takes.
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
 # RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
 _MAX_EXPIRATION = 2**32 - 1
 
@@ -57,6 +60,15 @@ def check_entity_name(value: object, name: str) -> None:
         raise TypeError(f"{name} must be a str, not {value!r}")
     if not is_short_text(value) or not 0 < len(value.encode("utf-8")) <= _MAX_NAME:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
+
+
+def check_count(value: object, name: str) -> int:
+    """Return *value*; raise TypeError or ValueError naming *name* unless it is 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
 
 
 def is_short_text(value: object) -> bool:

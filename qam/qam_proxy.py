@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Self
 
 from qam import _messages
@@ -28,7 +28,7 @@ from qam._deadline import Deadline, check_timeout
 from qam._owner import CONNECT_TIMEOUT
 from qam._serialization import get_serializer
 from qam._slots import ResultList
-from qam._wire import check_entity_name, reply_routing_key
+from qam._wire import MAX_MESSAGE_BYTES, check_count, check_entity_name, reply_routing_key
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import (
     Executed,
@@ -143,6 +143,9 @@ class QAMProxy(_RemoteNames):
         default, waits without end, also for a server that is known but not running.
     :param pickle_protocol: the pickle protocol to write; 2 for a server on Python 2.
     :param connect_timeout: seconds that connecting to the broker may take.
+    :param trusted: classes, or names of modules and classes, that messages may build
+        here, beside those of :func:`qam.trust`.
+    :param max_message_bytes: the size of the largest request; a larger one raises.
     :raises QAMConnectionException: the broker can't be reached or refuses us.
     :raises TypeError, ValueError: an argument is wrong; names it.
     """
@@ -162,11 +165,13 @@ class QAMProxy(_RemoteNames):
         timeout: float | None = None,
         pickle_protocol: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        trusted: Iterable[Any] = (),
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         check_entity_name(server_id, "server_id")
         if client_id is not None:
             check_entity_name(client_id, "client_id")
-        codec = get_serializer(serializer, pickle_protocol)
+        codec = get_serializer(serializer, pickle_protocol, trusted)
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
             hostname, port, username, password, vhost, ssl
@@ -184,6 +189,7 @@ class QAMProxy(_RemoteNames):
         options: dict[str, Any] = {
             "results": self._results,
             "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
+            "max_message_bytes": check_count(max_message_bytes, "max_message_bytes"),
         }
         place = self.amqp_credentials
         #: Receives the results.

@@ -10,7 +10,7 @@ import atexit
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from qam._connection import connect
@@ -28,7 +28,7 @@ from qam._server_threads import (
     RequestConsumerThread,
     declare_server,
 )
-from qam._wire import check_entity_name
+from qam._wire import MAX_MESSAGE_BYTES, check_count, check_entity_name
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMClosedException
 
@@ -62,6 +62,9 @@ class QAMServer:
     :param prefetch: how many requests the server holds, at most; by default as many
         as workers, and more while methods are short.
     :param connect_timeout: seconds that connecting to the broker may take.
+    :param trusted: classes, or names of modules and classes, that messages may build
+        here, beside those of :func:`qam.trust`.
+    :param max_message_bytes: the size of the largest reply; its caller is told.
     :raises QAMConnectionException: the broker can't be reached or refuses us.
     :raises TypeError, ValueError: an argument is wrong; names it.
     """
@@ -80,12 +83,15 @@ class QAMServer:
         max_workers: int = 32,
         prefetch: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        trusted: Iterable[Any] = (),
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         check_entity_name(server_id, "server_id")
-        self._max_workers = _check_count(max_workers, "max_workers")
-        fixed = None if prefetch is None else _check_count(prefetch, "prefetch")
+        self._max_workers = check_count(max_workers, "max_workers")
+        self._max_message_bytes = check_count(max_message_bytes, "max_message_bytes")
+        fixed = None if prefetch is None else check_count(prefetch, "prefetch")
         connect_timeout = check_timeout(connect_timeout, "connect_timeout")
-        self._serializer = get_serializer(serializer)
+        self._serializer = get_serializer(serializer, trusted=trusted)
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
             hostname, port, username, password, vhost, ssl
@@ -149,7 +155,9 @@ class QAMServer:
         self._methods.add_function(method, name)
         return method
 
-    def register_class(self, instance: Any, name: str) -> None:
+    def register_class(
+        self, instance: Any, name: str, *, methods: Iterable[str] | None = None
+    ) -> None:
         """Offer the public methods of an instance, as ``proxy.name.method()``.
 
         Those are what *instance* has at this moment that can be called and has no
@@ -157,9 +165,11 @@ class QAMServer:
 
         :param instance: the instance.
         :param name: the name by which it is reached.
-        :raises TypeError, ValueError: the name is none that can be called.
+        :param methods: the names of those that are offered; by default all.
+        :raises TypeError, ValueError: the name is none that can be called, or one of
+            *methods* is no public method.
         """
-        self._methods.add_instance(instance, name)
+        self._methods.add_instance(instance, name, methods)
 
     # --- serving ----------------------------------------------------------------
 
@@ -225,6 +235,7 @@ class QAMServer:
                 self._calls,
                 self._methods,
                 self._serializer,
+                self._max_message_bytes,
                 self._publisher.add_reply_to_send,
                 self._consumer.settle,
             )
@@ -290,14 +301,6 @@ class QAMServer:
         ended = self._closing or self._ended.is_set()
         state = "closed" if ended else "serving" if self._started else "new"
         return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
-
-
-def _check_count(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}")
-    return value
 
 
 _serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()

@@ -172,6 +172,22 @@ def test_a_proxy_with_another_serializer_is_told(broker: Broker, server_id: str)
         assert raised.value.executed == "no"
 
 
+def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, server_id: str) -> None:
+    kwargs: dict[str, Any] = {"max_message_bytes": 10_000, **broker.kwargs}
+    with (
+        serving(server_id=server_id, **kwargs) as service,
+        QAMProxy(server_id, timeout=60, **kwargs) as proxy,
+    ):
+        with pytest.raises(QAMSerializationException, match=r"add\(\) has .* bytes") as request:
+            proxy.add("x" * 10_000, "")
+        with pytest.raises(QAMSerializationException, match=r"result has .* bytes") as result:
+            proxy.repeat("x", 10_000)
+        assert len(proxy.repeat("x", 9_000)) == 9_000
+    assert request.value.executed == "no"
+    assert result.value.executed == "yes"
+    assert service.runs == []
+
+
 # --- a caller's mistakes raise in the caller's thread ---------------------------------
 
 
@@ -225,6 +241,8 @@ def test_callbacks_have_to_be_callable(proxy: QAMProxy) -> None:
         ({"server_id": None}, TypeError),
         ({"pickle_protocol": 99}, ValueError),
         ({"port": "5672"}, TypeError),
+        ({"max_message_bytes": 0}, ValueError),
+        ({"max_message_bytes": "1"}, TypeError),
         ({"hostname": 5}, TypeError),
         ({"password": None}, TypeError),
         ({"hostname": "redis://x"}, ValueError),

@@ -279,3 +279,22 @@ def test_a_call_with_keyword_arguments_reaches_nothing_else_either(name: str) ->
 
     with pytest.raises(QAMMethodNotFoundException):
         registry.resolve("system.apply", (name, (), {}))
+
+
+def test_only_the_methods_that_were_chosen_are_offered() -> None:
+    class Shop:
+        def buy(self) -> str:
+            return "bought"
+
+        def close(self) -> str:
+            return "closed"
+
+    methods = MethodRegistry()
+    methods.add_instance(Shop(), "shop", only=["buy"])
+
+    assert methods.resolve("shop.buy", [])() == "bought"
+    with pytest.raises(QAMMethodNotFoundException):
+        methods.resolve("shop.close", [])
+    for name in ("_private", "missing", "__init__"):
+        with pytest.raises(ValueError, match="methods"):
+            methods.add_instance(Shop(), "shop", only=[name])

@@ -1,0 +1,368 @@
+"""The restricted unpickler: what it builds, and what it refuses, each by name."""
+
+import array
+import builtins
+import codecs
+import collections
+import copyreg
+import datetime
+import decimal
+import fractions
+import functools
+import importlib
+import io
+import ipaddress
+import operator
+import os
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+import time
+import types
+import uuid
+import zoneinfo
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qam import QAMProxy, QAMSerializationException, trust
+from qam._printable import printable
+from qam._trust import EVERYWHERE, Trusted
+from qam._unpickler import loads
+from tests.conftest import Broker
+from tests.support.service import Service, make_server
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+class Point:
+    """An application's value."""
+
+    shade = "grey"
+
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and (self.x, self.y) == (other.x, other.y)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class OwnError(Exception):
+    """An application's exception."""
+
+
+class Slotted:
+    """A value with slots."""
+
+    __slots__ = ("x",)
+
+
+def build(body: bytes, *trusted: Any) -> Any:
+    return loads(body, Trusted(trusted))
+
+
+VALUES = [
+    *(None, True, 3, 2**80, -1.5, 1j, "text", "ä\ud800", b"\x00\xff", bytearray(b"abc"), ...),
+    *([1, [2]], (1, (2,)), {"a": {1: 2}}, {1, 2}, frozenset("ab"), range(5), slice(1, 2)),
+    datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")),
+    *(datetime.date(2026, 1, 2), datetime.time(3, 4), datetime.timedelta(days=1)),
+    *(decimal.Decimal("1.50"), fractions.Fraction(-1, 3), uuid.UUID(int=5)),
+    *(pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("c:/d")),
+    *(ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8")),
+    *(collections.Counter("abca"), collections.OrderedDict(b=1, a=2)),
+    *(collections.deque([1, 2], 3), collections.defaultdict(list, {1: [2]})),
+    *(array.array("i", [1, 2]), types.SimpleNamespace(a=1), time.gmtime(0)),
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_built_in_every_protocol(value: Any, protocol: int) -> None:
+    built = build(pickle.dumps(value, protocol))
+    assert type(built) is type(value)
+    assert built == value
+
+
+ARRAYS = [
+    *(numpy.arange(6).reshape(2, 3), numpy.array(5), numpy.asfortranarray(numpy.ones((2, 2)))),
+    *(numpy.array(["a", "b"]), numpy.array([1, None], dtype=object)),
+    *(numpy.zeros(3, dtype=[("a", "i4")]), numpy.float64(1.5), numpy.datetime64("2026-01-01")),
+    *(numpy.dtype("f4"), numpy.bool_(True)),
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("value", ARRAYS, ids=repr)
+def test_arrays_scalars_and_dtypes_of_numpy_are_built(value: Any, protocol: int) -> None:
+    built = build(pickle.dumps(value, protocol))
+    assert type(built) is type(value)
+    assert numpy.array_equal(numpy.asarray(built), numpy.asarray(value))
+
+
+def test_an_array_is_not_made_large_by_its_name_alone() -> None:
+    reconstruct = numpy.zeros(1).__reduce__()[0]
+    with pytest.raises(pickle.UnpicklingError, match="plain arrays"):
+        build(pickle.dumps(Reduced(reconstruct, (numpy.ndarray, (10**10,), b"b"))))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_exceptions_that_are_imported_are_built(protocol: int) -> None:
+    for error in (ValueError("x", 3), OwnError("own"), FileNotFoundError(2, "none", "name")):
+        built = build(pickle.dumps(error, protocol))
+        assert type(built) is type(error)
+        assert built.args == error.args
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_trusted_is_built_and_nothing_else_of_its_module(protocol: int) -> None:
+    body = pickle.dumps([Point(1, 2)], protocol)
+    with pytest.raises(pickle.UnpicklingError, match=r"Point is not trusted; call qam\.trust\("):
+        build(body)
+    assert build(body, Point) == [Point(1, 2)]
+    assert build(body, __name__) == [Point(1, 2)]
+    assert build(body, f"{__name__}.Point") == [Point(1, 2)]
+    with pytest.raises(pickle.UnpicklingError, match="Slotted is not trusted"):
+        build(pickle.dumps(Slotted, protocol), Point)
+
+
+class Reduced:
+    """Pickles as a call of anything."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+GADGETS = {
+    "posix.system": Reduced(os.system, ("true",)),
+    "subprocess.Popen": Reduced(subprocess.Popen, (["true"],)),
+    "builtins.eval": Reduced(eval, ("1",)),
+    "builtins.exec": Reduced(exec, ("1",)),
+    "builtins.compile": Reduced(compile, ("1", "", "eval")),
+    "builtins.__import__": Reduced(__import__, ("os",)),
+    "builtins.setattr": Reduced(setattr, (Point, "x", 1)),
+    "builtins.vars": Reduced(vars, ()),
+    "builtins.map": Reduced(map, (len, [])),
+    "_io.open": Reduced(open, (os.devnull,)),
+    "functools.partial": Reduced(functools.partial, (print,)),
+    "functools.reduce": Reduced(functools.reduce, (print, [1, 2])),
+    "operator.attrgetter": Reduced(operator.attrgetter, ("x",)),
+    "operator.methodcaller": Reduced(operator.methodcaller, ("x",)),
+    "importlib.import_module": Reduced(importlib.import_module, ("os",)),
+    "_codecs.lookup": Reduced(codecs.lookup, ("utf-8",)),
+    "_codecs.decode": Reduced(codecs.decode, (b"x", "zip")),
+    "copyreg.add_extension": Reduced(copyreg.add_extension, ("os", "system", 240)),
+    "types.FunctionType": Reduced(type(lambda: 0), ()),
+    "types.CodeType": Reduced(type((lambda: 0).__code__), ()),
+    "pickle.loads": Reduced(pickle.loads, (b"N.",)),
+    "pathlib.PosixPath": pathlib.Path("x"),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", GADGETS)
+def test_gadgets_are_refused_by_name(name: str, protocol: int) -> None:
+    try:
+        body = pickle.dumps(GADGETS[name], protocol)
+    except Exception:
+        # Some types pickle only in some protocols; the name is what matters.
+        module, _, attribute = name.rpartition(".")
+        body = f"c{module}\n{attribute}\n.".encode()
+    with pytest.raises(pickle.UnpicklingError, match="not trusted"):
+        build(body)
+
+
+def test_no_attribute_is_reached_by_a_dotted_name_or_by_getattr() -> None:
+    dotted = [("collections", "abc.sys.modules"), ("uuid", "os.system"), ("builtins", "str.join")]
+    for module, name in dotted:
+        names = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+        with pytest.raises(pickle.UnpicklingError, match="not trusted"):
+            build(b"\x80\x04" + names + b"\x93.")
+    for owner, attribute in ((Point, "__init__"), (uuid.UUID, "__class__")):
+        body = pickle.dumps(Reduced(getattr, (owner, attribute)))
+        with pytest.raises(pickle.UnpicklingError, match="getattr is not trusted"):
+            build(body, Point)
+
+
+def test_nothing_is_imported_on_behalf_of_a_message() -> None:
+    name = "this"
+    assert name not in sys.modules
+    with pytest.raises(pickle.UnpicklingError, match="not trusted"):
+        build(f"c{name}\nd\n.".encode())
+    assert name not in sys.modules
+
+
+def test_codecs_encode_serves_only_to_write_bytes() -> None:
+    assert build(pickle.dumps(b"\xff", 2)) == b"\xff"
+    with pytest.raises(pickle.UnpicklingError, match="latin1"):
+        build(pickle.dumps(Reduced(codecs.encode, ("x", "rot13"))))
+
+
+@pytest.mark.parametrize("target", [Point, OwnError, uuid.UUID, collections.Counter, ValueError])
+def test_what_a_message_names_it_can_not_change(target: type) -> None:
+    before = dict(vars(target))
+    named = b"c" + target.__module__.encode() + b"\n" + target.__qualname__.encode() + b"\n"
+    for state in (b"}X\x05\x00\x00\x00shadeK\x01s", b"N}X\x05\x00\x00\x00shadeK\x01s\x86"):
+        with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError)):
+            build(b"\x80\x02" + named + state + b"b.", Point)
+    assert dict(vars(target)) == before
+
+
+def test_a_message_calls_only_what_it_names_and_fills_only_containers() -> None:
+    made = pickle.dumps(Point(1, 2), 2)[2:-1]
+    called = b"\x80\x02" + made + b")R."
+    appended = b"\x80\x02" + made + b"K\x01a."
+    put = b"\x80\x02" + made + b"K\x01K\x02s."
+    special = b"\x80\x02" + made + b"N}X\x09\x00\x00\x00__class__K\x01s\x86b."
+    for body in (called, appended, put, special):
+        with pytest.raises(pickle.UnpicklingError, match="a message may"):
+            build(body, Point)
+
+
+BOMBS = {
+    "memo": b"\x80\x02]r\xff\xff\xff\x0f.",
+    "old memo": b"]p9999999999\n.",
+    "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 2**45) + b".",
+    "bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**45) + b".",
+    "text": b"\x80\x02X\xff\xff\xff\x7f.",
+    "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "frame": b"\x80\x04\x95" + struct.pack("<Q", 2**45) + b".",
+    "extension 1": b"\x82\x01.",
+    "extension 4": b"\x84\x01\x00\x00\x00.",
+    "persistent id": b"Px\n.",
+    "buffer": b"\x80\x05\x97.",
+    "no opcode": b"\xff.",
+    "nothing": b"",
+    "no end": b"N",
+    "list of a range": pickle.dumps(Reduced(list, (range(10**8),))),
+    "tuple of a range": pickle.dumps(Reduced(tuple, (range(10**8),))),
+    "deque of a range": pickle.dumps(Reduced(collections.deque, (range(10**8),))),
+    "bytes of a number": pickle.dumps(Reduced(bytes, (10**11,))),
+    "bytearray of a number": pickle.dumps(Reduced(bytearray, (10**11,))),
+    "huge range": pickle.dumps(range(10**12)),
+    "fraction": pickle.dumps(Reduced(fractions.Fraction, ("1e999999999",))),
+    "copies": b"\x80\x02]q\x00("
+    + b"K\x01" * 5000
+    + b"e0"
+    + b"".join(b"c__builtin__\nlist\nh\x00\x85R0" for _ in range(5000))
+    + b"N.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused_before_they_cost_anything(name: str) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        build(BOMBS[name])
+
+
+def test_deep_nesting_harms_nobody(broker: Broker, server_id: str) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    body = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
+    assert len(build(body)) == 1
+    with make_server(Service(), server_id=server_id, **broker.kwargs) as server:
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            with pytest.raises(QAMSerializationException):
+                proxy.echo(deep)
+            assert proxy.add(1, 2) == 3
+    while deep:
+        deep = deep[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_build_nothing_but_values(body: bytes) -> None:
+    _build_or_refuse(body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_mutated_messages_build_nothing_but_values(data: st.DataObject) -> None:
+    request = {"id": 1, "method_name": "add", "params": (uuid.UUID(int=1), [b"x"], {"a": 1.5})}
+    body = bytearray(pickle.dumps(request, data.draw(st.sampled_from(list(PROTOCOLS)))))
+    for _ in range(data.draw(st.integers(1, 5))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    _build_or_refuse(bytes(body))
+
+
+def _build_or_refuse(body: bytes) -> None:
+    try:
+        built = build(body)
+    except Exception:
+        return
+    assert not callable(built) or isinstance(built, type)
+
+
+# --- trust ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trust_again() -> Iterator[None]:
+    """What a test trusts everywhere is not trusted after it."""
+    things, modules = dict(EVERYWHERE._things), dict(EVERYWHERE._modules)
+    yield
+    EVERYWHERE._things, EVERYWHERE._modules = things, modules
+
+
+def test_trust_is_for_classes_functions_and_names(trust_again: None) -> None:
+    assert trust(Point, "uuid", f"{__name__}.Slotted") is Point
+    with pytest.raises(TypeError, match="trust takes"):
+        trust(3)
+    with pytest.raises(ImportError):
+        trust("no_such_module")
+    with pytest.raises(ValueError, match="neither"):
+        trust(f"{__name__}.Missing")
+    with pytest.raises(ValueError, match="local"):
+        trust(lambda: 0)
+
+
+@pytest.mark.parametrize("how", ["everywhere", "here", "decorator"])
+def test_an_application_object_travels_after_one_trust(
+    broker: Broker, server_id: str, how: str, trust_again: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shift(point: Point) -> Point:
+        return Point(point.x + 1, point.y)
+
+    options: dict[str, Any] = {"trusted": [Point]} if how == "here" else {}
+    with make_server(Service(), server_id=server_id, **broker.kwargs, **options) as server:
+        server.register_function(shift)
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs, **options) as proxy:
+            if how != "here":
+                # without it, receiver and caller are told what to do
+                with pytest.raises(QAMSerializationException, match=r"Point is not trusted") as no:
+                    proxy.shift(Point(1, 2))
+                assert no.value.executed == "no"
+                assert "call qam.trust(" in str(no.value)
+                assert "Point is not trusted" in caplog.text
+                server.register_function(lambda: Point(1, 2), "origin")
+                with pytest.raises(QAMSerializationException) as yes:
+                    proxy.origin()
+                assert yes.value.executed == "yes"
+                trust(Point)
+            assert proxy.shift(Point(1, 2)) == Point(2, 2)
+
+
+def test_text_from_elsewhere_is_made_fit_for_a_line() -> None:
+    assert printable("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
+    assert len(printable("x" * 1000)) == 501
+
+
+def test_the_names_of_builtins_are_no_way_in() -> None:
+    for name in vars(builtins):
+        if callable(getattr(builtins, name)) and not isinstance(getattr(builtins, name), type):
+            with pytest.raises(pickle.UnpicklingError):
+                build(pickle.dumps(Reduced(getattr(builtins, name), (io.StringIO,))))
