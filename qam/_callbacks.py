@@ -341,7 +341,7 @@ def timed_out(method_name: str, timeout: float | None, withdrawn: bool) -> QAMTi
 
     :param withdrawn: its message was taken back before it was sent.
     """
-    where = "still waiting to be sent" if withdrawn else "sent, and may have run or run yet"
+    where = "still waiting to be sent" if withdrawn else "sent, and may have run or may still run"
     return QAMTimeoutException(
         f"{method_name}() got no result within {timeout:g} seconds; it was {where}",
         executed="no" if withdrawn else "unknown",
