@@ -102,7 +102,8 @@ class ConsumerThread(_ClientThread):
 
     The message that is received is a dict of ``id`` (int), ``result``,
     ``exception`` (bool) and ``internal_exception`` (int).  It is decoded by whoever
-    asks for the result: this thread runs no code of anybody else.
+    asks for the result: this thread runs no code of anybody else.  The reply of a
+    0.2.x server is decoded here, since only its body says which call it answers.
 
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param server_id: the server whose replies are received.

@@ -149,11 +149,6 @@ class ResultList:
                     slot["arrived"].release()  # whoever else looks finds it too
         return arrived
 
-    def call_of(self, slot_id: int) -> int | None:
-        """Return the id on the wire of the call in this slot."""
-        call_id: int | None = self.slots[slot_id]["call_id"]
-        return call_id
-
     def close(self, failure: FailureFactory) -> None:
         """Conclude every call with an exception of *failure*, and let none begin any more."""
         with self._lock:

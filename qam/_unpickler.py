@@ -95,8 +95,10 @@ def _today(name: Name) -> Name:
 
 
 def _is_harmless(found: Any) -> bool:
-    flags = found.__flags__ if isinstance(found, type) else 0
-    return isinstance(found, type) and (not flags & _HEAP_TYPE or bool(flags & _IMMUTABLE_TYPE))
+    """Return True for a type that no message can change."""
+    if not isinstance(found, type):
+        return False
+    return not found.__flags__ & _HEAP_TYPE or bool(found.__flags__ & _IMMUTABLE_TYPE)
 
 
 def _value(name: Name) -> Any:

@@ -227,7 +227,7 @@ class QAMServer:
             raise
 
     def _hand_over(self, call: Call) -> None:
-        """Give a call to a worker, and start one if none is idle; in the serving thread."""
+        """Give a call to a worker, and start one if none is idle; in the RequestConsumerThread."""
         idle = self._calls.put(call)
         if not idle and len(self._workers) < self._max_workers:
             worker = ExecuteMethodThread(

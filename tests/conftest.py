@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from qam import QAMProxy
 from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
 from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import Service, serving
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
@@ -89,3 +91,17 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def server_id() -> str:
     """A server_id that no other test uses."""
     return uuid.uuid4().hex
+
+
+@pytest.fixture
+def service(broker: Broker, server_id: str) -> Iterator[Service]:
+    """A server that serves `server_id` meanwhile: what its methods know and do."""
+    with serving(server_id=server_id, **broker.kwargs) as service:
+        yield service
+
+
+@pytest.fixture
+def proxy(broker: Broker, server_id: str, service: Service) -> Iterator[QAMProxy]:
+    """A proxy of the server of `service`."""
+    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+        yield proxy

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,7 @@ import pytest
 from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 from qam.qam_proxy import ExecuteCallbackThread
 from tests.conftest import Broker
-from tests.support.service import Service, serving
-
-
-@pytest.fixture
-def service(broker: Broker, server_id: str) -> Iterator[Service]:
-    with serving(server_id=server_id, **broker.kwargs) as service:
-        yield service
-
-
-@pytest.fixture
-def proxy(broker: Broker, server_id: str, service: Service) -> Iterator[QAMProxy]:
-    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
-        yield proxy
+from tests.support.service import Service
 
 
 def wait_for(proxy: QAMProxy, *uids: str) -> None:

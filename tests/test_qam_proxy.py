@@ -9,7 +9,6 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,18 +26,6 @@ from qam import (
 )
 from tests.conftest import Broker
 from tests.support.service import Service, make_server, serving
-
-
-@pytest.fixture
-def service(broker: Broker, server_id: str) -> Iterator[Service]:
-    with serving(server_id=server_id, **broker.kwargs) as service:
-        yield service
-
-
-@pytest.fixture
-def proxy(broker: Broker, server_id: str, service: Service) -> Iterator[QAMProxy]:
-    with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
-        yield proxy
 
 
 class Unpicklable:

@@ -44,7 +44,7 @@ def test_a_slot_goes_from_waiting_to_done_to_free() -> None:
     slot_id, call_id = begun(results)
     slot = results.slots[slot_id]
     assert slot["state"] == WAITING
-    assert results.call_of(slot_id) == call_id
+    assert results.slots[slot_id]["call_id"] == call_id
     assert not is_there(results, slot_id)
 
     # when
@@ -61,7 +61,7 @@ def test_a_slot_goes_from_waiting_to_done_to_free() -> None:
     # then
     assert slot["state"] == FREE
     assert slot["result_message"] is None
-    assert results.call_of(slot_id) is None
+    assert results.slots[slot_id]["call_id"] is None
     assert results.free_ids == [slot_id]
 
 
