@@ -108,7 +108,7 @@ class ConsumerThread(_ClientThread):
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param server_id: the server whose replies are received.
     :param client_id: names the reply queue and its routing key.
-    :param serializer: ``'pickle'`` or ``'json'``, as the server is configured.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
     """
 
     #: States of a slot: nobody uses it; its call has no outcome yet; it has.
@@ -253,7 +253,7 @@ class PublisherThread(_ClientThread):
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param server_id: the server to which messages are sent.
     :param client_id: names the routing key by which replies come back.
-    :param serializer: ``'pickle'`` or ``'json'``, as the server is configured.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
     """
 
     def _set_up(self) -> None:

@@ -7,7 +7,6 @@ aside, belongs to the thread that opened it.
 
 import selectors
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from amqp.method_framing import frame_handler
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
+from qam._connect_errors import why_refused, words
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Consumer, Event
 from qam._memory import MemoryConnection
@@ -137,7 +137,7 @@ class AMQPConnection:
             self._open()
         except Exception as error:  # what a peer that is no broker makes of the handshake
             self._collect()
-            reason = _why_refused(error, credentials, timeout)
+            reason = why_refused(error, credentials, timeout)
             raise QAMConnectionException(
                 f"can't connect to the broker at {credentials} "
                 f"as user {credentials.username!r}: {reason}",
@@ -159,9 +159,26 @@ class AMQPConnection:
     # --- entities -----------------------------------------------------------
 
     def declare_exchange(self, name: str) -> None:
-        """Declare a durable direct exchange."""
+        """Declare a durable direct exchange.
+
+        A user who may not do that needs only that it is there.  To be called before
+        :meth:`confirm` and :meth:`consume`: a refusal makes a new channel.
+        """
+        exchange = Exchange(name, type="direct", durable=True)(self._channel)
         with self._synchronously():
-            Exchange(name, type="direct", durable=True)(self._channel).declare()
+            try:
+                exchange.declare()
+            except amqp.AccessRefused:
+                self._expect_exchange(exchange)
+
+    def _expect_exchange(self, exchange: Exchange) -> None:
+        try:
+            exchange.declare(passive=True)
+        except amqp.NotFound as error:
+            raise amqp.NotFound(
+                f"the exchange {exchange.name!r} does not exist, and the user "
+                f"{self._credentials.username!r} may not declare it; start its server first"
+            ) from error
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
         """Declare a durable queue and bind it to its exchange."""
@@ -338,7 +355,7 @@ class AMQPConnection:
             if self._transport.connected and not isinstance(error, _LOSSES):
                 raise  # a bug
             lost = QAMConnectionException(
-                f"the connection to the broker at {self._credentials} was lost: {_words(error)}"
+                f"the connection to the broker at {self._credentials} was lost: {words(error)}"
             )
             lost.by_message = isinstance(error, amqp.ChannelError)
             raise lost from error
@@ -349,8 +366,9 @@ def _make_transport(credentials: AMQPCredentials, deadline: Deadline) -> Buffere
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's default is one second: too short for a broker that is busy.
         settings[socket.TCP_USER_TIMEOUT] = int(2 * HEARTBEAT * 1000)
-    tls = ssl.create_default_context() if credentials.ssl else None
-    return BufferedTransport(credentials.hostname, credentials.port, tls, deadline, settings)
+    return BufferedTransport(
+        credentials.hostname, credentials.port, credentials.tls, deadline, settings
+    )
 
 
 def _make_connection(
@@ -396,25 +414,3 @@ def _amqp_properties(properties: dict[str, Any]) -> dict[str, Any]:
     renamed = dict(properties)
     renamed["application_headers"] = renamed.pop("headers")
     return renamed
-
-
-def _why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) -> str:
-    """Say in a person's words why *error* came while connecting."""
-    if isinstance(error, amqp.AccessRefused):
-        return "access refused; are user name and password right?"
-    if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
-        return f"the vhost {credentials.vhost!r} does not exist or is not open to this user"
-    if isinstance(error, socket.gaierror):
-        return f"the host name is unknown ({error.strerror})"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; is the broker running?"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} seconds"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or error})"
-    return _words(error)
-
-
-def _words(error: Exception) -> str:
-    text = getattr(error, "reply_text", None) or str(error)
-    return text or type(error).__name__

@@ -20,11 +20,14 @@ from amqp.exceptions import UnexpectedFrame
 from amqp.transport import TCPTransport
 
 from qam._deadline import Deadline
+from qam._tls import TLS
 
 # Bytes per recv: for small messages faster than larger pieces.
 _READ_SIZE = 32768
 _FRAME_HEADER = 7
 _FRAME_END = 0xCE
+# How the alert begins by which a TLS server answers plain text.
+_TLS_ALERT = b"\x15\x03"
 # The largest frame until broker and client have agreed on another size.
 _FRAME_MAX = 131072
 
@@ -46,11 +49,17 @@ def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
     return addresses.result(timeout)
 
 
+def _what_it_speaks(data: bytearray) -> str:
+    if data.startswith(_TLS_ALERT):
+        return "that port speaks TLS; pass ssl=True, or a URL with amqps://"
+    return "the peer does not speak AMQP 0-9-1"
+
+
 class BufferedTransport(TCPTransport):
     """A connected socket, as py-amqp's Connection expects it.
 
     :param host: the broker, as the user wrote it: TLS checks the certificate against it.
-    :param tls: the context for TLS; None for plain TCP.
+    :param tls: how the connection is secured; None for plain TCP.
     :param deadline: by when the handshake has to be through.
     :param socket_settings: TCP options, by number.
     """
@@ -59,7 +68,7 @@ class BufferedTransport(TCPTransport):
         self,
         host: str,
         port: int,
-        tls: ssl.SSLContext | None,
+        tls: TLS | None,
         deadline: Deadline,
         socket_settings: dict[int, int],
     ) -> None:
@@ -98,7 +107,8 @@ class BufferedTransport(TCPTransport):
     def _setup_transport(self) -> None:
         if self._tls is not None:
             self.sock.settimeout(self._time_left())
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+            host = self._tls.server_hostname or self.host
+            self.sock = self._tls.context.wrap_socket(self.sock, server_hostname=host)
         self.sock.setblocking(False)
 
     def _set_socket_options(self, socket_settings: dict[int, int]) -> None:
@@ -148,7 +158,7 @@ class BufferedTransport(TCPTransport):
             return False
         kind, size = unpack_from(">BxxI", self._incoming)
         if size > self.frame_max or kind not in (1, 2, 3, 8):
-            raise UnexpectedFrame("the peer does not speak AMQP 0-9-1")
+            raise UnexpectedFrame(_what_it_speaks(self._incoming))
         return len(self._incoming) > _FRAME_HEADER + int(size)
 
     def _take_frame(self) -> tuple[int, int, bytes]:

@@ -1,10 +1,13 @@
 """Where the broker is, and as whom to connect."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from kombu.utils.url import maybe_sanitize_url, parse_url
+
+from qam._tls import TLS, check_tls_option, make_tls
 
 _PORT, _TLS_PORT = 5672, 5671
 _USER, _PASSWORD, _VHOST = "guest", "guest", "/"  # RabbitMQ's own defaults
@@ -21,9 +24,14 @@ class AMQPCredentials:
     :param username: who connects.
     :param password: their password; never shown by ``repr``.
     :param vhost: the virtual host.
-    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :param ssl: True for TLS, verified against the system's authorities and the host name;
+        or an :class:`ssl.SSLContext`; or a dict, where ``{}`` is as good as True:
+        ``ca_certs`` (a file of authorities, in place of the system's), ``certfile``,
+        ``keyfile`` and ``password`` (one's own certificate), ``ciphers``,
+        ``server_hostname`` (whom the certificate names, if not the host), and, to
+        verify less, ``check_hostname=False`` or ``cert_reqs=ssl.CERT_NONE``.
     :raises ValueError: *hostname* is a URL of another scheme, or a URL beside a
-        port, username, password or vhost of one's own.
+        port, username, password or vhost of one's own; *ssl* has an unknown key.
     """
 
     hostname: str = "localhost"
@@ -43,16 +51,31 @@ class AMQPCredentials:
         for name in ("username", "password", "vhost"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str")
+        check_tls_option(self.ssl)
 
     @property
     def is_memory(self) -> bool:
         """True for the broker inside this process."""
         return self.hostname.startswith("memory://")
 
+    @property
+    def _has_tls(self) -> bool:
+        # An empty dict is one too.
+        return self.ssl is not None and self.ssl is not False
+
+    @cached_property
+    def tls(self) -> TLS | None:
+        """How connections are secured, made once; None for plain TCP.
+
+        :raises ValueError: a file that ``ssl`` names can't be loaded.
+        """
+        return make_tls(self.ssl)
+
     def __repr__(self) -> str:
+        # Of ssl no more than that: it may hold a password.
         return (
             f"AMQPCredentials(hostname={self._shown_hostname()!r}, port={self.port}, "
-            f"username={self.username!r}, vhost={self.vhost!r}, ssl={self.ssl!r})"
+            f"username={self.username!r}, vhost={self.vhost!r}, ssl={self._has_tls})"
         )
 
     def __str__(self) -> str:
@@ -64,7 +87,15 @@ class AMQPCredentials:
         return self.hostname if self.is_memory else str(maybe_sanitize_url(self.hostname))
 
     def resolved(self) -> "AMQPCredentials":
-        """Return the same place with a URL taken apart; itself where there is none."""
+        """Return the same place with a URL taken apart; itself where there is none.
+
+        :raises ValueError: the URL, or a file that ``ssl`` names, is of no use.
+        """
+        resolved = self._without_url()
+        resolved.tls  # noqa: B018 - made here: its errors are the caller's
+        return resolved
+
+    def _without_url(self) -> "AMQPCredentials":
         if "://" not in self.hostname:
             return self
         scheme = self.hostname.partition("://")[0]
@@ -96,5 +127,5 @@ class AMQPCredentials:
             username=url["userid"] or _USER,
             password=url["password"] or _PASSWORD,
             vhost=url["virtual_host"] or _VHOST,
-            ssl=self.ssl or scheme == "amqps",
+            ssl=self.ssl if self._has_tls else scheme == "amqps",
         )

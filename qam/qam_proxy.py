@@ -137,8 +137,10 @@ class QAMProxy(_RemoteNames):
     :param vhost: the broker's virtual host.
     :param client_id: a name for this client's reply queue; by default a random one.
         Clients may share one.
-    :param serializer: ``'pickle'`` or ``'json'``, as the server is configured.
-    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    :param ssl: True for TLS, verified against the system's authorities and the host name;
+        or a dict or :class:`ssl.SSLContext`, see
+        :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param timeout: seconds that each call has if nothing else is said.  None, the
         default, waits without end, also for a server that is known but not running.
     :param pickle_protocol: the pickle protocol to write; 2 for a server on Python 2.

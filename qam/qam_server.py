@@ -56,8 +56,10 @@ class QAMServer:
     :param vhost: the broker's virtual host.
     :param server_id: the id by which proxies find this server.  Servers that share
         one share the work.
-    :param serializer: ``'pickle'`` or ``'json'``, as the proxies are configured.
-    :param ssl: True for TLS, verified against the system's authorities and the host name.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the proxies are configured.
+    :param ssl: True for TLS, verified against the system's authorities and the host name;
+        or a dict or :class:`ssl.SSLContext`, see
+        :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param max_workers: how many methods run at once, at most.
     :param prefetch: how many requests the server holds, at most; by default as many
         as workers, and more while methods are short.

@@ -26,6 +26,8 @@ LAYERS = [
         "_trust",
         "_unpickler",
         "_prefetch",
+        "_tls",
+        "_connect_errors",
     },
     {"_slots", "_jobs", "_transport", "_memory", "_connection", "_owner", "_registry"},
     {

@@ -14,6 +14,7 @@ from amqp.exceptions import UnexpectedFrame
 
 from qam import _transport
 from qam._deadline import Deadline
+from qam._tls import TLS
 from qam._transport import BufferedTransport
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -53,7 +54,8 @@ def transport_to(
     tls: ssl.SSLContext | None = None,
     timeout: float = LONG,
 ) -> BufferedTransport:
-    return BufferedTransport(host, listener.getsockname()[1], tls, Deadline(timeout), {})
+    secured = None if tls is None else TLS(tls)
+    return BufferedTransport(host, listener.getsockname()[1], secured, Deadline(timeout), {})
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""TLS: from what the user says to a context that verifies.
+
+Here and not in kombu: there ``ssl=True`` verifies no host name, ``ssl={}`` is plain
+text, and an SSLContext is ignored.
+"""
+
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn
+
+# What a dict may say; those beside "password" as ssl.wrap_socket and kombu call them.
+_OPTIONS = frozenset(
+    {
+        "ca_certs",
+        "cert_reqs",
+        "certfile",
+        "check_hostname",
+        "ciphers",
+        "keyfile",
+        "password",
+        "server_hostname",
+    }
+)
+_HOW_TO_SAY_IT = "True, False, an ssl.SSLContext, or a dict of " + ", ".join(sorted(_OPTIONS))
+
+
+class TLS(NamedTuple):
+    """How a connection is to be secured."""
+
+    context: ssl.SSLContext
+    #: Whom the certificate must name; None for the host that is connected to.
+    server_hostname: str | None = None
+
+
+def check_tls_option(option: object) -> None:
+    """Raise TypeError or ValueError unless *option* is something that ``ssl=`` can be."""
+    if option is None or isinstance(option, (bool, ssl.SSLContext)):
+        return
+    if not isinstance(option, Mapping):
+        raise TypeError(f"ssl must be {_HOW_TO_SAY_IT}, not {option!r}")
+    unknown = [repr(each) for each in option if each not in _OPTIONS]
+    if unknown:
+        raise ValueError(f"ssl must be {_HOW_TO_SAY_IT}; {', '.join(unknown)} is not known")
+
+
+def make_tls(option: Any) -> TLS | None:
+    """Return what ``ssl=`` stands for; None for no TLS.
+
+    Chain and host name are verified unless *option* says otherwise in words: a dict
+    by ``cert_reqs`` or ``check_hostname``, a context by what was set on it.
+
+    :raises ValueError: a file can't be loaded, or the options contradict each other.
+    """
+    check_tls_option(option)
+    if option is None or option is False:
+        return None
+    if isinstance(option, ssl.SSLContext):
+        return TLS(option)
+    options = {} if option is True else dict(option)
+    server_hostname = options.pop("server_hostname", None)
+    return TLS(_make_context(**options), server_hostname)
+
+
+def _make_context(
+    *,
+    ca_certs: str | os.PathLike[str] | None = None,
+    certfile: str | os.PathLike[str] | None = None,
+    keyfile: str | os.PathLike[str] | None = None,
+    password: str | None = None,
+    ciphers: str | None = None,
+    cert_reqs: int = ssl.CERT_REQUIRED,
+    check_hostname: bool = True,
+) -> ssl.SSLContext:
+    if keyfile is not None and certfile is None:
+        raise ValueError("ssl: a keyfile needs the certfile that belongs to it")
+    with _naming("ca_certs", ca_certs):
+        context = ssl.create_default_context(cafile=ca_certs)
+    # In this order: a context checks no host name of a certificate that it does not verify.
+    context.check_hostname = check_hostname and cert_reqs != ssl.CERT_NONE
+    context.verify_mode = ssl.VerifyMode(cert_reqs)
+    if ciphers is not None:
+        with _naming("ciphers", ciphers):
+            context.set_ciphers(ciphers)
+    if certfile is not None:
+        with _naming("certfile and keyfile", (str(certfile), str(keyfile or certfile))):
+            context.load_cert_chain(certfile, keyfile, password or _no_password)
+    return context
+
+
+@contextmanager
+def _naming(option: str, value: object) -> Iterator[None]:
+    """Name *option* in an error of OpenSSL, which does not say what it was reading."""
+    try:
+        yield
+    except OSError as error:  # SSLError is one
+        raise ValueError(f"ssl: {option}={str(value)!r} can't be used: {error}") from error
+
+
+def _no_password() -> NoReturn:
+    # OpenSSL would ask at the terminal.
+    raise ValueError("ssl: the keyfile is encrypted; give its password as 'password'")
