@@ -177,7 +177,8 @@ class AMQPConnection:
         except amqp.NotFound as error:
             raise amqp.NotFound(
                 f"the exchange {exchange.name!r} does not exist, and the user "
-                f"{self._credentials.username!r} may not declare it; start its server first"
+                f"{self._credentials.username!r} may not declare it; "
+                "its server does that when it starts"
             ) from error
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:

@@ -15,6 +15,7 @@ from kombu.serialization import registry
 
 from qam._serialization import (
     JSONSerializer,
+    MsgpackSerializer,
     PickleSerializer,
     Serializer,
     get_serializer,
@@ -102,6 +103,11 @@ PROTOCOLS = {
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 json_values = st.recursive(
     scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+)
+msgpack_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(0, 9), inner),
+    max_leaves=20,
 )
 pickle_values = st.recursive(
     scalars | st.binary() | st.frozensets(st.integers() | st.binary()),
@@ -318,11 +324,42 @@ def test_json_is_what_every_peer_reads_and_writes() -> None:
     assert serializer.decode(json.dumps(body, ensure_ascii=False).encode()) == body
 
 
+@given(msgpack_values)
+def test_msgpack_returns_what_it_was_given(value: Any) -> None:
+    serializer = get_serializer("msgpack")
+
+    assert serializer.decode(serializer.encode(value)) == value
+
+
+def test_msgpack_carries_bytes_and_dicts_with_numbers_as_keys() -> None:
+    serializer = get_serializer("msgpack")
+    value = {1: b"\x00\xff", "text": [2.5, None, True]}
+
+    assert serializer.decode(serializer.encode(value)) == value
+
+
+def test_msgpack_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+
+    with pytest.raises(ImportError, match=r"pip install 'qam\[msgpack\]'"):
+        get_serializer("msgpack")
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff"])
+def test_what_is_nested_too_deeply_or_claims_too_much_is_an_ordinary_error(
+    name: str, body: bytes
+) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011 - each library has its own
+        get_serializer(name).decode(body)
+
+
 @pytest.mark.parametrize(
     ("name", "cls", "content_type", "content_encoding"),
     [
         ("pickle", PickleSerializer, "application/x-python-serialize", "binary"),
         ("json", JSONSerializer, "application/json", "utf-8"),
+        ("msgpack", MsgpackSerializer, "application/x-msgpack", "binary"),
     ],
 )
 def test_a_serializer_is_found_by_its_name(
@@ -339,8 +376,9 @@ def test_a_serializer_is_found_by_its_name(
 def test_kombus_own_registry_stays_as_it_is() -> None:
     before = set(registry._disabled_content_types), set(registry._decoders)
 
-    serializer = get_serializer("pickle")
-    serializer.decode(serializer.encode({}))
+    for name in ("pickle", "json", "msgpack"):
+        serializer = get_serializer(name)
+        serializer.decode(serializer.encode({}))
 
     assert (set(registry._disabled_content_types), set(registry._decoders)) == before
 
@@ -349,7 +387,7 @@ def test_kombus_own_registry_stays_as_it_is() -> None:
 def test_a_serializer_that_does_not_exist_is_a_value_error_that_names_those_that_do(
     name: str,
 ) -> None:
-    with pytest.raises(ValueError, match=r"serializer must be one of pickle, json"):
+    with pytest.raises(ValueError, match="serializer must be one of pickle, json, msgpack"):
         get_serializer(name)
 
 
