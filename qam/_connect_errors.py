@@ -5,6 +5,7 @@ import ssl
 
 import amqp
 
+from qam._printable import printable
 from qam.amqp_credentials import AMQPCredentials
 
 # OpenSSL's codes of a certificate that does not name the host, or the address.
@@ -34,9 +35,9 @@ def why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) 
 
 
 def words(error: Exception) -> str:
-    """Return what *error* says; its type if that is nothing."""
+    """Return what *error* says, in one printable line; its type if that is nothing."""
     text = getattr(error, "reply_text", None) or str(error)
-    return text or type(error).__name__
+    return printable(text or type(error).__name__)
 
 
 _CLIENT_CERTIFICATE = (
@@ -54,7 +55,7 @@ def _why_no_tls(error: ssl.SSLError, host: str) -> str:
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
         return f"TLS failed ({reason}); {_CLIENT_CERTIFICATE}"
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return "the connection was closed in the TLS handshake; does that port speak TLS?"
+        return f"the connection was closed in the TLS handshake; {_CLIENT_CERTIFICATE}"
     return f"TLS failed ({reason or error})"
 
 

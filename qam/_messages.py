@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from qam._printable import printable
 from qam._serialization import Serializer
 from qam._unpickler import Stranger
 from qam._wire import Delivery, is_short_text
@@ -79,9 +80,9 @@ def decode(
 
 
 def describe(error: BaseException) -> str:
-    """Return *error* in one line: its type and, if there is one, its text."""
+    """Return *error* in one printable line: its type and, if there is one, its text."""
     text = text_of(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def text_of(error: BaseException) -> str:
