@@ -753,12 +753,9 @@ def test_an_alarm_of_the_broker_is_told_and_so_is_its_end(
     peer: Peer, binding: QueueBinding, rabbitmq_node: RabbitMQNode
 ) -> None:
     peer.connection.confirm()
-    rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.0001")
-    try:
+    with rabbitmq_node.memory_alarm():
         peer.connection.write([message(binding)])
         assert Blocked(True) in peer.read_until(lambda came: Blocked(True) in came)
-    finally:
-        rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.4")
 
     assert Blocked(False) in peer.read_until(lambda came: Blocked(False) in came)
 

@@ -209,18 +209,17 @@ def test_an_alarm_holds_calls_back_until_it_is_over(
     ):
         assert proxy.add(1, 2) == 3
         # given an alarm; the broker says so only to who publishes
-        own_node.ctl("set_vm_memory_high_watermark", "0")
-        first = proxy.callback(len, len).echo("met the alarm")
-        while not proxy.publisher_thread._blocked:
-            time.sleep(0.001)
-        # when
-        with pytest.raises(QAMTimeoutException) as raised:
-            proxy.set_timeout(0.05).add(1, 1)
-        # then
-        assert raised.value.executed == "no"
-        assert "alarm" in caplog.text
+        with own_node.memory_alarm():
+            first = proxy.callback(len, len).echo("met the alarm")
+            while not proxy.publisher_thread._blocked:
+                time.sleep(0.001)
+            # when
+            with pytest.raises(QAMTimeoutException) as raised:
+                proxy.set_timeout(0.05).add(1, 1)
+            # then
+            assert raised.value.executed == "no"
+            assert "alarm" in caplog.text
         # and when it is over, calls go on
-        own_node.ctl("set_vm_memory_high_watermark", "0.6")
         while proxy.get_callback_state(first) != 2:
             time.sleep(0.001)
         assert proxy.set_timeout(60).add(2, 3) == 5
@@ -230,9 +229,8 @@ def test_close_returns_while_the_broker_has_an_alarm(
     own_node: RabbitMQNode, server_id: str
 ) -> None:
     place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
-    with serving(server_id=server_id, **place):
+    with serving(server_id=server_id, **place), own_node.memory_alarm():
         proxy = QAMProxy(server_id, **place)
-        own_node.ctl("set_vm_memory_high_watermark", "0")
         errors: list[Exception] = []
         uid = proxy.callback(len, errors.append).echo("met the alarm")
         while not proxy.publisher_thread._blocked:
@@ -243,7 +241,6 @@ def test_close_returns_while_the_broker_has_an_alarm(
         # then
         assert time.monotonic() - started < 6
         assert proxy.get_callback_state(uid) == 2
-        own_node.ctl("set_vm_memory_high_watermark", "0.6")
 
 
 def test_a_peer_that_never_answers_ends_the_constructor_within_its_timeout(server_id: str) -> None:

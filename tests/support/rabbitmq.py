@@ -42,6 +42,9 @@ _LIST_QUEUES = """
 _COUNT_CONNECTIONS = """
 io:format("~b", [length(rabbit_networking:connections())]).
 """
+_SET_MEMORY_LIMIT = """
+vm_memory_monitor:set_vm_memory_high_watermark({part_of_memory}).
+"""
 
 
 class RabbitMQNode:
@@ -157,6 +160,15 @@ class RabbitMQNode:
     def connections(self) -> int:
         """How many AMQP connections there are. Quick."""
         return int(self._evaluate(_COUNT_CONNECTIONS))
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """Has the node raise its memory alarm meanwhile: it takes no messages then. Quick."""
+        self._evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.0001))
+        try:
+            yield
+        finally:
+            self._evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.4))
 
     def log(self) -> str:
         """All that the node has logged."""

@@ -1,0 +1,47 @@
+"""Sees what the interpreter does that no message may lead to."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.hostile_pickles import MARK
+
+
+class Watch:
+    """Notes what the interpreter reports that no message may lead to.
+
+    Python has no way to take such a hook away again; so there is one, which mostly sleeps.
+    """
+
+    _RUNS_CODE = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pty.spawn")
+
+    def __init__(self) -> None:
+        self.awake = False
+        self.seen: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.awake and (event in self._RUNS_CODE or self._is_marked(event, arguments)):
+            self.seen.append(f"{event} {arguments} in {threading.current_thread().name}")
+
+    def _is_marked(self, event: str, arguments: tuple[Any, ...]) -> bool:
+        marked = event in ("open", "compile", "exec", "ctypes.dlopen") and MARK in repr(arguments)
+        return marked or (event == "import" and arguments[0] == "this")
+
+
+_watch = Watch()
+
+
+@contextmanager
+def nothing_but_values() -> Iterator[None]:
+    """Fails if a message ran or imported something meanwhile."""
+    _watch.seen.clear()
+    _watch.awake = True
+    try:
+        yield
+    finally:
+        _watch.awake = False
+    assert _watch.seen == []
+    assert "this" not in sys.modules
