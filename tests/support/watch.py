@@ -43,5 +43,5 @@ def nothing_but_values() -> Iterator[None]:
         yield
     finally:
         _watch.awake = False
-    assert _watch.seen == []
+    assert _watch.seen == [], _watch.seen
     assert "this" not in sys.modules
