@@ -2,14 +2,36 @@
 
 The C unpickler believes what an opcode says of sizes: ten bytes that name a huge
 place in its memo, or a huge byte string, cost gigabytes before anything else is
-asked.  And the codes of the extension registry go around ``find_class``.
+asked.  The codes of the extension registry go around ``find_class``.  And the hash
+of a tuple costs what is in it, as often as it is in there: a hundred bytes that put
+a pair of the same pair into a pair, and so on, take for ever as a key of a dict.
 """
 
 import pickle  # nosec B403
 import pickletools  # nosec B403
 
-# What an opcode has behind it: this many bytes; or, below zero, one of these.
-_LENGTH_1, _LENGTH_4, _LENGTH_8, _LINE, _TWO_LINES, _FRAME, _STOP, _REFUSED = range(-1, -9, -1)
+# They have no place in a message: persistent ids, out-of-band buffers, and the
+# extension registry.
+_REFUSED_NAMES = {
+    *("PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
+    *("EXT1", "EXT2", "EXT4"),
+}
+# Of these alone consists a pickle that the C unpickler may build: what they make and
+# change are containers and unchangeable values.
+_PLAIN_NAMES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),
+    *("SHORT_BINUNICODE", "BINUNICODE"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+    *("EMPTY_SET", "ADDITEMS", "FROZENSET"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE"),
+    *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+}
+
+# What an opcode has behind it: so many bytes; or, below zero, one of these.
+_LENGTH_1, _LENGTH_4, _LENGTH_8, _LINE, _TWO_LINES, _REFUSED = range(-1, -7, -1)
 
 _ARGUMENTS = {
     pickletools.TAKEN_FROM_ARGUMENT1: _LENGTH_1,
@@ -18,21 +40,11 @@ _ARGUMENTS = {
     pickletools.TAKEN_FROM_ARGUMENT8U: _LENGTH_8,
     pickletools.UP_TO_NEWLINE: _LINE,
 }
-# They have no place in a message: persistent ids, out-of-band buffers, and the
-# extension registry.
-_NAMES_REFUSED = {
-    *("PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
-    *("EXT1", "EXT2", "EXT4"),
-}
 
 
 def _size_of(opcode: pickletools.OpcodeInfo) -> int:
-    if opcode.name in _NAMES_REFUSED:
+    if opcode.name in _REFUSED_NAMES:
         return _REFUSED
-    if opcode.name == "STOP":
-        return _STOP
-    if opcode.name == "FRAME":
-        return _FRAME
     if opcode.arg is None:
         return 0
     if opcode.name in ("GLOBAL", "INST"):
@@ -40,50 +52,168 @@ def _size_of(opcode: pickletools.OpcodeInfo) -> int:
     return _ARGUMENTS.get(opcode.arg.n, opcode.arg.n)
 
 
+_CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
 _SIZES = [_REFUSED] * 256
 for _opcode in pickletools.opcodes:
     _SIZES[ord(_opcode.code)] = _size_of(_opcode)
 
-_LONG_BINPUT, _PUT, _LONG4 = pickle.LONG_BINPUT[0], pickle.PUT[0], pickle.LONG4[0]
+
+def _codes(*names: str) -> frozenset[int]:
+    return frozenset(_CODES[name] for name in names)
 
 
-def check(body: bytes) -> None:
+_STOP, _MARK, _LONG1, _FRAME, _PUT = map(_CODES.get, ("STOP", "MARK", "LONG1", "FRAME", "PUT"))
+_MEMOIZE, _BINPUT = map(_CODES.get, ("MEMOIZE", "BINPUT"))
+_BINGET, _LONG_BINGET = map(_CODES.get, ("BINGET", "LONG_BINGET"))
+_TUPLE, _REDUCE = map(_CODES.get, ("TUPLE", "REDUCE"))
+_SMALL_TUPLES = _codes("TUPLE1", "TUPLE2", "TUPLE3")
+_PUTS = _codes("BINPUT", "LONG_BINPUT")
+# They end a mark, and what they make has a hash of its own, or none.
+_FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
+_NOT_PLAIN = frozenset(_CODES.values()) - _codes(*_PLAIN_NAMES)
+# The others are passed by with no more than a look at their size.
+_MINDED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
+_MINDED |= _codes("MARK", "TUPLE", "REDUCE", "LONG1", "BINGET", "LONG_BINGET", "FRAME", "STOP")
+# Their product may be got from the memo again, since it costs nothing to hash.
+_SHAREABLE = _codes(
+    *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE"),
+)
+
+#: How deep tuples may lie in tuples for the C unpickler; their hash takes stack for each.
+_MAX_DEPTH = 2000
+#: How many integers of more than 8 bytes it gets: any number of those has the same hash.
+_MAX_WIDE = 2000
+_WIDE = 9
+
+# What the containers that one byte makes take, and how much of that is allowed.
+_BYTES_OF = {"]": 64, "}": 72, "\x8f": 224}
+_FREE_BYTES, _BYTES_PER_BYTE = 64 * 2**20, 40
+
+
+def check(body: bytes) -> bool:
     """Refuse *body* unless its opcodes are whole, and all that they say of sizes is true.
 
+    :returns: True if it is plain: the C unpickler can build it at no more cost than
+        its size, if the names in it are harmless.
     :raises pickle.UnpicklingError: says what is wrong, and where.
     """
-    sizes, position, end = _SIZES, 0, len(body)
-    while position < end:
-        opcode = body[position]
-        size = sizes[opcode]
-        position += 1
-        if size >= 0:
-            if opcode == _LONG_BINPUT:
-                _check_memo(int.from_bytes(body[position : position + 4], "little"), end)
-            position += size
-        elif size == _LENGTH_1:
-            position += 1 + body[position] if position < end else 1
-        elif size == _LENGTH_4:
-            position += 4 + int.from_bytes(body[position : position + 4], "little")
-        elif size == _STOP:
-            return
+    look = _Look(body)
+    look.through()
+    _check_containers(body)
+    return look.is_plain()
+
+
+class _Look:
+    """One walk over the opcodes of a pickle."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.plain = True
+        # For each mark that is open, an upper bound of how deep its tuples are.
+        self._depths = [0]
+        self._memoized, self._has_put = 0, False
+        self._unshareable: set[int] = set()
+        self._wide = 0
+
+    def is_plain(self) -> bool:
+        """Tell after the walk whether only what is plain was met."""
+        mixed = self._has_put and self._memoized  # no pickler does that, and the count would be off
+        return self.plain and not mixed and self._wide <= _MAX_WIDE
+
+    def through(self) -> None:
+        """Walk to the end."""
+        body, sizes, minded, shareable = self._body, _SIZES, _MINDED, _SHAREABLE
+        position, end, opcode, memoized = 0, len(body), 0, 0
+        while position < end:
+            before, opcode = opcode, body[position]
+            size = sizes[opcode]
+            position += 1
+            if opcode == _MEMOIZE:
+                if before not in shareable:
+                    self._unshareable.add(memoized)
+                memoized += 1
+                opcode = before
+            elif size >= 0:
+                if opcode in minded:
+                    if opcode == _STOP:
+                        self._memoized = memoized
+                        return
+                    opcode = self._mind(opcode, before, position)
+                position += size
+            elif size == _LENGTH_1:
+                length = body[position] if position < end else 0
+                if length >= _WIDE and opcode == _LONG1:
+                    self._wide += 1
+                position += 1 + length
+                if position < end and body[position] == _MEMOIZE and opcode != _LONG1:
+                    position += 1  # as most texts are, at once
+                    memoized += 1
+            else:
+                position = self._after_rare(opcode, size, position)
+        raise pickle.UnpicklingError("the pickle is cut off, or names more bytes than it has")
+
+    def _mind(self, opcode: int, before: int, position: int) -> int:
+        """Note what *opcode* does; return it, or the one that made what is on the stack now."""
+        depths = self._depths
+        if opcode in _PUTS:
+            self._put(opcode, before, position)
+            return before
+        if opcode == _MARK:
+            depths.append(0)
+        elif opcode in _SMALL_TUPLES:
+            depths[-1] += 1
+            self._check_depth(depths[-1])
+        elif opcode == _TUPLE or opcode in _FILLING:
+            depth = depths.pop() + 1
+            if not depths:
+                raise pickle.UnpicklingError("a mark is missing")
+            if opcode == _TUPLE:
+                depths[-1] = max(depths[-1], depth)
+                self._check_depth(depth)
+        elif opcode == _REDUCE:
+            if before in _SMALL_TUPLES:  # what it makes takes the place of the tuple
+                depths[-1] -= 1
+        elif opcode in (_BINGET, _LONG_BINGET):
+            size = 1 if opcode == _BINGET else 4
+            index = int.from_bytes(self._body[position : position + size], "little")
+            self.plain = self.plain and index not in self._unshareable
+        elif opcode == _FRAME:  # which is read ahead in one piece
+            length = int.from_bytes(self._body[position : position + 8], "little")
+            if length > len(self._body) - position - 8:
+                raise pickle.UnpicklingError("a frame of the pickle is longer than the rest of it")
         else:
-            position = _after_rare(body, opcode, size, position)
-    raise pickle.UnpicklingError("the pickle is cut off, or names more bytes than it has")
+            self.plain = self.plain and opcode not in _NOT_PLAIN
+        return opcode
 
+    def _check_depth(self, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            self.plain = False
 
-def _after_rare(body: bytes, opcode: int, size: int, position: int) -> int:
-    if size == _LENGTH_8:
-        return position + 8 + int.from_bytes(body[position : position + 8], "little")
-    if size == _FRAME:  # read ahead in one piece, and then opcode by opcode
-        length = int.from_bytes(body[position : position + 8], "little")
-        return position + 8 if position + 8 + length <= len(body) else len(body)
-    if size == _REFUSED:
-        raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
-    after = _after_line(body, position)
-    if opcode == _PUT:
-        _check_memo(int(body[position : after - 1]), len(body))
-    return _after_line(body, after) if size == _TWO_LINES else after
+    def _put(self, opcode: int, before: int, position: int) -> None:
+        size = 1 if opcode == _BINPUT else 4
+        index = int.from_bytes(self._body[position : position + size], "little")
+        _check_memo(index, len(self._body))
+        self._has_put = True
+        if before not in _SHAREABLE:
+            self._unshareable.add(index)
+
+    def _after_rare(self, opcode: int, size: int, position: int) -> int:
+        body = self._body
+        if size == _LENGTH_4:
+            self.plain = self.plain and opcode not in _NOT_PLAIN
+            return position + 4 + int.from_bytes(body[position : position + 4], "little")
+        if size == _LENGTH_8:
+            self.plain = self.plain and opcode not in _NOT_PLAIN
+            return position + 8 + int.from_bytes(body[position : position + 8], "little")
+        if size == _REFUSED:
+            raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
+        after = _after_line(body, position)
+        if opcode == _PUT:
+            _check_memo(int(body[position : after - 1]), len(body))
+        self.plain = self.plain and opcode not in _NOT_PLAIN
+        return _after_line(body, after) if size == _TWO_LINES else after
 
 
 def _after_line(body: bytes, position: int) -> int:
@@ -94,3 +224,17 @@ def _check_memo(index: int, size: int) -> None:
     # A pickler counts from 0, and every place takes more than a byte to fill.
     if not 0 <= index < size:
         raise pickle.UnpicklingError(f"the place {index} in the memo is beyond the message")
+
+
+def _check_containers(body: bytes) -> None:
+    """Refuse a body that consists of empty containers: each byte would take a hundred."""
+    allowed = _FREE_BYTES + _BYTES_PER_BYTE * len(body)
+    if len(body) * max(_BYTES_OF.values()) <= allowed:
+        return
+    most = sum(body.count(code.encode("latin1")) * size for code, size in _BYTES_OF.items())
+    if most <= allowed:
+        return
+    # Such bytes may be part of a text as well.
+    taken = sum(_BYTES_OF.get(opcode.code, 0) for opcode, _, _ in pickletools.genops(body))
+    if taken > allowed:
+        raise pickle.UnpicklingError("the message would make more containers than its size allows")

@@ -37,17 +37,6 @@ VALUE_TYPES = _names(
     uuid="SafeUUID UUID",
 ) | {("pathlib._local", f"Pure{kind}Path") for kind in ("", "Posix", "Windows")}
 
-#: numpy's arrays, scalars and dtypes; found only where the process has imported numpy.
-NUMPY = _names(numpy="ndarray dtype") | {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-}
-
 
 class Trusted:
     """Classes and functions that the application has trusted.

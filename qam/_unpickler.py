@@ -9,37 +9,47 @@ Three steps, each for fewer messages than the one before it:
    has to be one of the names in the tables, and is not changed by the message.
 """
 
-import importlib
 import io
 import pickle  # nosec B403
-import re
-import sys
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import UserDict, UserList, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, UserDict, UserList, deque
+from collections.abc import Iterable
+from enum import Enum
+from inspect import getattr_static
+from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, ClassVar
 
-from qam import _pickle_scan
-from qam._trust import NUMPY, VALUE_TYPES, Name, Trusted, imported_exception, refusal
+from qam import _numpy_pickles, _pickle_scan
+from qam._pickle_names import (
+    CALLED_WITH_VALUES,
+    CONTAINERS,
+    EXCEPTIONS,
+    FILLED_LATER,
+    HARMLESS,
+    LEAVES,
+    MAX_BITS,
+    NAMED_ONLY,
+    SIZED,
+    VALUES,
+    WITHOUT_STATE,
+    NeedsCareError,
+    named_zone,
+    new_object,
+    stand_in,
+    today,
+    unicode_decode_error,
+    zone_info,
+)
+from qam._trust import Name, Trusted, imported_exception, refusal
 
-# Types whose constructors copy, count or multiply what they are given.
-_COPYING = {
-    ("builtins", kind.__name__)
-    for kind in (bytearray, bytes, dict, frozenset, int, list, range, set, str, tuple)
-}
 # Python 2 writes its bytes as a byte string, which is read as text where it is UTF-8.
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
-# Flags of a type: it was made at run time, and it can't be changed even so.
-_HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 
-# How many items the calls of one message may be given: so many, and more for its size.
-_BUDGET, _BUDGET_PER_BYTE = 100_000, 64
-
-# What is counted against it; asking anything else for its length could run its code.
-_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, range, deque)
-
-_MAX_RANGE = 10**9
-_FRACTION = re.compile(r"-?\d{1,4000}(/\d{1,4000})?")
+# What the calls and the hashes of one message may cost: so much, and more for its size.
+_BUDGET, _BUDGET_PER_BYTE = 100_000, 2
+# How deep what is built by calls may lie in the like: to hash and to free it takes stack.
+_MAX_DEPTH = 1000
+# How many keys that are no text and no small number may have one hash.
+_MAX_SAME_HASH = 200
 
 
 class Stranger:
@@ -63,169 +73,26 @@ def loads(body: bytes, trusted: Trusted, strangers: list[str] | None = None) -> 
     :raises Exception: whatever else a broken pickle, or the building of a trusted
         class, leads to.
     """
-    _pickle_scan.check(body)
-    try:
-        return _QuickUnpickler(_stream(body), encoding="utf-8").load()
-    except (_NeedsCareError, UnicodeDecodeError):
-        return _CarefulUnpickler(body, trusted, strangers).load()
+    if _pickle_scan.check(body):
+        try:
+            return _QuickUnpickler(_stream(body), encoding="utf-8").load()
+        except (NeedsCareError, UnicodeDecodeError):
+            pass
+    return _CarefulUnpickler(body, trusted, strangers).load()
 
 
 def _stream(body: bytes) -> Any:
     # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-    return io.BufferedReader(io.BytesIO(body))
-
-
-class _NeedsCareError(Exception):
-    """The quick unpickler met a name that it does not know as harmless."""
+    stream = io.BytesIO(body)
+    return stream if len(body) < io.DEFAULT_BUFFER_SIZE else io.BufferedReader(stream)
 
 
 class _QuickUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _HARMLESS.get(_today((module, name)))
-        if found is None or (module, name) == _PYTHON_2_DECODE_ERROR:
-            raise _NeedsCareError
+        found = HARMLESS.get(today((module, name)))
+        if found is None:
+            raise NeedsCareError
         return found
-
-
-def _today(name: Name) -> Name:
-    """Return what Python 3 calls the *name* that Python 2 wrote."""
-    if name in NAME_MAPPING:
-        return NAME_MAPPING[name]
-    return IMPORT_MAPPING.get(name[0], name[0]), name[1]
-
-
-def _is_harmless(found: Any) -> bool:
-    """Return True for a type that no message can change."""
-    if not isinstance(found, type):
-        return False
-    return not found.__flags__ & _HEAP_TYPE or bool(found.__flags__ & _IMMUTABLE_TYPE)
-
-
-def _value(name: Name) -> Any:
-    """Return the thing behind a name in the tables; None where this Python has it not."""
-    try:
-        module = importlib.import_module(name[0])
-    except ImportError:
-        return None
-    return vars(module).get(name[1])
-
-
-class _Encode:
-    """In place of ``_codecs.encode``, by which protocol 2 writes bytes.
-
-    An object without attributes, which no message can change.
-    """
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: str) -> bytes:
-        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError("_codecs.encode serves only to write bytes as latin1")
-        return text.encode("latin1")
-
-
-_encode = _Encode()
-
-_VALUES = {name: found for name in VALUE_TYPES if (found := _value(name)) is not None}
-_HARMLESS: dict[Name, Any] = {("_codecs", "encode"): _encode}
-_HARMLESS |= {
-    name: found
-    for name, found in _VALUES.items()
-    if name[0] in ("builtins", "datetime", "decimal", "time")
-    and name not in _COPYING
-    and _is_harmless(found)
-}
-_HARMLESS |= {
-    ("builtins", name): found
-    for name, found in vars(sys.modules["builtins"]).items()
-    if isinstance(found, type) and issubclass(found, Exception)
-}
-
-
-# --- stand-ins: what a name is bound to in place of what it says ----------------------
-
-
-def _range(*numbers: int) -> range:
-    found = range(*numbers)
-    if not -_MAX_RANGE < found.start < _MAX_RANGE or not -_MAX_RANGE < found.stop < _MAX_RANGE:
-        raise pickle.UnpicklingError("a range is too long for a message")
-    return found
-
-
-def _fraction(*parts: Any) -> Any:
-    if len(parts) == 1 and isinstance(parts[0], str) and not _FRACTION.fullmatch(parts[0]):
-        raise pickle.UnpicklingError("a fraction is not in its plain form")
-    return _VALUES["fractions", "Fraction"](*parts)
-
-
-def _reconstruct_object(cls: type, base: type, state: Any) -> Any:
-    """In place of ``copyreg._reconstructor``, by which protocols 0 and 1 write objects."""
-    if not isinstance(cls, type) or base is not object or state is not None:
-        raise pickle.UnpicklingError("copyreg._reconstructor serves only for plain objects")
-    return object.__new__(cls)
-
-
-def _new_object(cls: type, *args: Any) -> Any:
-    """In place of ``copyreg.__newobj__``, the same for what has a ``__new__``."""
-    if not isinstance(cls, type):
-        raise pickle.UnpicklingError("copyreg.__newobj__ serves only for classes")
-    return cls.__new__(cls, *args)
-
-
-def _zone(*args: Any) -> Callable[..., Any]:
-    """In place of ``getattr``, by which a ZoneInfo is written; for that alone."""
-    zone_info = getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
-    if zone_info is None or args != (zone_info, "_unpickle"):
-        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
-    return _named_zone
-
-
-def _named_zone(key: str, from_cache: bool = True) -> Any:
-    return sys.modules["zoneinfo"].ZoneInfo(key)
-
-
-def _empty_array(subtype: Any, shape: Any, kind: Any) -> Any:
-    """In place of numpy's ``_reconstruct``: the state that follows says the shape."""
-    numpy: Any = sys.modules["numpy"]
-    if subtype is not numpy.ndarray or shape != (0,):
-        raise pickle.UnpicklingError("numpy's _reconstruct serves only for plain arrays")
-    return numpy.ndarray((0,), "b")
-
-
-def _unicode_decode_error(encoding: str, source: Any, *rest: Any) -> UnicodeDecodeError:
-    """In place of Python 2's own: its byte string may have been read as text."""
-    octets = source.encode("utf-8") if isinstance(source, str) else source
-    return UnicodeDecodeError(encoding, octets, *rest)
-
-
-_STAND_INS: dict[Name, Any] = {
-    ("_codecs", "encode"): _encode,
-    ("builtins", "object"): object,
-    ("builtins", "getattr"): _zone,
-    ("builtins", "range"): _range,
-    ("fractions", "Fraction"): _fraction,
-    ("copyreg", "_reconstructor"): _reconstruct_object,
-    ("copyreg", "__newobj__"): _new_object,
-}
-_NUMPY_STAND_INS: dict[Name, Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-}
-_STAND_INS |= _NUMPY_STAND_INS
-
-
-def _stand_in(name: Name) -> Any:
-    if name == ("zoneinfo", "ZoneInfo"):
-        return getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
-    return None if name in _NUMPY_STAND_INS and "numpy" not in sys.modules else _STAND_INS.get(name)
-
-
-def _numpy(name: Name) -> Any:
-    """Return what *name* is in numpy, if the process has imported it, old names and new."""
-    if name not in NUMPY or "numpy" not in sys.modules:
-        return None
-    module = name[0] if name[0] in sys.modules else name[0].replace(".core.", "._core.")
-    return getattr(sys.modules.get(module), name[1], None)
 
 
 # --- the careful unpickler --------------------------------------------------------------
@@ -234,6 +101,8 @@ _PythonUnpickler: Any = pickle._Unpickler
 
 
 class _CarefulUnpickler(_PythonUnpickler):
+    """Sees every call, every state and every item before it happens."""
+
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
@@ -241,8 +110,13 @@ class _CarefulUnpickler(_PythonUnpickler):
         self._trusted = trusted
         self._strangers = strangers
         self._budget = _BUDGET + _BUDGET_PER_BYTE * len(body)
-        # What the message has named so far, and nothing else, may be called.
-        self._named: dict[int, Any] = {id(_named_zone): _named_zone}
+        # What the message has named so far, and nothing else, may be called.  By id,
+        # with the thing itself, which so keeps its id.
+        self._named: dict[int, Any] = {id(named_zone): named_zone}
+        # How deep tuples, and what calls have made, lie in each other, and how many
+        # those are, each counted as often as it is in there.
+        self._extents: dict[int, tuple[Any, int, int]] = {}
+        self._same_hash: Counter[tuple[int, int]] = Counter()  # by container and hash
 
     def _decode_string(self, value: bytes) -> str | bytes:
         """Read one byte string of Python 2."""
@@ -251,6 +125,8 @@ class _CarefulUnpickler(_PythonUnpickler):
         except UnicodeDecodeError:
             return value
 
+    # --- names ---------------------------------------------------------------------------
+
     def find_class(self, module: str, name: str) -> Any:
         found = self._find((module, name))
         self._named[id(found)] = found
@@ -258,9 +134,12 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def _find(self, old_name: Name) -> Any:
         if old_name == _PYTHON_2_DECODE_ERROR:
-            return _unicode_decode_error
-        name = _today(old_name)
-        for look_up in (_stand_in, _VALUES.get, self._trusted.find, imported_exception, _numpy):
+            return unicode_decode_error
+        name = today(old_name)
+        for look_up in (
+            *(stand_in, VALUES.get, _numpy_pickles.find),
+            *(self._trusted.find, EXCEPTIONS.get, imported_exception),
+        ):
             found = look_up(name)
             if found is not None:
                 return found
@@ -274,54 +153,185 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     # --- calls: only of what was named, and within the budget --------------------------
 
+    def _call(self, called: Any, args: Any) -> Any:
+        """Return what *called* makes of *args*."""
+        if called is new_object and args:
+            plain = len(args) == 3 and args[1] is object and args[2] is None
+            return self._new(args[0], () if plain else args[1:])
+        self._check_call(called, args)
+        return self._extend(called(*args), args)
+
+    def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
+        """Return a new instance of *cls*, without calling its ``__init__``."""
+        if not isinstance(cls, type):
+            raise pickle.UnpicklingError("a message may make instances of classes only")
+        self._check_call(cls, args)
+        return self._extend(cls.__new__(cls, *args, **(kwargs or {})), args)
+
     def _check_call(self, called: Any, args: Any) -> None:
-        if self._named.get(id(called)) is not called or not isinstance(args, tuple):
+        if self._named.get(id(called)) is not called or type(args) is not tuple:
             raise pickle.UnpicklingError("a message may call only what it names")
-        if called in (bytes, bytearray, str) and not all(
-            isinstance(arg, (str, bytes, bytearray)) for arg in args
-        ):
-            raise pickle.UnpicklingError(f"{called.__name__} serves only for text and bytes")
-        self._budget -= sum(len(arg) for arg in args if isinstance(arg, _SIZED))
+        if called in NAMED_ONLY or (called in FILLED_LATER and args):
+            raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
+        if called in CALLED_WITH_VALUES:
+            self._spend_on(args, only_values=True)
+            self._check_items(called, args)
+        elif isinstance(called, type) and issubclass(called, BaseException):
+            self._spend_on(args)
+        else:  # trusted, or a stand-in that looks at what it is given
+            self._spend(sum(len(arg) for arg in args if type(arg) in SIZED))
+
+    def _check_items(self, called: Any, args: Any) -> None:
+        """Look at the keys that a container is made of."""
+        if args and called in (set, frozenset):
+            self._check_keys(args[0], args)
+        elif args and called is OrderedDict:  # pairs, from Python 2
+            self._check_keys([key for key, _ in args[0]], args)
+
+    def _spend(self, cost: int) -> None:
+        self._budget -= cost
         if self._budget < 0:
             raise pickle.UnpicklingError("the message would build more than its size allows")
 
+    def _spend_on(self, values: Iterable[Any], only_values: bool = False) -> None:
+        """Spend as much as there is in *values*, each counted as often as it is in there."""
+        left = list(values)
+        while left:
+            value = left.pop()
+            kind = type(value)
+            self._spend(1 + (len(value) if kind in SIZED else 0))
+            if kind in CONTAINERS:
+                left.extend(value)
+                left.extend(value.values() if kind is dict else ())
+            elif isinstance(value, BaseException):
+                left.extend(value.args)
+            elif only_values:
+                self._check_leaf(value)
+
+    def _check_leaf(self, value: Any) -> None:
+        if type(value) is int and value.bit_length() > MAX_BITS:
+            raise pickle.UnpicklingError("a whole number is too long for what it is given to")
+        if type(value) in LEAVES or type(value) is zone_info():
+            return
+        if self._named.get(id(value)) is not value:
+            raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
+
+    # --- how deep, and how much -----------------------------------------------------------
+
+    def _extend(self, made: Any, parts: Iterable[Any]) -> Any:
+        """Note how deep and how much *made* is, by its *parts*; return it."""
+        depth = weight = 1
+        for part in parts:
+            _, depth_of_part, weight_of_part = self._extents.get(id(part), (None, 0, 1))
+            depth, weight = max(depth, depth_of_part + 1), weight + weight_of_part
+        if depth > _MAX_DEPTH:
+            raise pickle.UnpicklingError("the message is nested too deeply")
+        if weight > _BUDGET + self._budget:
+            raise pickle.UnpicklingError("the message would build more than its size allows")
+        self._extents[id(made)] = made, depth, weight
+        return made
+
+    def _extend_top(self) -> None:
+        self._extend(self.stack[-1], self.stack[-1])
+
+    def _check_keys(self, keys: Iterable[Any], container: Any) -> None:
+        """Look at what is going to be hashed, and put into *container*."""
+        for key in keys:
+            kind = type(key)
+            if kind is str or kind is bytes or (kind is int and key.bit_length() < 64):
+                continue
+            self._spend(self._extents.get(id(key), (None, 0, 1))[2])
+            place = id(container), hash(key)
+            self._same_hash[place] += 1
+            if self._same_hash[place] > _MAX_SAME_HASH:
+                raise pickle.UnpicklingError("too many keys of the message have the same hash")
+
+    def load_tuple(self) -> None:
+        super().load_tuple()
+        self._extend_top()
+
+    dispatch[pickle.TUPLE[0]] = load_tuple
+
+    def load_tuple1(self) -> None:
+        super().load_tuple1()
+        self._extend_top()
+
+    dispatch[pickle.TUPLE1[0]] = load_tuple1
+
+    def load_tuple2(self) -> None:
+        super().load_tuple2()
+        self._extend_top()
+
+    dispatch[pickle.TUPLE2[0]] = load_tuple2
+
+    def load_tuple3(self) -> None:
+        super().load_tuple3()
+        self._extend_top()
+
+    dispatch[pickle.TUPLE3[0]] = load_tuple3
+
+    # --- the opcodes that call --------------------------------------------------------------
+
     def load_reduce(self) -> None:
-        self._check_call(self.stack[-2], self.stack[-1])
-        super().load_reduce()
+        args = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], args)
 
     dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_newobj(self) -> None:
-        self._check_call(self.stack[-2], self.stack[-1])
-        super().load_newobj()
+        args = self.stack.pop()
+        self.stack[-1] = self._new(self.stack[-1], args)
 
     dispatch[pickle.NEWOBJ[0]] = load_newobj
 
     def load_newobj_ex(self) -> None:
-        cls, args, kwargs = self.stack[-3:]
-        self._check_call(cls, (*args, *kwargs.values()))
-        super().load_newobj_ex()
+        kwargs = self.stack.pop()
+        args = self.stack.pop()
+        self._spend_on(kwargs.values())
+        self.stack[-1] = self._new(self.stack[-1], args, kwargs)
 
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self._check_call(klass, tuple(args))
-        super()._instantiate(klass, args)
+        # Python 2 makes the instances of its old classes without a call.
+        plain = isinstance(klass, type) and not args
+        self.append(self._new(klass, ()) if plain else self._call(klass, tuple(args)))
 
     # --- states: of instances only, and no attribute that changes what they are ---------
 
     def load_build(self) -> None:
-        instance, state = self.stack[-2:]
+        state = self.stack.pop()
+        instance = self.stack[-1]
         if isinstance(instance, type) or self._named.get(id(instance)) is instance:
             raise pickle.UnpicklingError("a message may not change what it names")
-        slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
-        if isinstance(slots, dict) and any(str(key).startswith("__") for key in slots):
-            raise pickle.UnpicklingError("a message may not set special attributes")
-        super().load_build()
+        if _numpy_pickles.is_dtype(instance):
+            self._replace_top(_numpy_pickles.dtype_with_state(instance, state))
+        elif _numpy_pickles.is_array(instance):
+            instance.__setstate__(_numpy_pickles.array_state(state))
+        elif _is_shared(instance):
+            raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
+        elif getattr(type(instance), "__setstate__", None) is BaseException.__setstate__:
+            _set_exception_state(instance, state)
+        else:
+            _check_slots(state)
+            self.stack.append(state)
+            super().load_build()
+            self._extend(instance, state.values() if type(state) is dict else ())
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    # --- items: of containers only -------------------------------------------------------
+    def _replace_top(self, made: Any) -> None:
+        """Put *made* in the place of what is on top of the stack, and in the memo.
+
+        What was made with the other one keeps that.
+        """
+        before, self.stack[-1] = self.stack[-1], made
+        self._spend(len(self.memo))
+        for place, value in self.memo.items():
+            if value is before:
+                self.memo[place] = made
+
+    # --- items: of containers only, and keys that are cheap to hash -----------------------
 
     def _check_container(self, container: Any, *kinds: type) -> None:
         if not isinstance(container, kinds):
@@ -341,18 +351,73 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def load_setitem(self) -> None:
         self._check_container(self.stack[-3], dict, UserDict)
+        self._check_keys([self.stack[-2]], self.stack[-3])
         super().load_setitem()
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
     def load_setitems(self) -> None:
         self._check_container(self.metastack[-1][-1], dict, UserDict)
+        self._check_keys(self.stack[::2], self.metastack[-1][-1])
         super().load_setitems()
 
     dispatch[pickle.SETITEMS[0]] = load_setitems
 
+    def load_dict(self) -> None:
+        self._check_keys(self.stack[::2], self.stack)
+        super().load_dict()
+
+    dispatch[pickle.DICT[0]] = load_dict
+
     def load_additems(self) -> None:
         self._check_container(self.metastack[-1][-1], set)
+        self._check_keys(self.stack, self.metastack[-1][-1])
         super().load_additems()
 
     dispatch[pickle.ADDITEMS[0]] = load_additems
+
+    def load_frozenset(self) -> None:
+        self._check_keys(self.stack, self.stack)
+        super().load_frozenset()
+        self._extend_top()
+
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+
+
+def _is_shared(instance: Any) -> bool:
+    """Return True for what may be one for the whole process, as the member of an enumeration."""
+    return isinstance(instance, (Enum, ModuleType)) or type(instance) in (
+        *WITHOUT_STATE,
+        zone_info(),
+    )
+
+
+def _check_slots(state: Any) -> None:
+    slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
+    if isinstance(slots, dict):
+        _check_attributes(slots)
+
+
+def _check_attributes(names: Iterable[Any]) -> None:
+    if not all(isinstance(name, str) for name in names):
+        raise pickle.UnpicklingError("the name of an attribute is no text")
+    special = [name for name in names if name.startswith("__") and name != "__notes__"]
+    if special:
+        raise pickle.UnpicklingError("a message may not set special attributes")
+
+
+def _set_exception_state(error: BaseException, state: Any) -> None:
+    """Set the attributes of an exception; what its type keeps elsewhere, to plain values only."""
+    if type(state) is not dict:
+        raise pickle.UnpicklingError("the state of an exception is no dict")
+    _check_attributes(state)
+    for name, value in state.items():
+        if not isinstance(getattr_static(type(error), name, None), _FIELDS_OF_C):
+            vars(error)[name] = value
+        elif type(value) in LEAVES:
+            setattr(error, name, value)
+        else:
+            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+
+
+_FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)

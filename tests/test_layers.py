@@ -22,6 +22,8 @@ LAYERS = [
         "_acks",
         "_unconfirmed",
         "_pickle_scan",
+        "_pickle_names",
+        "_numpy_pickles",
         "_printable",
         "_trust",
         "_unpickler",

@@ -9,6 +9,8 @@ import fractions
 import ipaddress
 import pathlib
 import pickle
+import resource
+import subprocess
 import sys
 import time
 import types
@@ -102,7 +104,7 @@ def test_arrays_scalars_and_dtypes_of_numpy_are_built(value: Any, protocol: int)
 
 def test_an_array_is_not_made_large_by_its_name_alone() -> None:
     reconstruct = numpy.zeros(1).__reduce__()[0]
-    with pytest.raises(pickle.UnpicklingError, match="plain arrays"):
+    with pytest.raises(pickle.UnpicklingError, match="not as numpy writes it"):
         build(calling(reconstruct.__module__, "_reconstruct", numpy.ndarray, (10**10,), b"b"))
 
 
@@ -185,10 +187,21 @@ def test_a_message_calls_only_what_it_names_and_fills_only_containers() -> None:
             build(body, Point)
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_before_they_cost_anything(name: str) -> None:
-    with pytest.raises(pickle.UnpicklingError):
-        build(BOMBS[name])
+def test_bombs_are_refused_before_they_cost_anything() -> None:
+    # In a process with bounded memory, because one that went off could not be stopped in this one.
+    def bound_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.hostile_pickles"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        preexec_fn=bound_memory,
+    )
+    outcomes = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert list(outcomes) == list(BOMBS), done.stderr
+    assert {name for name in outcomes if not outcomes[name].startswith("refused")} == set()
 
 
 def test_deep_nesting_harms_nobody(broker: Broker, server_id: str) -> None:

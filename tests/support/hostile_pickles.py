@@ -145,6 +145,16 @@ def _range(stop: int) -> bytes:
     return _name("builtins", "range") + b"(K\x00" + _value(stop) + b"K\x01tR"
 
 
+def _by_memo(pattern: bytes, times: int) -> bytes:
+    """What is on the stack, put into the memo and got again, with *pattern* around that."""
+    places = [bytes([place]) for place in range(times)]
+    return b"".join(b"q" + place + pattern % (b"h" + place) for place in places)
+
+
+_BIG_NUMBER = b"\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6
+_BIG_DECIMAL = _name("decimal", "Decimal") + _value("1E+400000000") + b"\x85R"
+_NETWORK = _name("ipaddress", "IPv4Network") + _value("0.0.0.0/0") + b"\x85R"
+
 #: What would cost much memory or time, or goes around the names.
 BOMBS = {
     "memo": b"\x80\x02]r\xff\xff\xff\x0f.",
@@ -168,9 +178,98 @@ BOMBS = {
     "bytearray of a number": calling("builtins", "bytearray", 10**11),
     "huge range": b"\x80\x02" + _range(10**12) + b".",
     "fraction": calling("fractions", "Fraction", "1e999999999"),
-    "copies": b"\x80\x02]q\x00("
+    "copies of a list": b"\x80\x02]q\x00("
     + b"K\x01" * 5000
     + b"e0"
-    + b"".join(b"c__builtin__\nlist\nh\x00\x85R0" for _ in range(5000))
+    + b"".join(_name("builtins", "set") + b"h\x00\x85R0" for _ in range(5000))
     + b"N.",
+    "copies of an array": b"\x80\x02"
+    + _name("array", "array")
+    + _value("b")
+    + _value([1] * 10_000)
+    + b"\x86Rq\x63]"
+    + b"".join(_name("builtins", "set") + b"hc\x85R0" for _ in range(5000))
+    + b".",
+    # the hash of a tuple costs what is in it, as often as it is in there, and takes stack
+    "deep tuple as key": b"\x80\x02})" + b"\x85" * 2_000_000 + b"Ns.",
+    "deep tuple": b"\x80\x02])" + b"\x85" * 2_000_000 + b"a.",
+    "pairs of pairs": b"\x80\x02})" + b"2\x86" * 64 + b"Ns.",
+    "pairs by the memo": b"\x80\x02})" + _by_memo(b"%b\x86", 64) + b"Ns.",
+    "pairs by a hidden memo": b"\x80\x02})" + _by_memo(b"N0%b\x86", 64) + b"Ns.",
+    "pairs by a new memo": b"\x80\x04})"
+    + b"".join(b"\x94h" + bytes([place]) + b"\x86" for place in range(64))
+    + b"Ns.",
+    "sets of sets": b"\x80\x04}(\x91" + _by_memo(b"%b\x86", 64) + b"Ns.",
+    "exceptions of exceptions": b"\x80\x02"
+    + _name("builtins", "ValueError")
+    + b"q\xffN\x85R"
+    + b"".join(b"q%bh\xffh%bh%b\x86R" % (bytes([n]), bytes([n]), bytes([n])) for n in range(64))
+    + b".",
+    "slices of slices": b"\x80\x02N"
+    + b"".join(b"q\x01" + _name("builtins", "slice") + b"h\x01\x85R" for _ in range(200_000))
+    + b".",
+    "errors of errors": b"\x80\x02N"
+    + b"".join(
+        b"q\x01" + _name("builtins", "OSError") + b"(K\x01X\x01\x00\x00\x00ah\x01tR"
+        for _ in range(200_000)
+    )
+    + b".",
+    "keys of one hash": b"\x80\x02}("
+    + b"".join(
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(1, 60_000)
+    )
+    + b"u.",
+    "Decimal keys of one hash": b"\x80\x02}("
+    + b"".join(
+        _name("decimal", "Decimal") + _value(str(n * (2**61 - 1))) + b"\x85RN"
+        for n in range(1, 60_000)
+    )
+    + b"u.",
+    # calls that cost more than what they are given
+    "long Decimal": b"\x80\x02" + _name("decimal", "Decimal") + _BIG_NUMBER + b"\x85R.",
+    "number of a Decimal": b"\x80\x02" + _name("builtins", "int") + _BIG_DECIMAL + b"\x85R.",
+    "fraction of a Decimal": b"\x80\x02"
+    + _name("fractions", "Fraction")
+    + _BIG_DECIMAL
+    + b"\x85R.",
+    "fraction of long numbers": b"\x80\x02"
+    + _name("fractions", "Fraction")
+    + _BIG_NUMBER * 2
+    + b"\x86R.",
+    "set of a network": b"\x80\x02" + _name("builtins", "set") + _NETWORK + b"\x85R.",
+    "list of a network": b"\x80\x02" + _name("builtins", "list") + _NETWORK + b"\x85R.",
+    "text of lists of lists": b"\x80\x02]q\x000"
+    + b"".join(b"]h%bah%baq%b0" % (bytes([n]), bytes([n]), bytes([n + 1])) for n in range(40))
+    + _name("collections", "UserString")
+    + b"h\x28\x85R.",
+    "bytes by __newobj__": b"\x80\x02"
+    + _name("copyreg", "__newobj__")
+    + _name("builtins", "bytes")
+    + _value(10**10)
+    + b"\x86R.",
+    "bytes by NEWOBJ": CALLS["NEWOBJ"]("builtins", "bytes", (10**10,)),
+    "array of numpy": calling("numpy", "ndarray", (10**9,)),
+    "array of numpy by NEWOBJ": CALLS["NEWOBJ"]("numpy", "ndarray", ((10**9,),)),
+    "nothing but sets": b"\x80\x04" + b"\x8f" * (2 * 2**20) + b".",
+    "nothing but dicts": b"\x80\x04" + b"}" * (4 * 2**20) + b".",
 }
+
+
+def main() -> None:
+    """Feed the unpickler with one bomb after the other; say what came of each."""
+    import numpy  # noqa: F401 - its names are found only where it is imported
+
+    from qam._trust import Trusted
+    from qam._unpickler import loads
+
+    for name, body in BOMBS.items():
+        try:
+            built = loads(body, Trusted())
+        except Exception as error:
+            print(f"{name}: refused, {error}", flush=True)
+        else:
+            print(f"{name}: built {type(built).__name__}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
