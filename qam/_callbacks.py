@@ -1,7 +1,6 @@
 """The threads that run callbacks: one that watches over them, and those that execute them."""
 
 import heapq
-import logging
 import threading
 import time
 import uuid
@@ -13,12 +12,13 @@ from qam import _messages
 from qam._client_threads import Message, called_name
 from qam._deadline import Deadline
 from qam._jobs import JobQueue
+from qam._logs import get_logger
 from qam.exceptions import QAMTimeoutException
 
 if TYPE_CHECKING:
     from qam.qam_proxy import QAMProxy
 
-log = logging.getLogger("qam.qam_proxy")
+log = get_logger("qam.qam_proxy")
 
 #: States of a callback.
 WAITING, PROCESSING, FINISHED = 0, 1, 2

@@ -1,6 +1,5 @@
 """The two threads of a proxy that each own a connection: one sends, one receives."""
 
-import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from qam import _messages
 from qam._connection import Connection
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Consumer, Event, Refused, Returned
+from qam._logs import get_logger
 from qam._owner import CONNECT_TIMEOUT, ConnectionThread
 from qam._serialization import Serializer, get_serializer
 from qam._slots import DONE, FREE, WAITING, FailureFactory, ResultList, Slot
@@ -34,7 +34,7 @@ from qam.exceptions import (
     QAMServerNotFoundException,
 )
 
-log = logging.getLogger("qam.qam_proxy")
+log = get_logger("qam.qam_proxy")
 
 #: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
 _REPLY_QUEUE_EXPIRES = 30 * 60
@@ -234,7 +234,8 @@ class ConsumerThread(_ClientThread):
             call_id = message.get("id") if isinstance(message, dict) else None
         # An id of any other type is none of ours, and may not even be hashable.
         if type(call_id) is not int or not self._results.conclude(call_id, message):
-            log.debug("a reply that no call waits for was dropped (id %r)", call_id)
+            id = call_id if type(call_id) is int else type(call_id).__name__
+            log.debug("a reply that no call waits for was dropped (id %s)", id)
 
     def _own_call_id(self, correlation_id: str) -> int | None:
         client_id, _, number = correlation_id.rpartition(":")

@@ -4,6 +4,7 @@ import builtins
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import NoneType
 from typing import Any, NamedTuple
 
 from qam._printable import printable
@@ -31,6 +32,16 @@ REQUEST_UNREADABLE = 3
 RESULT_NOT_SERIALIZABLE = 4
 SERVER_FAILED = 5
 
+_TYPES_OF_REPLY = {
+    "exception": int,  # a bool is one
+    "internal_exception": int,
+    "exception_type": str,
+    "exception_text": str,
+    "traceback": str,
+}
+# How many names of classes that are not trusted an error lists.
+_SHOWN = 5
+
 
 def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
     """Return the body of a reply, in which an exception may be of a class unknown here.
@@ -42,15 +53,28 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
     same = delivery.properties.get("content_type") == serializer.content_type
     try:
         body = decode(serializer, delivery, strangers)
+        _check_reply(body)
     except QAMSerializationException as error:
         error.executed = "yes" if same else "no"
         raise
     if strangers and not (body.get("exception") and isinstance(body.get("result"), Stranger)):
         raise QAMSerializationException(
-            f"the result can't be decoded: {'; '.join(dict.fromkeys(strangers))}",
-            executed="yes",
+            f"the result can't be decoded: {_some_of(strangers)}", executed="yes"
         )
     return body
+
+
+def _check_reply(body: dict[str, Any]) -> None:
+    """Refuse fields of a type that no peer sends; whoever uses them need not look again."""
+    for name, kind in _TYPES_OF_REPLY.items():
+        if not isinstance(body.get(name), (kind, NoneType)):
+            raise QAMSerializationException(f"a reply whose field {name!r} is no {kind.__name__}")
+
+
+def _some_of(refusals: list[str]) -> str:
+    different = list(dict.fromkeys(refusals))
+    more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+    return "; ".join(different[:_SHOWN]) + more
 
 
 def decode(
@@ -96,6 +120,10 @@ def text_of(error: BaseException) -> str:
 # --- requests ---------------------------------------------------------------
 
 
+# An id is sent back, so it has to be something that can be.
+_TYPES_OF_ID = (int, str, NoneType)
+
+
 class Request(NamedTuple):
     """A request as the server sees it, checked."""
 
@@ -115,11 +143,11 @@ class Request(NamedTuple):
                 "method_name": str(method_name),
                 "routing_key": str(routing_key),
                 "params": list() | tuple() as params,
-            } if is_short_text(routing_key):
+            } if is_short_text(routing_key) and isinstance(body.get("id"), _TYPES_OF_ID):
                 return cls(body.get("id"), method_name, routing_key, params)
         raise QAMSerializationException(
             "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
-            "or params (a list)"
+            "or params (a list), or its id is no number"
         )
 
 
@@ -212,10 +240,10 @@ def outcome(reply: dict[str, Any]) -> Any:
     if not reply.get("exception"):
         return reply.get("result")
     code = reply.get("internal_exception", NOT_INTERNAL)
-    if isinstance(code, int) and code > 0:
+    if code is not None and code > 0:
         raise _internal_exception(code, reply.get("result"))
     error = _remote_exception(reply)
-    if isinstance(reply.get("traceback"), str):
+    if reply.get("traceback") is not None:
         error.add_note(f"Remote traceback:\n{reply['traceback'].rstrip()}")
     raise error
 
@@ -231,26 +259,27 @@ _INTERNAL: dict[int, Callable[[str], QAMException]] = {
 
 def _internal_exception(code: int, text: Any) -> QAMException:
     # A peer newer than this library may send codes that it does not know.
-    return _INTERNAL.get(code, QAMException)(str(text))
+    return _INTERNAL.get(code, QAMException)(text if isinstance(text, str) else f"error {code}")
 
 
 def _remote_exception(reply: dict[str, Any]) -> Exception:
     result, name = reply.get("result"), reply.get("exception_type")
+    text = reply.get("exception_text") or ""
     if isinstance(result, Stranger):
-        return RemoteException(str(name), (), str(reply.get("exception_text", "")))
+        return RemoteException(name or "an exception that is not known here", (), text)
     if isinstance(result, BaseException):
-        return _from_object(result, name, str(reply.get("exception_text", "")))
+        return _from_object(result, name, text)
     args = tuple(result) if isinstance(result, (list, tuple)) else (result,)
     if name is None:  # a 0.2.x JSON server says the args and no more
         return Exception(*args)
-    return _from_args(str(name), args, str(reply.get("exception_text", "")))
+    return _from_args(name, args, text)
 
 
-def _from_object(error: BaseException, name: Any, text: str) -> Exception:
+def _from_object(error: BaseException, name: str | None, text: str) -> Exception:
     same = name is None or name == type_name(type(error))
     if same and isinstance(error, Exception) and not isinstance(error, QAMException):
         return error
-    return RemoteException(str(name or type_name(type(error))), error.args, text or text_of(error))
+    return RemoteException(name or type_name(type(error)), error.args, text or text_of(error))
 
 
 def _from_args(name: str, args: tuple[Any, ...], text: str) -> Exception:

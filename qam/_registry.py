@@ -18,6 +18,8 @@ class MethodRegistry:
     def __init__(self) -> None:
         # Replaced by single assignments only, so readers need no lock.
         self._methods: dict[str, Method] = {}
+        # The methods that each instance offers, by its name.
+        self._instances: dict[str, dict[str, Method]] = {}
 
     def add_function(self, method: Method, name: str | None = None) -> None:
         """Offer *method* as *name*, by default its own."""
@@ -33,10 +35,16 @@ class MethodRegistry:
     def add_instance(self, instance: Any, name: str, only: Iterable[str] | None = None) -> None:
         """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
         _check_name(name)
+        if isinstance(only, str):
+            raise TypeError(f"methods must be a list of names, not the text {only!r}")
         offered = dict(public_methods(instance))
         if only is not None:
             offered = {each: _chosen(offered, each) for each in only}
-        self._methods.update((f"{name}.{each}", method) for each, method in offered.items())
+        methods = {f"{name}.{each}": method for each, method in offered.items()}
+        # An instance takes the place of the one that had its name, with all its methods.
+        before, self._instances[name] = self._instances.get(name, {}), methods
+        kept = {key: found for key, found in self._methods.items() if key not in before}
+        self._methods = kept | methods
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
         """Return what a request for *name* with *params* is to call, without arguments.

@@ -1,6 +1,5 @@
 """The threads of a server: one takes requests, several run methods, one sends replies."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from qam._connection import Connection
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Confirmed, Consumer, Event, Refused, Returned
 from qam._jobs import JobQueue
+from qam._logs import get_logger
 from qam._owner import ConnectionThread
 from qam._prefetch import Prefetch
 from qam._registry import MethodRegistry
@@ -34,7 +34,7 @@ from qam.exceptions import (
     QAMSerializationException,
 )
 
-log = logging.getLogger("qam.qam_server")
+log = get_logger("qam.qam_server")
 
 #: Seconds that closing gives the requests at hand.
 CLOSE_TIMEOUT = 30.0
@@ -265,11 +265,19 @@ class ExecuteMethodThread(threading.Thread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            reply = self._reply_to(call)
+            reply = self._answer(call)
             if reply is None:
                 self._settle(call)
             else:
                 self._publish(reply)
+
+    def _answer(self, call: Call) -> Publish | None:
+        """Return the reply to *call*, None if there is none; a bug costs this call alone."""
+        try:
+            return self._reply_to(call)
+        except BaseException:
+            log.exception("a request could not be answered, nor its caller told")
+            return None
 
     def _reply_to(self, call: Call) -> Publish | None:
         """Do what a request asks for; return the reply, None if nobody can get one."""

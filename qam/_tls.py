@@ -39,7 +39,8 @@ def check_tls_option(option: object) -> None:
     if option is None or isinstance(option, (bool, ssl.SSLContext)):
         return
     if not isinstance(option, Mapping):
-        raise TypeError(f"ssl must be {_HOW_TO_SAY_IT}, not {option!r}")
+        # Only the type: the value may hold a password.
+        raise TypeError(f"ssl must be {_HOW_TO_SAY_IT}, not {type(option).__name__}")
     unknown = [repr(each) for each in option if each not in _OPTIONS]
     if unknown:
         raise ValueError(f"ssl must be {_HOW_TO_SAY_IT}; {', '.join(unknown)} is not known")
@@ -70,16 +71,20 @@ def _make_context(
     keyfile: str | os.PathLike[str] | None = None,
     password: str | None = None,
     ciphers: str | None = None,
-    cert_reqs: int = ssl.CERT_REQUIRED,
+    cert_reqs: ssl.VerifyMode = ssl.CERT_REQUIRED,
     check_hostname: bool = True,
 ) -> ssl.SSLContext:
+    if not isinstance(check_hostname, bool):
+        raise TypeError(f"ssl: check_hostname must be True or False, not {check_hostname!r}")
+    if not isinstance(cert_reqs, ssl.VerifyMode):
+        raise TypeError(f"ssl: cert_reqs must be one of ssl.CERT_…, not {cert_reqs!r}")
     if keyfile is not None and certfile is None:
         raise ValueError("ssl: a keyfile needs the certfile that belongs to it")
     with _naming("ca_certs", ca_certs):
         context = ssl.create_default_context(cafile=ca_certs)
     # In this order: a context checks no host name of a certificate that it does not verify.
     context.check_hostname = check_hostname and cert_reqs != ssl.CERT_NONE
-    context.verify_mode = ssl.VerifyMode(cert_reqs)
+    context.verify_mode = cert_reqs
     if ciphers is not None:
         with _naming("ciphers", ciphers):
             context.set_ciphers(ciphers)

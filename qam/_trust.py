@@ -51,6 +51,8 @@ class Trusted:
         self._things: dict[Name, Any] = {}
         self._modules: dict[str, ModuleType] = {}
         self._parent = parent
+        if isinstance(things, (str, type)):
+            raise TypeError(f"trusted must be a list of what is trusted, not {things!r}")
         for thing in things:
             self.add(thing)
 
@@ -58,6 +60,8 @@ class Trusted:
         """Trust *thing* from now on."""
         if isinstance(thing, str):
             self._add_name(thing)
+        elif isinstance(thing, ModuleType):
+            self._modules[thing.__name__] = thing
         elif isinstance(thing, type) or hasattr(thing, "__qualname__"):
             if "<" in thing.__qualname__:
                 raise ValueError(
@@ -66,20 +70,18 @@ class Trusted:
                 )
             self._things[thing.__module__, thing.__qualname__] = thing
         else:
-            raise TypeError(f"trust takes classes, functions and names, not {thing!r}")
+            raise TypeError(f"trust takes classes, functions, modules and names, not {thing!r}")
 
     def _add_name(self, name: str) -> None:
-        try:
-            self._modules[name] = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            module_name, _, attribute = name.rpartition(".")
-            # Only where it is this very name that is no module, and not one it imports.
-            if not module_name or error.name not in (name, module_name):
-                raise
-            found = getattr(importlib.import_module(module_name), attribute, None)
-            if found is None:
-                raise ValueError(f"{name!r} is neither a module nor something in one") from error
-            self.add(found)
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is no name of a module, or of something in one")
+        module, inner_names = _imported(name)
+        found: Any = module
+        for inner_name in inner_names:
+            found = getattr(found, inner_name, None)
+        if found is None:
+            raise ValueError(f"{name!r} is neither a module nor something in one")
+        self.add(found)
 
     def find(self, name: Name) -> Any:
         """Return what is trusted as *name*; None if nothing is."""
@@ -89,6 +91,19 @@ class Trusted:
         if found is None and self._parent is not None:
             found = self._parent.find(name)
         return found
+
+
+def _imported(name: str) -> tuple[ModuleType, list[str]]:
+    """Import the module that *name* begins with; return it, and the names that follow."""
+    try:
+        return importlib.import_module(name), []
+    except ModuleNotFoundError as error:
+        outer, _, inner_name = name.rpartition(".")
+        # Only where it is this very name that is no module, and not one that it imports.
+        if not outer or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        module, inner_names = _imported(outer)
+        return module, [*inner_names, inner_name]
 
 
 #: What is trusted by every proxy and server of this process.
@@ -105,16 +120,18 @@ def trust(*things: Any) -> Any:
     ``__setstate__`` or none of them; so trust plain data, and nothing that acts when it
     is built.
 
-    :param things: classes, functions, or names (str) of modules, classes, functions.
-        Modules are imported here and now.
+    :param things: classes, functions, modules, or names (str) of them.  Modules that are
+        named are imported here and now.  A module stands for the classes that it defines.
     :returns: the first of *things*, so that it can be used as a decorator.
     :raises TypeError: one of *things* is none of these.
     :raises ValueError: pickle could not find one by its name.
     :raises ImportError: there is no such module.
     """
+    if not things:
+        raise TypeError("trust needs something to trust; as a decorator it is written @qam.trust")
     for thing in things:
         EVERYWHERE.add(thing)
-    return things[0] if things else None
+    return things[0]
 
 
 def own_class(module: ModuleType, name: Name) -> type | None:

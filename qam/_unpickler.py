@@ -118,6 +118,15 @@ class _CarefulUnpickler(_PythonUnpickler):
         self._extents: dict[int, tuple[Any, int, int]] = {}
         self._same_hash: Counter[tuple[int, int]] = Counter()  # by container and hash
 
+    def load(self) -> Any:
+        """Build what the pickle stands for."""
+        built = super().load()
+        # Text is made of exceptions, in logs for example; what they were given may have grown.
+        for made, _, _ in self._extents.values():
+            if isinstance(made, BaseException):
+                self._spend_on(made.args)
+        return built
+
     def _decode_string(self, value: bytes) -> str | bytes:
         """Read one byte string of Python 2."""
         try:

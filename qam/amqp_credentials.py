@@ -43,7 +43,15 @@ class AMQPCredentials:
 
     def __post_init__(self) -> None:
         if not isinstance(self.hostname, str) or not self.hostname:
-            raise TypeError(f"hostname must be a host name or a URL, not {self.hostname!r}")
+            # Of a wrong one only the type is shown: it may hold a password.
+            raise TypeError(
+                f"hostname must be a host name or a URL, not {type(self.hostname).__name__}"
+            )
+        if "://" not in self.hostname and set(self.hostname) & set("@/"):
+            raise ValueError(
+                "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "
+                "a name has no '@' or '/' in it"
+            )
         if isinstance(self.port, bool) or not isinstance(self.port, int):
             raise TypeError(f"port must be a whole number, not {self.port!r}")
         if not 0 < self.port < 65536:
@@ -84,7 +92,12 @@ class AMQPCredentials:
         return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
 
     def _shown_hostname(self) -> str:
-        return self.hostname if self.is_memory else str(maybe_sanitize_url(self.hostname))
+        if self.is_memory or "://" not in self.hostname:
+            return self.hostname
+        try:
+            return str(maybe_sanitize_url(self.hostname))
+        except ValueError:  # no URL after all
+            return f"{self.hostname.partition('://')[0]}://…"
 
     def resolved(self) -> "AMQPCredentials":
         """Return the same place with a URL taken apart; itself where there is none.
@@ -117,6 +130,11 @@ class AMQPCredentials:
             parts.port  # noqa: B018 - raises for what is no port
         except ValueError:
             raise ValueError(f"hostname: the {scheme}:// URL has no valid port") from None
+        if "@" in parts.path:
+            raise ValueError(
+                f"hostname: in the {scheme}:// URL an '@' follows a '/'; what is special in the "
+                "user name, password or vhost has to be quoted, see urllib.parse.quote"
+            )
         if parts.query or parts.fragment:
             raise ValueError(f"hostname: nothing may follow the vhost in the {scheme}:// URL")
         url = parse_url(self.hostname)

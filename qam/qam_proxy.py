@@ -7,7 +7,6 @@
 """
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -51,8 +50,6 @@ __all__ = [
     "QAMTimeoutException",
     "SynchronTimeout",
 ]
-
-log = logging.getLogger("qam.qam_proxy")
 
 #: The same exception, as the original spells it in one place.
 QAMMEthodNotFoundException = QAMMethodNotFoundException

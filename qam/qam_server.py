@@ -7,7 +7,6 @@
 """
 
 import atexit
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from typing import Any, Self
 from qam._connection import connect
 from qam._deadline import Deadline, check_timeout
 from qam._jobs import JobQueue
+from qam._logs import get_logger
 from qam._owner import CONNECT_TIMEOUT
 from qam._prefetch import Prefetch
 from qam._registry import MethodRegistry
@@ -34,7 +34,7 @@ from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
-log = logging.getLogger("qam.qam_server")
+log = get_logger("qam.qam_server")
 
 # Seconds beyond its timeout that closing may take to end its threads.
 _GRACE = 5.0

@@ -25,6 +25,7 @@ LAYERS = [
         "_pickle_names",
         "_numpy_pickles",
         "_printable",
+        "_logs",
         "_trust",
         "_unpickler",
         "_prefetch",
