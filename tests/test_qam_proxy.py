@@ -24,6 +24,7 @@ from qam import (
     QAMTimeoutException,
     RemoteException,
 )
+from qam._wire import MAX_MESSAGE_BYTES
 from tests.conftest import Broker
 from tests.support.service import Service, make_server, serving
 
@@ -170,6 +171,13 @@ def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, serve
         with pytest.raises(QAMSerializationException, match=r"result has .* bytes") as result:
             proxy.repeat("x", 10_000)
         assert len(proxy.repeat("x", 9_000)) == 9_000
+        for call in (proxy.callback(len).add, proxy.set_timeout(60).add, proxy["add"]):
+            with pytest.raises(QAMSerializationException, match=r"add\(\) has .* bytes"):
+                call(a="x" * 10_000)
+        # an exception too
+        with pytest.raises(QAMSerializationException, match=r"result has .* bytes"):
+            proxy.fail_long(10_000)
+    assert MAX_MESSAGE_BYTES == 16 * 2**20
     assert request.value.executed == "no"
     assert result.value.executed == "yes"
     assert service.runs == []

@@ -6,6 +6,7 @@ They are written opcode by opcode: what a pickler would write depends on the Pyt
 import pickle
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Gadget = tuple[str, str, tuple[Any, ...]]  # module, name, arguments
@@ -87,8 +88,18 @@ def _text(text: str) -> bytes:
     return b"X" + struct.pack("<I", len(octets)) + octets
 
 
+@dataclass(frozen=True)
+class Named:
+    """Stands for something by its name among the arguments of a call."""
+
+    module: str
+    name: str
+
+
 def _value(value: Any) -> bytes:
     """What puts *value* on the stack, in opcodes that every protocol since 2 has."""
+    if isinstance(value, Named):
+        return _name(value.module, value.name)
     return pickle.dumps(value, 2)[2:-1]
 
 
@@ -165,6 +176,7 @@ BOMBS = {
     "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "frame": b"\x80\x04\x95" + struct.pack("<Q", 2**45) + b".",
     "extension 1": b"\x82\x01.",
+    "extension 2": b"\x83\x01\x00.",
     "extension 4": b"\x84\x01\x00\x00\x00.",
     "persistent id": b"Px\n.",
     "buffer": b"\x80\x05\x97.",

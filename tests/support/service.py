@@ -52,6 +52,9 @@ class Service:
     def fail(self, *args: Any) -> None:
         raise ValueError(*args)
 
+    def fail_long(self, length: int) -> None:
+        raise ValueError("x" * length)
+
     def hold(self, value: Any = None) -> Any:
         self.runs.append(("hold", value))
         self.holding.set()
@@ -66,7 +69,7 @@ class Service:
 def make_server(service: Service, **kwargs: Any) -> QAMServer:
     """A server, not yet started, that offers the methods of `service` and a `testclass`."""
     server = QAMServer(**kwargs)
-    for name in ("add", "adder_function", "echo", "repeat", "fail", "hold", "nap"):
+    for name in ("add", "adder_function", "echo", "repeat", "fail", "fail_long", "hold", "nap"):
         server.register_function(getattr(service, name))
     server.register_class(Calculator(), "testclass")
     return server
