@@ -7,7 +7,7 @@ takes exactly the bytes that it needs.
 """
 
 import math
-import pickle  # nosec B403
+import pickle  # for its errors only  # nosec B403
 import re
 import sys
 from collections.abc import Callable

@@ -188,7 +188,7 @@ class ConnectionThread(threading.Thread):
                 connection = self._open()
             except QAMConnectionException as error:
                 self._log.debug("%s", error)
-                jitter = random.uniform(0.5, 1.0)  # nosec B311
+                jitter = random.uniform(0.5, 1.0)  # no secret  # nosec B311
                 self._pause(backoff * jitter)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF)
             else:

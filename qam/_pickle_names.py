@@ -9,7 +9,7 @@ import datetime
 import decimal
 import fractions
 import importlib
-import pickle  # nosec B403
+import pickle  # for its errors only  # nosec B403
 import re
 import sys
 import uuid

@@ -7,8 +7,8 @@ of a tuple costs what is in it, as often as it is in there: a hundred bytes that
 a pair of the same pair into a pair, and so on, take for ever as a key of a dict.
 """
 
-import pickle  # nosec B403
-import pickletools  # nosec B403
+import pickle  # for its errors only  # nosec B403
+import pickletools  # a list of opcodes  # nosec B403
 
 # They have no place in a message: persistent ids, out-of-band buffers, and the
 # extension registry.

@@ -8,7 +8,7 @@ and kombu's registry stays as it is.
 import builtins
 import copyreg
 import io
-import pickle  # nosec B403
+import pickle  # what it builds is restricted  # nosec B403
 from _compat_pickle import PYTHON2_EXCEPTIONS
 from collections.abc import Iterable
 from typing import Any, Protocol

@@ -1,5 +1,6 @@
 """Where the broker is, and as whom to connect."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -94,10 +95,11 @@ class AMQPCredentials:
     def _shown_hostname(self) -> str:
         if self.is_memory or "://" not in self.hostname:
             return self.hostname
-        try:
-            return str(maybe_sanitize_url(self.hostname))
-        except ValueError:  # no URL after all
-            return f"{self.hostname.partition('://')[0]}://…"
+        scheme, _, rest = self.hostname.partition("://")
+        if "@" not in rest.partition("/")[2]:  # else a password that was not quoted
+            with suppress(ValueError):  # no URL after all
+                return str(maybe_sanitize_url(self.hostname))
+        return f"{scheme}://…"
 
     def resolved(self) -> "AMQPCredentials":
         """Return the same place with a URL taken apart; itself where there is none.

@@ -281,6 +281,27 @@ def test_a_call_with_keyword_arguments_reaches_nothing_else_either(name: str) ->
         registry.resolve("system.apply", (name, (), {}))
 
 
+def test_an_instance_takes_the_place_of_the_one_that_had_its_name() -> None:
+    class Shop:
+        def buy(self) -> str:
+            return "bought"
+
+        def close(self) -> str:
+            return "closed"
+
+    methods = MethodRegistry()
+    methods.add_function(len, "shop.size")
+    methods.add_instance(Shop(), "shop")
+    methods.add_instance(Shop(), "shop", only=["buy"])
+
+    assert methods.resolve("shop.buy", [])() == "bought"
+    assert methods.resolve("shop.size", ["abc"])() == 3
+    with pytest.raises(QAMMethodNotFoundException):
+        methods.resolve("shop.close", [])
+    with pytest.raises(TypeError, match="methods must be a list of names"):
+        methods.add_instance(Shop(), "shop", only="buy")
+
+
 def test_only_the_methods_that_were_chosen_are_offered() -> None:
     class Shop:
         def buy(self) -> str:

@@ -206,8 +206,10 @@ def test_both_sides_work_with_the_permissions_of_the_page(
     with (
         serving(server_id="qamserver", **server),
         QAMProxy("qamserver", timeout=60, client_id="alice", **client) as proxy,
+        QAMProxy("qamserver", timeout=60, **users["anybody"]) as nobodys_proxy,
     ):
         assert proxy.add(2, 3) == 5
+        assert nobodys_proxy.add(2, 4) == 6
         results: list[Any] = []
         uids = [proxy.callback(results.append).add(n, 0) for n in range(50)]
         while any(proxy.get_callback_state(uid) != 2 for uid in uids):
@@ -234,6 +236,9 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
         # nor have a reply queue in another's name
         with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
             QAMProxy("qamserver", client_id="bob", **client)
+        for client_id in ("bob", "alice"):
+            with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
+                QAMProxy("qamserver", client_id=client_id, **users["anybody"])
         # and a server is no client
         with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
             QAMProxy("qamserver", client_id="alice", **server)

@@ -102,6 +102,23 @@ def test_a_key_that_is_not_known_is_a_value_error_that_names_it(key: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ({"check_hostname": None}, "check_hostname"),
+        ({"check_hostname": 0}, "check_hostname"),
+        ({"cert_reqs": None}, "cert_reqs"),
+        ({"cert_reqs": False}, "cert_reqs"),
+        ({"cert_reqs": "required"}, "cert_reqs"),
+    ],
+)
+def test_verification_is_turned_off_by_saying_so_and_not_by_accident(
+    option: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(TypeError, match=f"ssl: {name} must be"):
+        make_tls(option)
+
+
+@pytest.mark.parametrize(
     ("option", "words"),
     [
         ({"ca_certs": "absent.pem"}, "ca_certs='absent.pem' can't be used"),
