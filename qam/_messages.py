@@ -244,7 +244,7 @@ def outcome(reply: dict[str, Any]) -> Any:
         raise _internal_exception(code, reply.get("result"))
     error = _remote_exception(reply)
     if reply.get("traceback") is not None:
-        error.add_note(f"Remote traceback:\n{reply['traceback'].rstrip()}")
+        BaseException.add_note(error, f"Remote traceback:\n{reply['traceback'].rstrip()}")
     raise error
 
 

@@ -47,7 +47,7 @@ def _refuse(what: str) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"{what} of numpy is not as numpy writes it")
 
 
-def _empty_array(subtype: Any, shape: Any, kind: Any) -> Any:
+def empty_array(subtype: Any, shape: Any, kind: Any) -> Any:
     """In place of ``_reconstruct``: the state that follows says the shape."""
     if subtype is not _Array or shape != (0,):
         raise _refuse("an array")
@@ -77,7 +77,7 @@ def _from_buffer(octets: Any, dtype: Any, shape: Any, order: Any) -> Any:
 
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("multiarray", "_reconstruct"): _empty_array,
+    ("multiarray", "_reconstruct"): empty_array,
     ("multiarray", "scalar"): _scalar,
     ("numeric", "_frombuffer"): _from_buffer,
 }
@@ -157,8 +157,10 @@ def _unit(metadata: Any) -> str:
     return "" if name == "generic" else f"[{count}{name}]"
 
 
-def array_state(state: Any) -> Any:
+def array_state(array: Any, state: Any) -> Any:
     """Return the state of an array; refuse data that are more or less than its shape needs."""
+    if array.shape != (0,) or not array.flags.owndata:  # it has its data, and others may see them
+        raise _refuse("an array")
     if not isinstance(state, tuple) or len(state) != 5 or not is_dtype(state[2]):
         raise _refuse("an array")
     version, shape, dtype, is_fortran, data = state

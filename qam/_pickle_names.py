@@ -24,8 +24,8 @@ from collections import (
     defaultdict,
     deque,
 )
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable
+from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
 from qam._trust import VALUE_TYPES, Name
@@ -131,20 +131,6 @@ def _array(typecode: Any, items: Any) -> Any:
     return array.array(typecode, items)
 
 
-def _array_reconstructor(kind: Any, *args: Any) -> Any:
-    if kind is not _array:
-        raise pickle.UnpicklingError("an array is not in its plain form")
-    rebuild: Any = VALUES["array", "_array_reconstructor"]
-    return rebuild(array.array, *args)
-
-
-def _zone(*args: Any) -> Callable[..., Any]:
-    """In place of ``getattr``, by which a ZoneInfo is written; for that alone."""
-    if args != (zone_info(), "_unpickle"):
-        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
-    return named_zone
-
-
 def zone_info() -> Any:
     """Return zoneinfo.ZoneInfo, if the process has imported it."""
     return getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
@@ -161,15 +147,18 @@ def unicode_decode_error(encoding: str, source: Any, *rest: Any) -> UnicodeDecod
     return UnicodeDecodeError(encoding, octets, *rest)
 
 
-class _NewObject:
-    """In place of ``copyreg.__newobj__`` and ``_reconstructor``, by which protocols 0 and 1
-    write objects; the unpickler does it itself.
-    """
+class _DoneByTheUnpickler:
+    """In place of a function whose work the unpickler does itself, with a look at it."""
 
     __slots__ = ()
 
 
-new_object = _NewObject()
+#: ``copyreg.__newobj__``, by which protocols 0 and 1 write objects.
+new_object = _DoneByTheUnpickler()
+#: ``copyreg._reconstructor``, the same for what has no ``__reduce__`` of its own.
+reconstructor = _DoneByTheUnpickler()
+#: ``getattr``, by which protocols before 4 write what stands in a class.
+attribute = _DoneByTheUnpickler()
 
 
 # --- what a name stands for --------------------------------------------------------------
@@ -182,20 +171,22 @@ EXCEPTIONS: dict[Name, Any] = {
     for name, found in vars(builtins).items()
     if isinstance(found, type) and issubclass(found, Exception)
 }
-# What is called in place of the thing that is named.
+# What takes the place of the function that is named.
 _STAND_INS: dict[Name, Any] = {
     ("_codecs", "encode"): _encode,
-    ("array", "array"): _array,
-    ("array", "_array_reconstructor"): _array_reconstructor,
-    ("builtins", "bytearray"): _bytearray,
-    ("builtins", "bytes"): _bytes,
-    ("builtins", "getattr"): _zone,
+    ("builtins", "getattr"): attribute,
     ("builtins", "object"): object,
-    ("builtins", "range"): _range,
     ("copyreg", "__newobj__"): new_object,
-    ("copyreg", "_reconstructor"): new_object,
-    ("decimal", "Decimal"): _decimal,
-    ("fractions", "Fraction"): _fraction,
+    ("copyreg", "_reconstructor"): reconstructor,
+}
+#: What is called in place of a class.
+CONSTRUCTORS: dict[Any, Callable[..., Any]] = {
+    array.array: _array,
+    bytearray: _bytearray,
+    bytes: _bytes,
+    range: _range,
+    decimal.Decimal: _decimal,
+    fractions.Fraction: _fraction,
 }
 #: For the C unpickler: they build no containers, can't be changed, and cost little.
 HARMLESS: dict[Name, Any] = {
@@ -206,7 +197,11 @@ HARMLESS |= {name: found for name, found in VALUES.items() if name[0] == "dateti
 HARMLESS["builtins", "complex"] = complex
 
 #: They are named only, as the default_factory of a defaultdict or the base of a class.
-NAMED_ONLY = frozenset({bool, dict, float, int, list, object, str, tuple, array.array})
+NAMED_ONLY = frozenset({bool, dict, float, int, list, object, str, tuple})
+#: What an object of protocols 0 and 1 may be besides.
+BASES = frozenset({bytes, dict, float, int, list, set, str, tuple})
+#: What frees its items by a call for each in the other, until there is no stack.
+FREED_BY_RECURSION = (deque, defaultdict)
 #: They are called without arguments, and get what they hold afterwards.
 FILLED_LATER = frozenset({ChainMap, SimpleNamespace, UserDict, UserList, UserString})
 _WITH_STATE = {*FILLED_LATER, Counter, OrderedDict, defaultdict, deque, uuid.UUID}
@@ -225,4 +220,31 @@ def stand_in(name: Name) -> Any:
 
 #: Asking anything else for its length could run its code.
 SIZED = CONTAINERS | {str, bytes, bytearray, range}
-CALLED_WITH_VALUES = frozenset(VALUES.values()) - {VALUES.get(name) for name in _STAND_INS}
+#: What a message may call of the tables.
+CALLED_WITH_VALUES = frozenset(VALUES.values()) - CONSTRUCTORS.keys()
+
+
+def parts_of(value: Any) -> Iterable[Any]:
+    """Return what *value* consists of, and what its hash or its text would be made of."""
+    if isinstance(value, BaseException):
+        return value.args
+    if isinstance(value, dict):
+        return [*dict.keys(value), *dict.values(value)]
+    for kind in _ITERABLE:
+        if isinstance(value, kind):
+            return list(kind.__iter__(value))
+    if isinstance(value, type) or type(value) in LEAVES:
+        return ()
+    return [*getattr(value, "__dict__", {}).values(), *_slots_of(value)]
+
+
+_ITERABLE: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
+
+
+def _slots_of(value: Any) -> Iterable[Any]:
+    slots = [each for cls in type(value).__mro__ for each in vars(cls).values()]
+    return [
+        slot.__get__(value)
+        for slot in slots
+        if isinstance(slot, MemberDescriptorType) and hasattr(value, slot.__name__)
+    ]

@@ -55,7 +55,9 @@ class MethodRegistry:
         if name != APPLY:
             return functools.partial(self._find(name), *params)
         match params:
-            case [str(inner_name), [*args], dict(kwargs)] if all(map(_is_text, kwargs)):
+            case [str(inner_name), list() | tuple() as args, dict(kwargs)] if all(
+                map(_is_text, kwargs)
+            ):
                 return functools.partial(self._find(inner_name), *args, **kwargs)
         raise QAMSerializationException(f"{APPLY} needs a method name, a list and a dict")
 

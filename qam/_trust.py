@@ -156,4 +156,13 @@ def imported_exception(name: Name) -> type[Exception] | None:
 def refusal(name: Name) -> str:
     """Say that *name* is not trusted, and what to do."""
     full = printable(".".join(name))
+    if _is_function_of_python(name):
+        return f"{full} is not trusted, and does not stand for a value"
     return f"{full} is not trusted; call qam.trust({full}) in this process"
+
+
+def _is_function_of_python(name: Name) -> bool:
+    if name[0].partition(".")[0] not in sys.stdlib_module_names:
+        return False
+    found = vars(sys.modules[name[0]]).get(name[1]) if name[0] in sys.modules else None
+    return not isinstance(found, type) or name[0] == "builtins"

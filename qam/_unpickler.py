@@ -9,21 +9,26 @@ Three steps, each for fewer messages than the one before it:
    has to be one of the names in the tables, and is not changed by the message.
 """
 
+import datetime
 import io
 import pickle  # what it builds is restricted  # nosec B403
-from collections import Counter, OrderedDict, UserDict, UserList, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
-from enum import Enum
+from enum import Enum, EnumType
 from inspect import getattr_static
 from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, ClassVar
 
 from qam import _numpy_pickles, _pickle_scan
+from qam._numpy_pickles import is_array
 from qam._pickle_names import (
+    BASES,
     CALLED_WITH_VALUES,
+    CONSTRUCTORS,
     CONTAINERS,
     EXCEPTIONS,
     FILLED_LATER,
+    FREED_BY_RECURSION,
     HARMLESS,
     LEAVES,
     MAX_BITS,
@@ -32,8 +37,11 @@ from qam._pickle_names import (
     VALUES,
     WITHOUT_STATE,
     NeedsCareError,
+    attribute,
     named_zone,
     new_object,
+    parts_of,
+    reconstructor,
     stand_in,
     today,
     unicode_decode_error,
@@ -45,11 +53,15 @@ from qam._trust import Name, Trusted, imported_exception, refusal
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
 
 # What the calls and the hashes of one message may cost: so much, and more for its size.
-_BUDGET, _BUDGET_PER_BYTE = 100_000, 2
+_BUDGET, _BUDGET_PER_BYTE = 100_000, 3
+_COST_OF_CALL, _COST_OF_DEQUE = 10, 40  # about the memory that the least of them takes
 # How deep what is built by calls may lie in the like: to hash and to free it takes stack.
 _MAX_DEPTH = 1000
+# How much of what is freed by recursion, in C, may lie in the like.
+_MAX_NESTED = 20_000
 # How many keys that are no text and no small number may have one hash.
 _MAX_SAME_HASH = 200
+_MAX_NAME = 500  # of a module and what is in it
 
 
 class Stranger:
@@ -109,20 +121,22 @@ class _CarefulUnpickler(_PythonUnpickler):
         super().__init__(io.BytesIO(body), encoding="utf-8")
         self._trusted = trusted
         self._strangers = strangers
+        self._refused: set[Name] = set()
         self._budget = _BUDGET + _BUDGET_PER_BYTE * len(body)
         # What the message has named so far, and nothing else, may be called.  By id,
         # with the thing itself, which so keeps its id.
         self._named: dict[int, Any] = {id(named_zone): named_zone}
-        # How deep tuples, and what calls have made, lie in each other, and how many
-        # those are, each counted as often as it is in there.
-        self._extents: dict[int, tuple[Any, int, int]] = {}
+        # How deep tuples, and what calls have made, lie in each other; by id, with the thing.
+        self._depths: dict[int, tuple[Any, int]] = {}
         self._same_hash: Counter[tuple[int, int]] = Counter()  # by container and hash
+        self._unfinished: set[int] = set()  # arrays of numpy whose data do not stand yet, by id
+        self._nested = 0  # how many of those that are freed by recursion lie in each other
 
     def load(self) -> Any:
         """Build what the pickle stands for."""
         built = super().load()
         # Text is made of exceptions, in logs for example; what they were given may have grown.
-        for made, _, _ in self._extents.values():
+        for made, _ in self._depths.values():
             if isinstance(made, BaseException):
                 self._spend_on(made.args)
         return built
@@ -142,20 +156,30 @@ class _CarefulUnpickler(_PythonUnpickler):
         return found
 
     def _find(self, old_name: Name) -> Any:
+        if len(old_name[0]) + len(old_name[1]) > _MAX_NAME:
+            raise pickle.UnpicklingError("a name in the message is too long")
         if old_name == _PYTHON_2_DECODE_ERROR:
             return unicode_decode_error
+        if (own := self._trusted.find(old_name)) is not None:
+            return own  # also where Python 2 had a module of that name
         name = today(old_name)
         for look_up in (
             *(stand_in, VALUES.get, _numpy_pickles.find),
-            *(self._trusted.find, EXCEPTIONS.get, imported_exception),
+            *(self._find_trusted, EXCEPTIONS.get),
         ):
             found = look_up(name)
             if found is not None:
                 return found
         if self._strangers is None:
             raise pickle.UnpicklingError(refusal(name))
-        self._strangers.append(refusal(name))
+        if name not in self._refused:
+            self._refused.add(name)
+            self._strangers.append(refusal(name))
         return Stranger
+
+    def _find_trusted(self, name: Name) -> Any:
+        found = self._trusted.find(name)
+        return imported_exception(name) if found is None else found
 
     def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError("the extension registry is not trusted")
@@ -164,23 +188,62 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def _call(self, called: Any, args: Any) -> Any:
         """Return what *called* makes of *args*."""
-        if called is new_object and args:
-            plain = len(args) == 3 and args[1] is object and args[2] is None
-            return self._new(args[0], () if plain else args[1:])
+        self._check_named(called, args)
+        if called is new_object:
+            return self._new(args[0], args[1:])
+        if called is reconstructor:
+            return self._reconstruct(*args)
+        if called is attribute:
+            return self._attribute(*args)
+        if called in FILLED_LATER and args:
+            raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
         self._check_call(called, args)
-        return self._extend(called(*args), args)
+        made = self._deepen(CONSTRUCTORS.get(called, called)(*args), args)
+        if called is _numpy_pickles.empty_array:
+            self._unfinished.add(id(made))
+        return made
+
+    def _reconstruct(self, cls: Any, base: Any, state: Any) -> Any:
+        """Make an object as protocols 0 and 1 write it: perhaps one that is a list, too."""
+        if base is object:
+            return self._new(cls, ())
+        if type(state) is not base or base not in BASES:
+            raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
+        self._spend_on([state])
+        made = self._new(cls, (state,))
+        base.__init__(made, *((state,) if base in (list, dict, set) else ()))
+        return made
+
+    def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
+        """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
+        if isinstance(owner, type) and isinstance(name, str):
+            if owner is zone_info() and name == "_unpickle":
+                return named_zone
+            if isinstance(owner, EnumType) and self._find_trusted(_name_of(owner)) is owner:
+                return owner.__members__[name]
+            found = self._find_trusted((owner.__module__, f"{owner.__qualname__}.{name}"))
+            if found is not None:
+                self._named[id(found)] = found
+                return found
+        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
 
     def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
         """Return a new instance of *cls*, without calling its ``__init__``."""
         if not isinstance(cls, type):
             raise pickle.UnpicklingError("a message may make instances of classes only")
+        self._check_named(cls, args)
+        if cls in CONSTRUCTORS:
+            raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
         self._check_call(cls, args)
-        return self._extend(cls.__new__(cls, *args, **(kwargs or {})), args)
+        return self._deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
 
-    def _check_call(self, called: Any, args: Any) -> None:
+    def _check_named(self, called: Any, args: Any) -> None:
         if self._named.get(id(called)) is not called or type(args) is not tuple:
             raise pickle.UnpicklingError("a message may call only what it names")
-        if called in NAMED_ONLY or (called in FILLED_LATER and args):
+
+    def _check_call(self, called: Any, args: Any) -> None:
+        self._spend(_COST_OF_DEQUE if called is deque else _COST_OF_CALL)
+        if called in NAMED_ONLY:
             raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
         if called in CALLED_WITH_VALUES:
             self._spend_on(args, only_values=True)
@@ -209,39 +272,49 @@ class _CarefulUnpickler(_PythonUnpickler):
             value = left.pop()
             kind = type(value)
             self._spend(1 + (len(value) if kind in SIZED else 0))
-            if kind in CONTAINERS:
-                left.extend(value)
-                left.extend(value.values() if kind is dict else ())
-            elif isinstance(value, BaseException):
-                left.extend(value.args)
-            elif only_values:
+            if only_values and kind not in CONTAINERS:
                 self._check_leaf(value)
+            left.extend(parts_of(value))
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
             raise pickle.UnpicklingError("a whole number is too long for what it is given to")
         if type(value) in LEAVES or type(value) is zone_info():
             return
+        if isinstance(value, datetime.tzinfo) and id(type(value)) in self._named:
+            return
         if self._named.get(id(value)) is not value:
             raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
 
     # --- how deep, and how much -----------------------------------------------------------
 
-    def _extend(self, made: Any, parts: Iterable[Any]) -> Any:
-        """Note how deep and how much *made* is, by its *parts*; return it."""
-        depth = weight = 1
-        for part in parts:
-            _, depth_of_part, weight_of_part = self._extents.get(id(part), (None, 0, 1))
-            depth, weight = max(depth, depth_of_part + 1), weight + weight_of_part
+    def _depth_of(self, value: Any) -> int:
+        return self._depths.get(id(value), (None, 0))[1]
+
+    def _deepen(self, made: Any, parts: Iterable[Any]) -> Any:
+        """Note how deep *made* is, by its *parts*; return it."""
+        depth = 1 + max(map(self._depth_of, parts), default=0)
         if depth > _MAX_DEPTH:
             raise pickle.UnpicklingError("the message is nested too deeply")
-        if weight > _BUDGET + self._budget:
-            raise pickle.UnpicklingError("the message would build more than its size allows")
-        self._extents[id(made)] = made, depth, weight
+        self._depths[id(made)] = made, depth
         return made
 
-    def _extend_top(self) -> None:
-        self._extend(self.stack[-1], self.stack[-1])
+    def _deepen_top(self) -> None:
+        self._deepen(self.stack[-1], self.stack[-1])
+
+    def _check_nesting(self, container: Any, items: Iterable[Any]) -> None:
+        """Look at what is put into a container that is freed by recursion.
+
+        Counted, since what lies in there may get its own items later.
+        """
+        if not isinstance(container, FREED_BY_RECURSION):
+            return
+        for item in items:
+            if isinstance(item, (*FREED_BY_RECURSION, BaseException)) or is_array(item):
+                self._check_finished(item)
+                self._nested += 1 + self._depth_of(item)
+        if self._nested > _MAX_NESTED:
+            raise pickle.UnpicklingError("the message has too many containers in each other")
 
     def _check_keys(self, keys: Iterable[Any], container: Any) -> None:
         """Look at what is going to be hashed, and put into *container*."""
@@ -249,7 +322,7 @@ class _CarefulUnpickler(_PythonUnpickler):
             kind = type(key)
             if kind is str or kind is bytes or (kind is int and key.bit_length() < 64):
                 continue
-            self._spend(self._extents.get(id(key), (None, 0, 1))[2])
+            self._spend_on([key])
             place = id(container), hash(key)
             self._same_hash[place] += 1
             if self._same_hash[place] > _MAX_SAME_HASH:
@@ -257,25 +330,25 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def load_tuple(self) -> None:
         super().load_tuple()
-        self._extend_top()
+        self._deepen_top()
 
     dispatch[pickle.TUPLE[0]] = load_tuple
 
     def load_tuple1(self) -> None:
         super().load_tuple1()
-        self._extend_top()
+        self._deepen_top()
 
     dispatch[pickle.TUPLE1[0]] = load_tuple1
 
     def load_tuple2(self) -> None:
         super().load_tuple2()
-        self._extend_top()
+        self._deepen_top()
 
     dispatch[pickle.TUPLE2[0]] = load_tuple2
 
     def load_tuple3(self) -> None:
         super().load_tuple3()
-        self._extend_top()
+        self._deepen_top()
 
     dispatch[pickle.TUPLE3[0]] = load_tuple3
 
@@ -315,19 +388,27 @@ class _CarefulUnpickler(_PythonUnpickler):
             raise pickle.UnpicklingError("a message may not change what it names")
         if _numpy_pickles.is_dtype(instance):
             self._replace_top(_numpy_pickles.dtype_with_state(instance, state))
-        elif _numpy_pickles.is_array(instance):
-            instance.__setstate__(_numpy_pickles.array_state(state))
+        elif is_array(instance):
+            self._set_array_state(instance, state)
         elif _is_shared(instance):
             raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
-        elif getattr(type(instance), "__setstate__", None) is BaseException.__setstate__:
-            _set_exception_state(instance, state)
         else:
-            _check_slots(state)
-            self.stack.append(state)
-            super().load_build()
-            self._extend(instance, state.values() if type(state) is dict else ())
+            _set_state(instance, state)
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def _set_array_state(self, array: Any, state: Any) -> None:
+        checked = _numpy_pickles.array_state(array, state)
+        items = checked[-1] if type(checked[-1]) is list else ()
+        for item in items:
+            self._check_finished(item)
+        self._deepen(array, items)
+        array.__setstate__(checked)
+        self._unfinished.discard(id(array))
+
+    def _check_finished(self, item: Any) -> None:
+        if id(item) in self._unfinished:
+            raise pickle.UnpicklingError("an array of numpy has no data yet where it is used")
 
     def _replace_top(self, made: Any) -> None:
         """Put *made* in the place of what is on top of the stack, and in the memo.
@@ -347,27 +428,31 @@ class _CarefulUnpickler(_PythonUnpickler):
             raise pickle.UnpicklingError("a message may fill only containers")
 
     def load_append(self) -> None:
-        self._check_container(self.stack[-2], list, deque, UserList)
+        self._check_container(self.stack[-2], list, deque)
+        self._check_nesting(self.stack[-2], self.stack[-1:])
         super().load_append()
 
     dispatch[pickle.APPEND[0]] = load_append
 
     def load_appends(self) -> None:
-        self._check_container(self.metastack[-1][-1], list, deque, UserList)
+        self._check_container(self.metastack[-1][-1], list, deque)
+        self._check_nesting(self.metastack[-1][-1], self.stack)
         super().load_appends()
 
     dispatch[pickle.APPENDS[0]] = load_appends
 
     def load_setitem(self) -> None:
-        self._check_container(self.stack[-3], dict, UserDict)
+        self._check_container(self.stack[-3], dict)
         self._check_keys([self.stack[-2]], self.stack[-3])
+        self._check_nesting(self.stack[-3], self.stack[-1:])
         super().load_setitem()
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
     def load_setitems(self) -> None:
-        self._check_container(self.metastack[-1][-1], dict, UserDict)
+        self._check_container(self.metastack[-1][-1], dict)
         self._check_keys(self.stack[::2], self.metastack[-1][-1])
+        self._check_nesting(self.metastack[-1][-1], self.stack[1::2])
         super().load_setitems()
 
     dispatch[pickle.SETITEMS[0]] = load_setitems
@@ -388,7 +473,7 @@ class _CarefulUnpickler(_PythonUnpickler):
     def load_frozenset(self) -> None:
         self._check_keys(self.stack, self.stack)
         super().load_frozenset()
-        self._extend_top()
+        self._deepen_top()
 
     dispatch[pickle.FROZENSET[0]] = load_frozenset
 
@@ -401,32 +486,48 @@ def _is_shared(instance: Any) -> bool:
     )
 
 
-def _check_slots(state: Any) -> None:
-    slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
-    if isinstance(slots, dict):
-        _check_attributes(slots)
+def _name_of(cls: type) -> Name:
+    return cls.__module__, cls.__qualname__
 
 
-def _check_attributes(names: Iterable[Any]) -> None:
-    if not all(isinstance(name, str) for name in names):
-        raise pickle.UnpicklingError("the name of an attribute is no text")
-    special = [name for name in names if name.startswith("__") and name != "__notes__"]
-    if special:
+def _set_state(instance: Any, state: Any) -> None:
+    """Give *instance* its state as pickle does it, by what its class says and nothing else."""
+    setstate = getattr(type(instance), "__setstate__", None)
+    if setstate is BaseException.__setstate__:
+        _set_exception_state(instance, state)
+    elif setstate is not None:
+        setstate(instance, state)
+    else:
+        in_two = isinstance(state, tuple) and len(state) == 2
+        attributes, slots = state if in_two else (state, None)
+        vars(instance).update(_checked_attributes(attributes or {}))
+        for name, value in _checked_attributes(slots or {}).items():
+            setattr(instance, name, value)
+
+
+def _checked_attributes(attributes: Any) -> dict[str, Any]:
+    """Return *attributes*, unless one of them is special."""
+    if type(attributes) is not dict or not all(type(name) is str for name in attributes):
+        raise pickle.UnpicklingError("a state is no dict of attributes")
+    if any(name.startswith("__") and name.endswith("__") for name in attributes):
         raise pickle.UnpicklingError("a message may not set special attributes")
+    return attributes
 
 
 def _set_exception_state(error: BaseException, state: Any) -> None:
     """Set the attributes of an exception; what its type keeps elsewhere, to plain values only."""
-    if type(state) is not dict:
-        raise pickle.UnpicklingError("the state of an exception is no dict")
-    _check_attributes(state)
-    for name, value in state.items():
+    notes = state.pop("__notes__", []) if type(state) is dict else []
+    if type(notes) is not list or not all(isinstance(note, str) for note in notes):
+        raise pickle.UnpicklingError("the notes of an exception are no texts")
+    for name, value in _checked_attributes(state).items():
         if not isinstance(getattr_static(type(error), name, None), _FIELDS_OF_C):
             vars(error)[name] = value
         elif type(value) in LEAVES:
             setattr(error, name, value)
         else:
             raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+    for note in notes:
+        BaseException.add_note(error, note)
 
 
 _FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)

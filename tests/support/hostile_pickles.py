@@ -4,6 +4,7 @@ They are written opcode by opcode: what a pickler would write depends on the Pyt
 """
 
 import pickle
+import pickletools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _value(value: Any) -> bytes:
     """What puts *value* on the stack, in opcodes that every protocol since 2 has."""
     if isinstance(value, Named):
         return _name(value.module, value.name)
-    return pickle.dumps(value, 2)[2:-1]
+    return pickletools.optimize(pickle.dumps(value, 2))[2:-1]  # without places in the memo
 
 
 def _items(values: tuple[Any, ...]) -> bytes:
@@ -165,6 +166,18 @@ def _by_memo(pattern: bytes, times: int) -> bytes:
 _BIG_NUMBER = b"\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6
 _BIG_DECIMAL = _name("decimal", "Decimal") + _value("1E+400000000") + b"\x85R"
 _NETWORK = _name("ipaddress", "IPv4Network") + _value("0.0.0.0/0") + b"\x85R"
+
+
+def _late_keys() -> bytes:
+    """A UserString whose data are a pair of the UserString before, and so on, as a key."""
+    made = b"h\x00)\x81N"
+    body = b"\x80\x02" + _name("collections", "UserString") + b"q\x000"
+    body += made + b"}" + _value("data") + _value("x") + b"s\x86bq\x010"
+    body += (made + b"}" + _value("data") + b"h\x01h\x01\x86s\x86bq\x010") * 40
+    return body + b"}h\x01Ns."
+
+
+_LATE_KEYS = _late_keys()
 
 #: What would cost much memory or time, or goes around the names.
 BOMBS = {
@@ -262,6 +275,63 @@ BOMBS = {
     "bytes by NEWOBJ": CALLS["NEWOBJ"]("builtins", "bytes", (10**10,)),
     "array of numpy": calling("numpy", "ndarray", (10**9,)),
     "array of numpy by NEWOBJ": CALLS["NEWOBJ"]("numpy", "ndarray", ((10**9,),)),
+    # a state that is taken for a method, and called
+    "list by a state": b"\x80\x02"
+    + _name("types", "SimpleNamespace")
+    + b")R}"
+    + _value("__setstate__")
+    + _name("builtins", "list")
+    + b"sb"
+    + _NETWORK
+    + b"b.",
+    "method of a namespace": b"\x80\x02"
+    + _name("types", "SimpleNamespace")
+    + b")R}"
+    + _value("__setstate__")
+    + _name("builtins", "int")
+    + b"sb"
+    + _BIG_DECIMAL
+    + b"b.",
+    # what is freed by recursion, and filled when it is in its place already
+    "deques of deques": b"\x80\x02"
+    + _name("collections", "deque")
+    + b"q\x00)R"
+    + b"h\x00)R" * 160_000
+    + b"a" * 160_000
+    + b".",
+    "defaultdicts of defaultdicts": b"\x80\x02"
+    + _name("collections", "defaultdict")
+    + b"q\x00)R"
+    + b"K\x00h\x00)R" * 160_000
+    + b"s" * 160_000
+    + b".",
+    "arrays of arrays": b"\x80\x02"
+    + calling("numpy", "dtype", "O8", False, True)[2:-1]
+    + b"q\x01"
+    + _name("numpy._core.multiarray", "_reconstruct")
+    + b"q\x00"
+    + _name("numpy", "ndarray")
+    + b"q\x02N"
+    + b"".join(
+        b"q\x03h\x00h\x02K\x00\x85X\x01\x00\x00\x00b\x87R(K\x01)h\x01\x89]h\x03atb"
+        for _ in range(20_000)
+    )
+    + b".",
+    "array with itself to come": b"\x80\x02"
+    + calling("numpy", "dtype", "O8", False, True)[2:-1]
+    + b"q\x01"
+    + calling("numpy._core.multiarray", "_reconstruct", Named("numpy", "ndarray"), (0,), b"b")[2:-1]
+    + b"q\x09(K\x01)h\x01\x89]h\x09atb.",
+    # keys that get what they hash after they were put into one another
+    "keys that are filled late": _LATE_KEYS,
+    "text of an exception": b"\x80\x02"
+    + _name("collections", "defaultdict")
+    + b"q\x00)Rq\x010"
+    + b"h\x00)RK\x00h\x01sK\x01h\x01sq\x010" * 40
+    + _name("asyncio.exceptions", "IncompleteReadError")
+    + _value(b"")
+    + b"h\x01\x86R.",
+    "long name": f"c{'a.' * 100_000}\nb\n.".encode(),
     "nothing but sets": b"\x80\x04" + b"\x8f" * (2 * 2**20) + b".",
     "nothing but dicts": b"\x80\x04" + b"}" * (4 * 2**20) + b".",
 }
@@ -269,7 +339,9 @@ BOMBS = {
 
 def main() -> None:
     """Feed the unpickler with one bomb after the other; say what came of each."""
-    import numpy  # noqa: F401 - its names are found only where it is imported
+    import asyncio  # noqa: F401 - the names in these are found only where they are imported
+
+    import numpy  # noqa: F401
 
     from qam._trust import Trusted
     from qam._unpickler import loads
