@@ -117,7 +117,8 @@ def dtype_with_state(plain: Any, state: Any) -> Any:
             made = _numpy().dtype(f"{plain.kind}8{_unit(more)}")
         else:
             made = plain
-        return made.newbyteorder(order) if order in ("<", ">") else made
+        ordered = made.newbyteorder(order) if order in ("<", ">") else made
+        return made if made == ordered else ordered  # as it is where that is its own order
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _refuse("a dtype") from error
 

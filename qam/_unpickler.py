@@ -207,12 +207,15 @@ class _CarefulUnpickler(_PythonUnpickler):
         """Make an object as protocols 0 and 1 write it: perhaps one that is a list, too."""
         if base is object:
             return self._new(cls, ())
-        if type(state) is not base or base not in BASES:
+        self._check_named(cls, (state,))
+        plain = isinstance(cls, type) and not issubclass(cls, Enum)
+        if not plain or type(state) is not base or base not in BASES:
             raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
         self._spend_on([state])
-        made = self._new(cls, (state,))
-        base.__init__(made, *((state,) if base in (list, dict, set) else ()))
-        return made
+        made = base.__new__(cls, state)
+        if base.__init__ is not object.__init__:
+            base.__init__(made, state)
+        return self._deepen(made, [state])
 
     def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
         """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
@@ -500,7 +503,8 @@ def _set_state(instance: Any, state: Any) -> None:
     else:
         in_two = isinstance(state, tuple) and len(state) == 2
         attributes, slots = state if in_two else (state, None)
-        vars(instance).update(_checked_attributes(attributes or {}))
+        if attributes:
+            vars(instance).update(_checked_attributes(attributes))
         for name, value in _checked_attributes(slots or {}).items():
             setattr(instance, name, value)
 

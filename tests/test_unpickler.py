@@ -3,6 +3,7 @@
 import array
 import builtins
 import collections
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 import types
+import typing
 import uuid
 import zoneinfo
 from collections.abc import Iterator
@@ -58,8 +60,43 @@ class OwnError(Exception):
 Alias = OwnError
 
 
+class Pair(typing.NamedTuple):
+    """A value that is a tuple."""
+
+    first: int
+    second: str
+
+
+class Names(list):
+    """A value that is a list."""
+
+
+class Zone(datetime.tzinfo):
+    """A time zone of an application."""
+
+    def utcoffset(self, moment: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(hours=1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Zone)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A value that can be a key."""
+
+    x: Any
+
+
 class Outer:
     """Has a class inside."""
+
+    class Shade(enum.Enum):
+        """Is inside, too."""
+
+        DARK = 1
 
     class Inner:
         """Is inside."""
@@ -83,6 +120,20 @@ class Slotted:
     """A value with slots."""
 
     __slots__ = ("x",)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slotted) and self.x == other.x
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(max(2, protocol))  # older ones can't
+
+
+def slotted(x: Any) -> Slotted:
+    made = Slotted()
+    made.x = x
+    return made
 
 
 def build(body: bytes, *trusted: Any) -> Any:
@@ -110,6 +161,7 @@ VALUES = [
     *(functools.reduce(lambda inner, _: (inner,), range(200), ()), 2**10_000),
     *(decimal.Decimal("1E+999999"), {1.5: 1, None: 2, datetime.date(2026, 1, 2): 3, -1: 4}),
     *({frozenset({1, (2, 3)})}, collections.ChainMap({"a": 1}), collections.UserList([1])),
+    collections.UserString("text"),
     *(decimal.Decimal("0." + "3" * 28), [[]] * 50, [uuid.UUID(int=n) for n in range(300)]),
 ]
 
@@ -278,6 +330,42 @@ def test_what_a_message_names_it_can_not_change(target: type) -> None:
         with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError)):
             build(b"\x80\x02" + named + state + b"b.", Point)
     assert dict(vars(target)) == before
+
+
+OF_TRUSTED_CLASSES = [
+    *(Pair(1, "a"), [Names([1, 2]), Names()], Outer.Shade.DARK, [Outer.Shade.DARK] * 2),
+    datetime.datetime(2026, 1, 2, tzinfo=Zone()),
+    {Frozen((1, Frozen("a"))): Pair(2, "b"), Frozen(2): [Frozen(3)]},
+    [Frozen(n) for n in range(1000)],
+    *([slotted(1)] * 2, slotted("x")),
+]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("value", OF_TRUSTED_CLASSES, ids=lambda value: type(value).__name__)
+def test_values_of_trusted_classes_are_built_in_every_protocol(value: Any, protocol: int) -> None:
+    built = build(pickle.dumps(value, protocol), __name__)
+    assert type(built) is type(value)
+    assert built == value
+
+
+def test_a_trusted_module_may_have_a_name_that_python_2_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("commands")  # which is subprocess today
+    exec("class Command:\n    pass", vars(module))
+    monkeypatch.setitem(sys.modules, "commands", module)
+    body = pickle.dumps(module.Command(), 4)
+    assert type(build(body, module)) is module.Command
+    with pytest.raises(pickle.UnpicklingError, match="not trusted"):
+        build(body)
+
+
+def test_what_is_no_value_is_refused_without_advice_to_trust_it() -> None:
+    for name in ("builtins.eval", "os.system", "builtins.type"):
+        with pytest.raises(pickle.UnpicklingError) as refused:
+            build(CALLS["GLOBAL"](*name.split("."), ()))
+        assert str(refused.value) == f"{name} is not trusted, and does not stand for a value"
 
 
 def test_what_is_one_for_the_whole_process_is_not_changed_by_a_message() -> None:
