@@ -12,55 +12,41 @@ Three steps, each for fewer messages than the one before it:
 import datetime
 import io
 import pickle  # what it builds is restricted  # nosec B403
-from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
 from enum import Enum, EnumType
-from inspect import getattr_static
-from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, ClassVar
 
 from qam import _numpy_pickles, _pickle_scan
 from qam._numpy_pickles import is_array
+from qam._pickle_bounds import Bounds
 from qam._pickle_names import (
     BASES,
     CALLED_WITH_VALUES,
     CONSTRUCTORS,
-    CONTAINERS,
     EXCEPTIONS,
     FILLED_LATER,
-    FREED_BY_RECURSION,
     HARMLESS,
     LEAVES,
     MAX_BITS,
     NAMED_ONLY,
     SIZED,
     VALUES,
-    WITHOUT_STATE,
     NeedsCareError,
     attribute,
     named_zone,
     new_object,
-    parts_of,
     reconstructor,
     stand_in,
     today,
     unicode_decode_error,
     zone_info,
 )
+from qam._pickle_states import is_shared, set_state
 from qam._trust import Name, Trusted, imported_exception, refusal
 
 # Python 2 writes its bytes as a byte string, which is read as text where it is UTF-8.
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
 
-# What the calls and the hashes of one message may cost: so much, and more for its size.
-_BUDGET, _BUDGET_PER_BYTE = 100_000, 3
-_COST_OF_CALL, _COST_OF_DEQUE = 10, 40  # about the memory that the least of them takes
-# How deep what is built by calls may lie in the like: to hash and to free it takes stack.
-_MAX_DEPTH = 1000
-# How much of what is freed by recursion, in C, may lie in the like.
-_MAX_NESTED = 20_000
-# How many keys that are no text and no small number may have one hash.
-_MAX_SAME_HASH = 200
 _MAX_NAME = 500  # of a module and what is in it
 
 
@@ -122,23 +108,15 @@ class _CarefulUnpickler(_PythonUnpickler):
         self._trusted = trusted
         self._strangers = strangers
         self._refused: set[Name] = set()
-        self._budget = _BUDGET + _BUDGET_PER_BYTE * len(body)
+        self._bounds = Bounds(len(body))
         # What the message has named so far, and nothing else, may be called.  By id,
         # with the thing itself, which so keeps its id.
         self._named: dict[int, Any] = {id(named_zone): named_zone}
-        # How deep tuples, and what calls have made, lie in each other; by id, with the thing.
-        self._depths: dict[int, tuple[Any, int]] = {}
-        self._same_hash: Counter[tuple[int, int]] = Counter()  # by container and hash
-        self._unfinished: set[int] = set()  # arrays of numpy whose data do not stand yet, by id
-        self._nested = 0  # how many of those that are freed by recursion lie in each other
 
     def load(self) -> Any:
         """Build what the pickle stands for."""
         built = super().load()
-        # Text is made of exceptions, in logs for example; what they were given may have grown.
-        for made, _ in self._depths.values():
-            if isinstance(made, BaseException):
-                self._spend_on(made.args)
+        self._bounds.check_exceptions()
         return built
 
     def _decode_string(self, value: bytes) -> str | bytes:
@@ -198,9 +176,9 @@ class _CarefulUnpickler(_PythonUnpickler):
         if called in FILLED_LATER and args:
             raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
         self._check_call(called, args)
-        made = self._deepen(CONSTRUCTORS.get(called, called)(*args), args)
+        made = self._bounds.deepen(CONSTRUCTORS.get(called, called)(*args), args)
         if called is _numpy_pickles.empty_array:
-            self._unfinished.add(id(made))
+            self._bounds.begin_array(made)
         return made
 
     def _reconstruct(self, cls: Any, base: Any, state: Any) -> Any:
@@ -211,18 +189,21 @@ class _CarefulUnpickler(_PythonUnpickler):
         plain = isinstance(cls, type) and not issubclass(cls, Enum)
         if not plain or type(state) is not base or base not in BASES:
             raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
-        self._spend_on([state])
+        self._bounds.spend_on([state])
         made = base.__new__(cls, state)
         if base.__init__ is not object.__init__:
             base.__init__(made, state)
-        return self._deepen(made, [state])
+        return self._bounds.deepen(made, [state])
 
     def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
         """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
         if isinstance(owner, type) and isinstance(name, str):
             if owner is zone_info() and name == "_unpickle":
                 return named_zone
-            if isinstance(owner, EnumType) and self._find_trusted(_name_of(owner)) is owner:
+            if (
+                isinstance(owner, EnumType)
+                and self._find_trusted((owner.__module__, owner.__qualname__)) is owner
+            ):
                 return owner.__members__[name]
             found = self._find_trusted((owner.__module__, f"{owner.__qualname__}.{name}"))
             if found is not None:
@@ -238,46 +219,30 @@ class _CarefulUnpickler(_PythonUnpickler):
         if cls in CONSTRUCTORS:
             raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
         self._check_call(cls, args)
-        return self._deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
+        return self._bounds.deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
 
     def _check_named(self, called: Any, args: Any) -> None:
         if self._named.get(id(called)) is not called or type(args) is not tuple:
             raise pickle.UnpicklingError("a message may call only what it names")
 
     def _check_call(self, called: Any, args: Any) -> None:
-        self._spend(_COST_OF_DEQUE if called is deque else _COST_OF_CALL)
+        self._bounds.call(called)
         if called in NAMED_ONLY:
             raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
         if called in CALLED_WITH_VALUES:
-            self._spend_on(args, only_values=True)
+            self._bounds.spend_on(args, self._check_leaf)
             self._check_items(called, args)
         elif isinstance(called, type) and issubclass(called, BaseException):
-            self._spend_on(args)
+            self._bounds.spend_on(args)
         else:  # trusted, or a stand-in that looks at what it is given
-            self._spend(sum(len(arg) for arg in args if type(arg) in SIZED))
+            self._bounds.spend(sum(len(arg) for arg in args if type(arg) in SIZED))
 
     def _check_items(self, called: Any, args: Any) -> None:
         """Look at the keys that a container is made of."""
         if args and called in (set, frozenset):
-            self._check_keys(args[0], args)
+            self._bounds.check_keys(args[0], args)
         elif args and called is OrderedDict:  # pairs, from Python 2
-            self._check_keys([key for key, _ in args[0]], args)
-
-    def _spend(self, cost: int) -> None:
-        self._budget -= cost
-        if self._budget < 0:
-            raise pickle.UnpicklingError("the message would build more than its size allows")
-
-    def _spend_on(self, values: Iterable[Any], only_values: bool = False) -> None:
-        """Spend as much as there is in *values*, each counted as often as it is in there."""
-        left = list(values)
-        while left:
-            value = left.pop()
-            kind = type(value)
-            self._spend(1 + (len(value) if kind in SIZED else 0))
-            if only_values and kind not in CONTAINERS:
-                self._check_leaf(value)
-            left.extend(parts_of(value))
+            self._bounds.check_keys([key for key, _ in args[0]], args)
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
@@ -289,69 +254,27 @@ class _CarefulUnpickler(_PythonUnpickler):
         if self._named.get(id(value)) is not value:
             raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
 
-    # --- how deep, and how much -----------------------------------------------------------
-
-    def _depth_of(self, value: Any) -> int:
-        return self._depths.get(id(value), (None, 0))[1]
-
-    def _deepen(self, made: Any, parts: Iterable[Any]) -> Any:
-        """Note how deep *made* is, by its *parts*; return it."""
-        depth = 1 + max(map(self._depth_of, parts), default=0)
-        if depth > _MAX_DEPTH:
-            raise pickle.UnpicklingError("the message is nested too deeply")
-        self._depths[id(made)] = made, depth
-        return made
-
-    def _deepen_top(self) -> None:
-        self._deepen(self.stack[-1], self.stack[-1])
-
-    def _check_nesting(self, container: Any, items: Iterable[Any]) -> None:
-        """Look at what is put into a container that is freed by recursion.
-
-        Counted, since what lies in there may get its own items later.
-        """
-        if not isinstance(container, FREED_BY_RECURSION):
-            return
-        for item in items:
-            if isinstance(item, (*FREED_BY_RECURSION, BaseException)) or is_array(item):
-                self._check_finished(item)
-                self._nested += 1 + self._depth_of(item)
-        if self._nested > _MAX_NESTED:
-            raise pickle.UnpicklingError("the message has too many containers in each other")
-
-    def _check_keys(self, keys: Iterable[Any], container: Any) -> None:
-        """Look at what is going to be hashed, and put into *container*."""
-        for key in keys:
-            kind = type(key)
-            if kind is str or kind is bytes or (kind is int and key.bit_length() < 64):
-                continue
-            self._spend_on([key])
-            place = id(container), hash(key)
-            self._same_hash[place] += 1
-            if self._same_hash[place] > _MAX_SAME_HASH:
-                raise pickle.UnpicklingError("too many keys of the message have the same hash")
-
     def load_tuple(self) -> None:
         super().load_tuple()
-        self._deepen_top()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.TUPLE[0]] = load_tuple
 
     def load_tuple1(self) -> None:
         super().load_tuple1()
-        self._deepen_top()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.TUPLE1[0]] = load_tuple1
 
     def load_tuple2(self) -> None:
         super().load_tuple2()
-        self._deepen_top()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.TUPLE2[0]] = load_tuple2
 
     def load_tuple3(self) -> None:
         super().load_tuple3()
-        self._deepen_top()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.TUPLE3[0]] = load_tuple3
 
@@ -372,7 +295,7 @@ class _CarefulUnpickler(_PythonUnpickler):
     def load_newobj_ex(self) -> None:
         kwargs = self.stack.pop()
         args = self.stack.pop()
-        self._spend_on(kwargs.values())
+        self._bounds.spend_on(kwargs.values())
         self.stack[-1] = self._new(self.stack[-1], args, kwargs)
 
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
@@ -393,25 +316,17 @@ class _CarefulUnpickler(_PythonUnpickler):
             self._replace_top(_numpy_pickles.dtype_with_state(instance, state))
         elif is_array(instance):
             self._set_array_state(instance, state)
-        elif _is_shared(instance):
+        elif is_shared(instance):
             raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
         else:
-            _set_state(instance, state)
+            set_state(instance, state)
 
     dispatch[pickle.BUILD[0]] = load_build
 
     def _set_array_state(self, array: Any, state: Any) -> None:
         checked = _numpy_pickles.array_state(array, state)
-        items = checked[-1] if type(checked[-1]) is list else ()
-        for item in items:
-            self._check_finished(item)
-        self._deepen(array, items)
+        self._bounds.finish_array(array, checked[-1] if type(checked[-1]) is list else ())
         array.__setstate__(checked)
-        self._unfinished.discard(id(array))
-
-    def _check_finished(self, item: Any) -> None:
-        if id(item) in self._unfinished:
-            raise pickle.UnpicklingError("an array of numpy has no data yet where it is used")
 
     def _replace_top(self, made: Any) -> None:
         """Put *made* in the place of what is on top of the stack, and in the memo.
@@ -419,7 +334,7 @@ class _CarefulUnpickler(_PythonUnpickler):
         What was made with the other one keeps that.
         """
         before, self.stack[-1] = self.stack[-1], made
-        self._spend(len(self.memo))
+        self._bounds.spend(len(self.memo))
         for place, value in self.memo.items():
             if value is before:
                 self.memo[place] = made
@@ -432,106 +347,50 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def load_append(self) -> None:
         self._check_container(self.stack[-2], list, deque)
-        self._check_nesting(self.stack[-2], self.stack[-1:])
+        self._bounds.check_nesting(self.stack[-2], self.stack[-1:])
         super().load_append()
 
     dispatch[pickle.APPEND[0]] = load_append
 
     def load_appends(self) -> None:
         self._check_container(self.metastack[-1][-1], list, deque)
-        self._check_nesting(self.metastack[-1][-1], self.stack)
+        self._bounds.check_nesting(self.metastack[-1][-1], self.stack)
         super().load_appends()
 
     dispatch[pickle.APPENDS[0]] = load_appends
 
     def load_setitem(self) -> None:
         self._check_container(self.stack[-3], dict)
-        self._check_keys([self.stack[-2]], self.stack[-3])
-        self._check_nesting(self.stack[-3], self.stack[-1:])
+        self._bounds.check_keys([self.stack[-2]], self.stack[-3])
+        self._bounds.check_nesting(self.stack[-3], self.stack[-1:])
         super().load_setitem()
 
     dispatch[pickle.SETITEM[0]] = load_setitem
 
     def load_setitems(self) -> None:
         self._check_container(self.metastack[-1][-1], dict)
-        self._check_keys(self.stack[::2], self.metastack[-1][-1])
-        self._check_nesting(self.metastack[-1][-1], self.stack[1::2])
+        self._bounds.check_keys(self.stack[::2], self.metastack[-1][-1])
+        self._bounds.check_nesting(self.metastack[-1][-1], self.stack[1::2])
         super().load_setitems()
 
     dispatch[pickle.SETITEMS[0]] = load_setitems
 
     def load_dict(self) -> None:
-        self._check_keys(self.stack[::2], self.stack)
+        self._bounds.check_keys(self.stack[::2], self.stack)
         super().load_dict()
 
     dispatch[pickle.DICT[0]] = load_dict
 
     def load_additems(self) -> None:
         self._check_container(self.metastack[-1][-1], set)
-        self._check_keys(self.stack, self.metastack[-1][-1])
+        self._bounds.check_keys(self.stack, self.metastack[-1][-1])
         super().load_additems()
 
     dispatch[pickle.ADDITEMS[0]] = load_additems
 
     def load_frozenset(self) -> None:
-        self._check_keys(self.stack, self.stack)
+        self._bounds.check_keys(self.stack, self.stack)
         super().load_frozenset()
-        self._deepen_top()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.FROZENSET[0]] = load_frozenset
-
-
-def _is_shared(instance: Any) -> bool:
-    """Return True for what may be one for the whole process, as the member of an enumeration."""
-    return isinstance(instance, (Enum, ModuleType)) or type(instance) in (
-        *WITHOUT_STATE,
-        zone_info(),
-    )
-
-
-def _name_of(cls: type) -> Name:
-    return cls.__module__, cls.__qualname__
-
-
-def _set_state(instance: Any, state: Any) -> None:
-    """Give *instance* its state as pickle does it, by what its class says and nothing else."""
-    setstate = getattr(type(instance), "__setstate__", None)
-    if setstate is BaseException.__setstate__:
-        _set_exception_state(instance, state)
-    elif setstate is not None:
-        setstate(instance, state)
-    else:
-        in_two = isinstance(state, tuple) and len(state) == 2
-        attributes, slots = state if in_two else (state, None)
-        if attributes:
-            vars(instance).update(_checked_attributes(attributes))
-        for name, value in _checked_attributes(slots or {}).items():
-            setattr(instance, name, value)
-
-
-def _checked_attributes(attributes: Any) -> dict[str, Any]:
-    """Return *attributes*, unless one of them is special."""
-    if type(attributes) is not dict or not all(type(name) is str for name in attributes):
-        raise pickle.UnpicklingError("a state is no dict of attributes")
-    if any(name.startswith("__") and name.endswith("__") for name in attributes):
-        raise pickle.UnpicklingError("a message may not set special attributes")
-    return attributes
-
-
-def _set_exception_state(error: BaseException, state: Any) -> None:
-    """Set the attributes of an exception; what its type keeps elsewhere, to plain values only."""
-    notes = state.pop("__notes__", []) if type(state) is dict else []
-    if type(notes) is not list or not all(isinstance(note, str) for note in notes):
-        raise pickle.UnpicklingError("the notes of an exception are no texts")
-    for name, value in _checked_attributes(state).items():
-        if not isinstance(getattr_static(type(error), name, None), _FIELDS_OF_C):
-            vars(error)[name] = value
-        elif type(value) in LEAVES:
-            setattr(error, name, value)
-        else:
-            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
-    for note in notes:
-        BaseException.add_note(error, note)
-
-
-_FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)

@@ -23,6 +23,8 @@ LAYERS = [
         "_unconfirmed",
         "_pickle_scan",
         "_pickle_names",
+        "_pickle_bounds",
+        "_pickle_states",
         "_numpy_pickles",
         "_printable",
         "_logs",
