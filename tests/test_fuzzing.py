@@ -34,7 +34,7 @@ CONTENT_TYPES = {
 }
 # One pair of peers for all messages, as in life: what one message spoils the next one finds.
 fuzzing = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 serializers = pytest.mark.parametrize("serializer", CONTENT_TYPES)
 

@@ -221,6 +221,73 @@ def test_a_dtype_is_what_numpy_makes_of_its_description(lie: str) -> None:
         build(body + octets + b"tb.")
 
 
+NDARRAY = Named("numpy", "ndarray")
+F8 = numpy.dtype("f8")
+NOT_AS_NUMPY_WRITES_IT = {
+    "dtype of a list": calling("numpy", "dtype", ["f8"], False, True),
+    "dtype of several": calling("numpy", "dtype", "f8,f8", False, True),
+    "array of another kind": calling("numpy.core.multiarray", "_reconstruct", F8, (0,), b"b"),
+    "scalar of objects": calling("numpy.core.multiarray", "scalar", numpy.dtype("O"), b"x" * 8),
+    "scalar of no bytes": calling("numpy.core.multiarray", "scalar", F8, [1]),
+    "short scalar": calling("numpy.core.multiarray", "scalar", F8, b"x"),
+    "buffer in no order": calling("numpy.core.numeric", "_frombuffer", b"x" * 8, F8, (1,), "X"),
+    "long buffer": calling("numpy.core.numeric", "_frombuffer", b"x" * 9, F8, (1,), "C"),
+    "buffer of no shape": calling("numpy.core.numeric", "_frombuffer", b"x" * 8, F8, (-1,), "C"),
+    "titles": dtype_with((3, "|", None, ("a",), {"a": (F8, 0, "A")}, 8, 1, 0)) + b".",
+    "field of no dtype": dtype_with((3, "|", None, ("a",), {"a": ("f8", 0)}, 8, 1, 0)) + b".",
+    "subarray of no shape": dtype_with((3, "|", (F8, [2]), None, None, 8, 1, 0)) + b".",
+    "no unit": dtype_with((4, "<", None, None, None, -1, -1, 0, (None, (b"xx", 1, 1, 1))), "M8")
+    + b".",
+    "no state of a dtype": dtype_with((3, "|")) + b".",
+    "no state of an array": calling("numpy.core.multiarray", "_reconstruct", NDARRAY, (0,), b"b")[
+        :-1
+    ]
+    + b"N)\x86b.",
+    "data for an array that has some": pickle.dumps(numpy.ones(1), 2)[:-1]
+    + pickle.dumps((1, (1,), F8, False, b"x" * 8), 2)[2:-1]
+    + b"b.",
+}
+
+
+@pytest.mark.parametrize("name", NOT_AS_NUMPY_WRITES_IT)
+def test_what_numpy_would_not_write_is_refused(name: str) -> None:
+    body = NOT_AS_NUMPY_WRITES_IT[name]
+    with pytest.raises(pickle.UnpicklingError, match="of numpy is not as numpy writes it"):
+        build(body if body.startswith(b"\x80") else b"\x80\x02" + body)
+
+
+NOT_AS_PICKLERS_WRITE_IT = {
+    "bytes": calling("builtins", "bytes", b"abc"),
+    "bytearray": calling("builtins", "bytearray", "text", "rot13"),
+    "array": calling("array", "array", "b", range(3)),
+    "Decimal": calling("decimal", "Decimal", 3),
+    "Fraction": calling("fractions", "Fraction", 1.5),
+    "list": calling("builtins", "list", [1]),
+    "UserList": calling("collections", "UserList", [1]),
+    "slice of an instance": calling("builtins", "slice", Point(1, 2)),
+    "long number in a call": calling("builtins", "complex", 2**20_000),
+    "instance of a function": CALLS["NEWOBJ"](__name__, "build", ()),
+    "deque by NEWOBJ of Decimal": CALLS["NEWOBJ"]("decimal", "Decimal", ("1",)),
+    "plain object that is none": calling("copyreg", "_reconstructor", Point, list, (1,)),
+    "forged member": calling("copyreg", "_reconstructor", Role, int, 1),
+    "state of a function": calling("builtins", "ValueError")[:-1] + b"cbuiltins\nlist\n}b.",
+    "state that is no dict": calling("builtins", "ValueError")[:-1] + b"]b.",
+    "notes that are no texts": calling("builtins", "ValueError")[:-1]
+    + pickle.dumps({"__notes__": 5}, 2)[2:-1]
+    + b"b.",
+    "field of an exception": calling("builtins", "OSError")[:-1]
+    + pickle.dumps({"filename": [1]}, 2)[2:-1]
+    + b"b.",
+    "append to a Counter": calling("collections", "Counter")[:-1] + b"K\x01a.",
+}
+
+
+@pytest.mark.parametrize("name", NOT_AS_PICKLERS_WRITE_IT)
+def test_what_no_pickler_writes_is_refused(name: str) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        build(NOT_AS_PICKLERS_WRITE_IT[name], Point, Role, build)
+
+
 def test_what_was_made_with_a_dtype_keeps_it_when_the_message_describes_it_anew() -> None:
     plain = calling("numpy", "dtype", "i4", False, True)[2:-1] + b"q\x00"
     state = pickle.dumps((3, ">", None, None, None, -1, -1, 0), 2)[2:-1]
