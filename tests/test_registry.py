@@ -281,14 +281,17 @@ def test_a_call_with_keyword_arguments_reaches_nothing_else_either(name: str) ->
         registry.resolve("system.apply", (name, (), {}))
 
 
+class Shop:
+    """Has two methods."""
+
+    def buy(self) -> str:
+        return "bought"
+
+    def close(self) -> str:
+        return "closed"
+
+
 def test_an_instance_takes_the_place_of_the_one_that_had_its_name() -> None:
-    class Shop:
-        def buy(self) -> str:
-            return "bought"
-
-        def close(self) -> str:
-            return "closed"
-
     methods = MethodRegistry()
     methods.add_function(len, "shop.size")
     methods.add_instance(Shop(), "shop")
@@ -303,13 +306,6 @@ def test_an_instance_takes_the_place_of_the_one_that_had_its_name() -> None:
 
 
 def test_only_the_methods_that_were_chosen_are_offered() -> None:
-    class Shop:
-        def buy(self) -> str:
-            return "bought"
-
-        def close(self) -> str:
-            return "closed"
-
     methods = MethodRegistry()
     methods.add_instance(Shop(), "shop", only=["buy"])
 
