@@ -281,7 +281,7 @@ def test_a_call_with_keyword_arguments_reaches_nothing_else_either(name: str) ->
         registry.resolve("system.apply", (name, (), {}))
 
 
-class Shop:
+class Counter:
     """Has two methods."""
 
     def buy(self) -> str:
@@ -294,24 +294,24 @@ class Shop:
 def test_an_instance_takes_the_place_of_the_one_that_had_its_name() -> None:
     methods = MethodRegistry()
     methods.add_function(len, "shop.size")
-    methods.add_instance(Shop(), "shop")
-    methods.add_instance(Shop(), "shop", only=["buy"])
+    methods.add_instance(Counter(), "shop")
+    methods.add_instance(Counter(), "shop", only=["buy"])
 
     assert methods.resolve("shop.buy", [])() == "bought"
     assert methods.resolve("shop.size", ["abc"])() == 3
     with pytest.raises(QAMMethodNotFoundException):
         methods.resolve("shop.close", [])
     with pytest.raises(TypeError, match="methods must be a list of names"):
-        methods.add_instance(Shop(), "shop", only="buy")
+        methods.add_instance(Counter(), "shop", only="buy")
 
 
 def test_only_the_methods_that_were_chosen_are_offered() -> None:
     methods = MethodRegistry()
-    methods.add_instance(Shop(), "shop", only=["buy"])
+    methods.add_instance(Counter(), "shop", only=["buy"])
 
     assert methods.resolve("shop.buy", [])() == "bought"
     with pytest.raises(QAMMethodNotFoundException):
         methods.resolve("shop.close", [])
     for name in ("_private", "missing", "__init__"):
         with pytest.raises(ValueError, match="methods"):
-            methods.add_instance(Shop(), "shop", only=[name])
+            methods.add_instance(Counter(), "shop", only=[name])
