@@ -62,7 +62,8 @@ def _codes(*names: str) -> frozenset[int]:
     return frozenset(_CODES[name] for name in names)
 
 
-_STOP, _MARK, _LONG1, _FRAME, _PUT = map(_CODES.get, ("STOP", "MARK", "LONG1", "FRAME", "PUT"))
+_STOP, _MARK, _FRAME, _PUT = map(_CODES.get, ("STOP", "MARK", "FRAME", "PUT"))
+_LONG1, _LONG4 = map(_CODES.get, ("LONG1", "LONG4"))
 _MEMOIZE, _BINPUT = map(_CODES.get, ("MEMOIZE", "BINPUT"))
 _BINGET, _LONG_BINGET = map(_CODES.get, ("BINGET", "LONG_BINGET"))
 _TUPLE, _REDUCE = map(_CODES.get, ("TUPLE", "REDUCE"))
@@ -90,6 +91,7 @@ _WIDE = 9
 # What the containers that one byte makes take, and how much of that is allowed.
 _BYTES_OF = {"]": 64, "}": 72, "\x8f": 224}
 _FREE_BYTES, _BYTES_PER_BYTE = 64 * 2**20, 40
+_FREE_SIZE = _FREE_BYTES // max(_BYTES_OF.values())
 
 
 def check(body: bytes) -> bool:
@@ -101,12 +103,15 @@ def check(body: bytes) -> bool:
     """
     look = _Look(body)
     look.through()
-    _check_containers(body)
+    if len(body) > _FREE_SIZE:
+        _check_containers(body)
     return look.is_plain()
 
 
 class _Look:
     """One walk over the opcodes of a pickle."""
+
+    __slots__ = ("_body", "_depths", "_has_put", "_memoized", "_unshareable", "_wide", "plain")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -135,13 +140,21 @@ class _Look:
                     self._unshareable.add(memoized)
                 memoized += 1
                 opcode = before
+            elif opcode == _BINPUT and before in shareable:
+                self._has_put = True
+                position += 1
+                opcode = before
             elif size >= 0:
                 if opcode in minded:
                     if opcode == _STOP:
                         self._memoized = memoized
                         return
                     opcode = self._mind(opcode, before, position)
-                position += size
+                    position += size
+                else:
+                    position += size
+                    while position < end and body[position] == opcode:  # as in a list of numbers
+                        position += 1 + size
             elif size == _LENGTH_1:
                 length = body[position] if position < end else 0
                 if length >= _WIDE and opcode == _LONG1:
@@ -150,6 +163,9 @@ class _Look:
                 if position < end and body[position] == _MEMOIZE and opcode != _LONG1:
                     position += 1  # as most texts are, at once
                     memoized += 1
+            elif size == _LENGTH_4:
+                position += 4 + int.from_bytes(body[position : position + 4], "little")
+                self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
         raise pickle.UnpicklingError("the pickle is cut off, or names more bytes than it has")
@@ -157,11 +173,11 @@ class _Look:
     def _mind(self, opcode: int, before: int, position: int) -> int:
         """Note what *opcode* does; return it, or the one that made what is on the stack now."""
         depths = self._depths
-        if opcode in _PUTS:
-            self._put(opcode, before, position)
-            return before
         if opcode == _MARK:
             depths.append(0)
+        elif opcode in _PUTS:
+            self._put(opcode, before, position)
+            return before
         elif opcode in _SMALL_TUPLES:
             depths[-1] += 1
             self._check_depth(depths[-1])
@@ -201,9 +217,6 @@ class _Look:
 
     def _after_rare(self, opcode: int, size: int, position: int) -> int:
         body = self._body
-        if size == _LENGTH_4:
-            self.plain = self.plain and opcode not in _NOT_PLAIN
-            return position + 4 + int.from_bytes(body[position : position + 4], "little")
         if size == _LENGTH_8:
             self.plain = self.plain and opcode not in _NOT_PLAIN
             return position + 8 + int.from_bytes(body[position : position + 8], "little")
@@ -229,8 +242,6 @@ def _check_memo(index: int, size: int) -> None:
 def _check_containers(body: bytes) -> None:
     """Refuse a body that consists of empty containers: each byte would take a hundred."""
     allowed = _FREE_BYTES + _BYTES_PER_BYTE * len(body)
-    if len(body) * max(_BYTES_OF.values()) <= allowed:
-        return
     most = sum(body.count(code.encode("latin1")) * size for code, size in _BYTES_OF.items())
     if most <= allowed:
         return
