@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import amqp
-import psutil
 import pytest
 import trustme
 
@@ -21,6 +20,7 @@ from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, Route
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
+from tests.support.descriptors import open_descriptors
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -97,11 +97,11 @@ def binding(credentials: AMQPCredentials, server_id: str) -> Iterator[QueueBindi
 
 @pytest.fixture
 def peer(credentials: AMQPCredentials) -> Iterator[Peer]:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     peer = Peer(credentials)
     yield peer
     peer.close()
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def message(binding: QueueBinding, body: bytes = b"body", **properties: Any) -> 
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     yield
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 @contextmanager
@@ -846,7 +846,7 @@ def test_closing_is_quick_and_can_be_repeated(
     credentials: AMQPCredentials, rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
     # given
-    before, descriptors = rabbitmq_node.connections(), psutil.Process().num_fds()
+    before, descriptors = rabbitmq_node.connections(), open_descriptors()
     connections = [connect(credentials, LONG) for _ in range(10)]
     assert rabbitmq_node.connections() == before + 10
 
@@ -859,7 +859,7 @@ def test_closing_is_quick_and_can_be_repeated(
     deadline = time.monotonic() + LONG
     while rabbitmq_node.connections() > before:
         assert time.monotonic() < deadline
-    assert psutil.Process().num_fds() == descriptors
+    assert open_descriptors() == descriptors
 
 
 def test_closing_does_not_wait_long_for_a_broker_that_does_not_answer(

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from qam import QAMProxy
 from tests.conftest import Broker
+from tests.support.descriptors import open_descriptors
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 
@@ -87,13 +87,13 @@ def test_a_hundred_proxies_leave_nothing_behind(
                 proxy.callback(len).echo("x")
 
         use_a_proxy()
-        threads, descriptors = threading.active_count(), psutil.Process().num_fds()
+        threads, descriptors = threading.active_count(), open_descriptors()
         # when
         for _ in range(100):
             use_a_proxy()
         # then
         assert threading.active_count() == threads
-        assert psutil.Process().num_fds() == descriptors
+        assert open_descriptors() == descriptors
         assert _queues_of(rabbitmq_node, server_id) == [f"{server_id}_server_queue"]
 
 
@@ -104,8 +104,8 @@ def test_a_hundred_proxies_on_the_embedded_broker_leave_nothing_behind(server_id
         for _ in range(101):
             with QAMProxy(server_id, timeout=60, **place) as proxy:
                 assert proxy.add(1, 2) == 3
-            before = before or (threading.active_count(), psutil.Process().num_fds())
-        assert before == (threading.active_count(), psutil.Process().num_fds())
+            before = before or (threading.active_count(), open_descriptors())
+        assert before == (threading.active_count(), open_descriptors())
 
 
 def _voluntary_switches() -> int:

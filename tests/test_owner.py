@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from qam import _owner
@@ -16,6 +15,7 @@ from qam._wire import Delivery, Publish, QueueBinding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.conftest import Broker
+from tests.support.descriptors import open_descriptors
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -119,13 +119,13 @@ def rabbitmq_owner(rabbitmq_node: RabbitMQNode, own: QueueBinding) -> Iterator[O
 
 
 def running(owner: Owner) -> Iterator[Owner]:
-    before = psutil.Process().num_fds() - 1  # without its waker
+    before = open_descriptors() - 1  # without its waker
     owner.start()
     yield owner
     owner.fail_in.clear()
     owner.exit()
     assert not owner.is_alive()
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
     delete_queue(owner)
 
 
@@ -161,7 +161,7 @@ def test_what_is_handed_over_is_sent_and_what_comes_is_taken_in(owner: Owner) ->
 def test_a_connection_that_can_not_be_opened_is_told_by_start_and_leaves_no_thread(
     own: QueueBinding,
 ) -> None:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     owner = Owner(nowhere(), own)
 
     with pytest.raises(QAMConnectionException, match="nothing listens there") as caught:
@@ -170,7 +170,7 @@ def test_a_connection_that_can_not_be_opened_is_told_by_start_and_leaves_no_thre
     assert caught.value.executed == "no"
     assert not owner.is_alive()
     assert owner.deaths == []
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(3)], ids=repr)
@@ -178,7 +178,7 @@ def test_a_bug_while_opening_is_told_by_start_and_leaves_no_thread(
     broker: Broker, own: QueueBinding, error: BaseException
 ) -> None:
     # given
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     owner = Owner(credentials_of(broker), own)
     owner.fail_in["_on_open"] = error
 
@@ -190,7 +190,7 @@ def test_a_bug_while_opening_is_told_by_start_and_leaves_no_thread(
     assert caught.value is error
     assert not owner.is_alive()
     assert owner.deaths == []
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 def test_a_url_that_is_none_is_told_at_once(own: QueueBinding) -> None:
@@ -587,7 +587,7 @@ def test_a_bug_after_a_loss_is_told_too(
     rabbitmq_node: RabbitMQNode, own: QueueBinding, hook: str
 ) -> None:
     # given
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     owner = Owner(AMQPCredentials(rabbitmq_node.host, rabbitmq_node.port), own)
     owner.start()
     bug = ValueError("bug")
@@ -600,7 +600,7 @@ def test_a_bug_after_a_loss_is_told_too(
     owner.wait_for(lambda: owner.deaths == [bug])
     owner.join(LONG)
     assert not owner.is_alive()
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
     delete_queue(owner)
 
 

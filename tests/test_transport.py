@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager, suppress
 from struct import pack
 from typing import Any
 
-import psutil
 import pytest
 import trustme
 from amqp.exceptions import UnexpectedFrame
@@ -16,6 +15,7 @@ from qam import _transport
 from qam._deadline import Deadline
 from qam._tls import TLS
 from qam._transport import BufferedTransport
+from tests.support.descriptors import open_descriptors
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 HEADER = b"AMQP\x00\x00\x09\x01"  # what a client opens a connection with
@@ -35,9 +35,9 @@ def receive(peer: socket.socket, size: int) -> bytes:
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left() -> Iterator[None]:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     yield
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from qam import _waker
 from qam._waker import Waker
+from tests.support.descriptors import open_descriptors
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -24,11 +24,11 @@ def waker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         replace_os(monkeypatch)
     elif not hasattr(os, "eventfd"):
         pytest.skip("this system has no eventfd")
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
     waker = Waker()
     yield waker
     waker.close()
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 def replace_os(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., object]) -> None:
@@ -200,11 +200,11 @@ def test_a_late_wake_does_not_write_to_a_descriptor_of_somebody_else(waker: Wake
 
 
 def test_one_that_is_dropped_gives_its_descriptors_back() -> None:
-    before = psutil.Process().num_fds()
+    before = open_descriptors()
 
     Waker()
 
-    assert psutil.Process().num_fds() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("means", ["eventfd", "socketpair"])
