@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-Name = tuple[str, str]  # module, qualified name
+from qam._trust import Name
 
 # One type, without fields: those have a state of their own.
 _SPEC = re.compile(r"[<>|=]?[?bBhHiIlLqQefdgFDGuUScOVmM][0-9]{0,10}")
@@ -87,8 +87,6 @@ _NAMES |= {
     for core in ("core", "_core")  # numpy 1 and 2
     for (module, name), stand_in in _FUNCTIONS.items()
 }
-#: The stand-ins that a message may call; they check what they are given.
-CALLABLE = frozenset({_dtype, *_FUNCTIONS.values()})
 
 
 # --- states ---------------------------------------------------------------------------

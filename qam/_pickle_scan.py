@@ -74,7 +74,7 @@ _FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
 _NOT_PLAIN = frozenset(_CODES.values()) - _codes(*_PLAIN_NAMES)
 # The others are passed by with no more than a look at their size.
 _MINDED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
-_MINDED |= _codes("MARK", "TUPLE", "REDUCE", "LONG1", "BINGET", "LONG_BINGET", "FRAME", "STOP")
+_MINDED |= _codes("MARK", "TUPLE", "REDUCE", "BINGET", "LONG_BINGET", "FRAME", "STOP")
 # Their product may be got from the memo again, since it costs nothing to hash.
 _SHAREABLE = _codes(
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),

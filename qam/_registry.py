@@ -16,7 +16,7 @@ class MethodRegistry:
     """The callables of a server by the name under which they are called."""
 
     def __init__(self) -> None:
-        # Replaced by single assignments only, so readers need no lock.
+        # Changed by single steps only, so readers need no lock.
         self._methods: dict[str, Method] = {}
         # The methods that each instance offers, by its name.
         self._instances: dict[str, dict[str, Method]] = {}
@@ -43,8 +43,10 @@ class MethodRegistry:
         methods = {f"{name}.{each}": method for each, method in offered.items()}
         # An instance takes the place of the one that had its name, with all its methods.
         before, self._instances[name] = self._instances.get(name, {}), methods
-        kept = {key: found for key, found in self._methods.items() if key not in before}
-        self._methods = kept | methods
+        self._methods.update(methods)
+        for key in before.keys() - methods.keys():
+            if self._methods.get(key) is before[key]:
+                del self._methods[key]
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
         """Return what a request for *name* with *params* is to call, without arguments.

@@ -17,7 +17,6 @@ from enum import Enum, EnumType
 from typing import Any, ClassVar
 
 from qam import _numpy_pickles, _pickle_scan
-from qam._numpy_pickles import is_array
 from qam._pickle_bounds import Bounds
 from qam._pickle_names import (
     BASES,
@@ -98,10 +97,24 @@ class _QuickUnpickler(pickle.Unpickler):
 _PythonUnpickler: Any = pickle._Unpickler
 
 
+def _noting_depth(load: Any) -> Any:
+    """Return *load*, with a note of how deep what it puts on the stack is."""
+
+    def load_and_note(self: "_CarefulUnpickler") -> None:
+        load(self)
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
+
+    return load_and_note
+
+
 class _CarefulUnpickler(_PythonUnpickler):
     """Sees every call, every state and every item before it happens."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
+    dispatch |= {
+        opcode[0]: _noting_depth(_PythonUnpickler.dispatch[opcode[0]])
+        for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+    }
 
     def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
         super().__init__(io.BytesIO(body), encoding="utf-8")
@@ -254,30 +267,6 @@ class _CarefulUnpickler(_PythonUnpickler):
         if self._named.get(id(value)) is not value:
             raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
 
-    def load_tuple(self) -> None:
-        super().load_tuple()
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
-
-    dispatch[pickle.TUPLE[0]] = load_tuple
-
-    def load_tuple1(self) -> None:
-        super().load_tuple1()
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
-
-    dispatch[pickle.TUPLE1[0]] = load_tuple1
-
-    def load_tuple2(self) -> None:
-        super().load_tuple2()
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
-
-    dispatch[pickle.TUPLE2[0]] = load_tuple2
-
-    def load_tuple3(self) -> None:
-        super().load_tuple3()
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
-
-    dispatch[pickle.TUPLE3[0]] = load_tuple3
-
     # --- the opcodes that call --------------------------------------------------------------
 
     def load_reduce(self) -> None:
@@ -314,7 +303,7 @@ class _CarefulUnpickler(_PythonUnpickler):
             raise pickle.UnpicklingError("a message may not change what it names")
         if _numpy_pickles.is_dtype(instance):
             self._replace_top(_numpy_pickles.dtype_with_state(instance, state))
-        elif is_array(instance):
+        elif _numpy_pickles.is_array(instance):
             self._set_array_state(instance, state)
         elif is_shared(instance):
             raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")

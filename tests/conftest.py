@@ -17,6 +17,7 @@ from qam import QAMProxy
 from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, serving
+from tests.support.strangers import Stranger
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
@@ -91,6 +92,14 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def server_id() -> str:
     """A server_id that no other test uses."""
     return uuid.uuid4().hex
+
+
+@pytest.fixture
+def stranger(broker: Broker) -> Iterator[Stranger]:
+    """Somebody else at the same broker, who may write anything to any exchange."""
+    stranger = Stranger(**broker.kwargs)
+    yield stranger
+    stranger.close()
 
 
 @pytest.fixture

@@ -4,34 +4,22 @@ The messages are random bytes, valid messages with changed bytes, and hostile pi
 receivers are a server and a proxy that are at work.
 """
 
-import json
 import pickle
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qam import QAMProxy
-from qam._connection import Connection, connect
-from qam._deadline import Deadline
-from qam._events import Confirmed
-from qam._waker import Waker
-from qam._wire import Publish, Route, reply_exchange, request_binding
-from qam.amqp_credentials import AMQPCredentials
+from qam._wire import Route, reply_exchange, request_binding
 from tests.conftest import Broker
 from tests.support.hostile_pickles import BOMBS, CALLS, GADGETS, MARK
 from tests.support.service import Service, make_server
+from tests.support.strangers import CONTENT_TYPES, AnsweredByTheTest, Stranger, encode
 from tests.support.watch import nothing_but_values
 
-CONTENT_TYPES = {
-    "pickle": "application/x-python-serialize",
-    "json": "application/json",
-    "msgpack": "application/x-msgpack",
-}
 # One pair of peers for all messages, as in life: what one message spoils the next one finds.
 fuzzing = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -40,12 +28,6 @@ serializers = pytest.mark.parametrize("serializer", CONTENT_TYPES)
 
 
 # --- what comes ---------------------------------------------------------------------------
-
-
-def encode(body: Any, serializer: str, protocol: int = pickle.DEFAULT_PROTOCOL) -> bytes:
-    if serializer == "pickle":
-        return pickle.dumps(body, protocol)
-    return json.dumps(body).encode() if serializer == "json" else msgpack.packb(body)
 
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text()
@@ -122,39 +104,6 @@ def test_the_watch_sees_what_a_gadget_does() -> None:
         pickle.loads(CALLS["GLOBAL"]("builtins", "eval", (f"'{MARK}'",)))
 
 
-# --- who sends --------------------------------------------------------------------------------
-
-
-class Stranger:
-    """Somebody with a connection to the same broker, who may write anything to any exchange."""
-
-    def __init__(self, broker: Broker) -> None:
-        credentials = AMQPCredentials(**broker.kwargs).resolved()
-        self._connection: Connection = connect(credentials, timeout=20)
-        self._connection.confirm()
-        self._waker = Waker()
-
-    def send(self, route: Route, body: bytes, properties: dict[str, Any]) -> None:
-        """Publish one message; return when the broker has it."""
-        self._connection.write([Publish(route, body, properties, mandatory=False)])
-        deadline = Deadline(20)
-        events: list[Any] = []
-        while not any(isinstance(event, Confirmed) and event.messages for event in events):
-            assert not deadline.expired
-            events += self._connection.read(deadline.wait_time(), self._waker)
-
-    def close(self) -> None:
-        self._connection.close()
-        self._waker.close()
-
-
-@pytest.fixture
-def stranger(broker: Broker) -> Iterator[Stranger]:
-    stranger = Stranger(broker)
-    yield stranger
-    stranger.close()
-
-
 # --- requests -----------------------------------------------------------------------------------
 
 
@@ -191,39 +140,6 @@ def test_a_server_outlives_every_request(
 
 
 # --- replies ------------------------------------------------------------------------------------
-
-
-class AnsweredByTheTest:
-    """A proxy, and somebody who answers its calls in place of a server."""
-
-    def __init__(
-        self, proxy: QAMProxy, server_id: str, stranger: Stranger, serializer: str
-    ) -> None:
-        self._proxy, self._stranger, self._serializer = proxy, stranger, serializer
-        own_id = proxy.consumer_thread.client_id
-        self._own_id = own_id
-        self._to_proxy = Route(reply_exchange(server_id), f"{own_id}_client_routing_key")
-
-    def call(self) -> tuple[int, int]:
-        """Make a call; return its slot, and its id on the wire."""
-        proxy = self._proxy
-        slot = proxy.consumer_thread.get_free_result_list_id()
-        message = {"id": slot, "method_name": "add", "routing_key": "unused", "params": [1, 2]}
-        return slot, proxy.publisher_thread.add_message_to_send(message)["call_id"]
-
-    def answer(self, call_id: int, body: bytes, properties: dict[str, Any]) -> None:
-        """Send a reply to a call; whether it says so is up to *properties*."""
-        if "correlation_id" in properties:
-            properties = properties | {"correlation_id": f"{self._own_id}:{call_id}"}
-        self._stranger.send(self._to_proxy, body, properties)
-
-    def works(self) -> bool:
-        """Whether a call that is answered well gets its result."""
-        slot, call_id = self.call()
-        reply = {"id": call_id, "result": 3, "exception": False, "internal_exception": -1}
-        content = {"content_type": CONTENT_TYPES[self._serializer]}
-        self.answer(call_id, encode(reply, self._serializer), content | {"correlation_id": ""})
-        return bool(self._proxy.consumer_thread.get_result(slot) == 3)
 
 
 @serializers

@@ -15,7 +15,7 @@ from qam._wire import Route, reply_exchange, request_binding
 from tests.conftest import Broker
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
-from tests.test_fuzzing import AnsweredByTheTest, Stranger
+from tests.support.strangers import AnsweredByTheTest, Stranger
 
 HOSTILE = "x\n2026-01-01 00:00:00 ERROR forged\x1b[31m\x00\r\u2028" + "y" * 2000
 PICKLE = {"content_type": "application/x-python-serialize"}
@@ -44,13 +44,6 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
         assert len(line) < 1500, line
         # a line that looks like a record's first is one of ours
         assert line.startswith(("DEBUG ", "INFO ", "WARNING ", "ERROR ", "    ")), line
-
-
-@pytest.fixture
-def stranger(broker: Broker) -> Iterator[Stranger]:
-    stranger = Stranger(broker)
-    yield stranger
-    stranger.close()
 
 
 def test_a_record_is_made_printable_and_keeps_its_exception(
@@ -124,8 +117,6 @@ def test_hostile_names_and_texts_in_replies_are_logged_printable(
             for error_function in (None, raise_again):
                 uid = proxy.callback(len, error_function).add(1, 2)
                 slot = proxy.callback_observer_thread.get_callback_item(uid)["id"]
-                while not proxy.get_num_waiting_callbacks():
-                    time.sleep(0.001)
                 call_id = proxy.consumer_thread.result_list[slot]["call_id"]
                 peer.answer(call_id, body, PICKLE | {"correlation_id": ""})
                 while proxy.get_callback_state(uid) != 2:
