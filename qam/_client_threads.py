@@ -188,8 +188,10 @@ class ConsumerThread(_ClientThread):
         :raises Exception: what the remote method raised.
         """
         self._results.wait(id, Deadline(None))
-        message = self.get_result_item(id)
-        self.free_result_item(id)
+        try:
+            message = self.get_result_item(id)
+        finally:
+            self.free_result_item(id)
         if isinstance(message, QAMException):
             raise message
         return _messages.outcome(message)

@@ -244,9 +244,11 @@ class QAMProxy(_RemoteNames):
             )
             if not self._results.wait(id, deadline):
                 raise timed_out(method_name, timeout, self.publisher_thread.withdraw(message))
-            return self.consumer_thread.get_result(id)
-        finally:
+        except BaseException:
             self.consumer_thread.free_result_item(id)
+            raise
+        # This gives the slot back, too; a second time might take it from another call.
+        return self.consumer_thread.get_result(id)
 
     def _message(
         self,

@@ -183,6 +183,27 @@ def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, serve
     assert service.runs == []
 
 
+def test_a_call_gives_its_slot_back_once(proxy: QAMProxy) -> None:
+    # given another thread, which takes each slot as soon as it is free
+    consumer = proxy.consumer_thread
+    free, taken = consumer.free_result_item, []
+
+    def free_and_take(id: int) -> None:
+        free(id)
+        taken.append(consumer.get_free_result_list_id())
+
+    consumer.free_result_item = free_and_take  # type: ignore[method-assign]
+    # when
+    assert proxy.add(1, 2) == 3
+    with pytest.raises(ValueError, match="why"):
+        proxy.fail("why")
+    with pytest.raises(QAMSerializationException):
+        proxy.add(threading.Lock())
+    # then the other one keeps what it took
+    assert len(taken) == 3
+    assert [consumer.result_list[id]["state"] for id in taken] == [consumer.WAITING] * 3
+
+
 # --- a caller's mistakes raise in the caller's thread ---------------------------------
 
 
