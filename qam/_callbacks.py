@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qam import _messages
-from qam._client_threads import Message, called_name
+from qam._client_publisher import timed_out
+from qam._client_thread import Message
 from qam._deadline import Deadline
 from qam._jobs import JobQueue
 from qam._logs import get_logger
-from qam.exceptions import QAMTimeoutException
 
 if TYPE_CHECKING:
     from qam.qam_proxy import QAMProxy
@@ -180,9 +180,7 @@ class CallbackObserverThread(threading.Thread):
         message = callback_info.get("message")
         if message is None or not callback_info["deadline"].expired:
             return
-        failure = timed_out(
-            called_name(message), callback_info["timeout"], self._publisher.withdraw(message)
-        )
+        failure = timed_out(self._publisher, message)
         self._consumer._results.conclude(message["call_id"], failure)
 
     # --- the thread -------------------------------------------------------------
@@ -334,15 +332,3 @@ class ExecuteCallbackThread(threading.Thread):
         finally:
             self._observer.change_callback_item_state(job.uid, FINISHED)
             self._observer.remove_callback_item(job.uid)
-
-
-def timed_out(method_name: str, timeout: float | None, withdrawn: bool) -> QAMTimeoutException:
-    """Return the exception of a call whose time is up.
-
-    :param withdrawn: its message was taken back before it was sent.
-    """
-    where = "still waiting to be sent" if withdrawn else "sent, and may have run or may still run"
-    return QAMTimeoutException(
-        f"{method_name}() got no result within {timeout:g} seconds; it was {where}",
-        executed="no" if withdrawn else "unknown",
-    )

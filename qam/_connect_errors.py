@@ -28,7 +28,7 @@ def why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) 
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout:g} seconds"
     if isinstance(error, ssl.SSLError):
-        return _why_no_tls(error, credentials.hostname)
+        return _why_no_tls(error, str(credentials.hostname))
     if isinstance(error, ConnectionError) and credentials.tls is not None:
         return f"{words(error)}; {_CLIENT_CERTIFICATE}"
     return words(error)

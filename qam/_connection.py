@@ -5,6 +5,7 @@ events, and ``tick`` for what time asks for.  All of a connection, ``Waker.wake`
 aside, belongs to the thread that opened it.
 """
 
+import os
 import selectors
 import socket
 import struct
@@ -25,12 +26,10 @@ from qam._memory import MemoryConnection
 from qam._transport import BufferedTransport
 from qam._unconfirmed import Unconfirmed
 from qam._waker import Waker
-from qam._wire import Delivery, Publish, QueueBinding
+from qam._wire import Delivery, Publish, QueueBinding, QueueState
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 
-#: Seconds between heartbeats; a connection is given up after two without a sign.
-HEARTBEAT = 10.0
 #: Seconds that the broker has to answer a declaration.
 _PATIENCE = 10.0
 # What py-amqp raises for a connection that is of no use any more.
@@ -51,6 +50,10 @@ _CLOSE_PATIENCE = 1.0
 _CONTENT_HEADER, _SIZES_OF_CONTENT_HEADER, _NO_PROPERTIES = 2, 12, b"\0\0"
 
 
+class QueueIsDown(QAMConnectionException):
+    """The node of a cluster that has the queue is not there."""
+
+
 class Connection(Protocol):
     """What an owner can do with its connection.
 
@@ -62,7 +65,16 @@ class Connection(Protocol):
         """Declare a durable direct exchange."""
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
-        """Declare a durable queue and bind it to its exchange."""
+        """Declare a durable queue and bind it to its exchange.
+
+        :raises QueueIsDown: the connection stands, and is as good as new.
+        """
+
+    def look(self, queue: str) -> QueueState | None:
+        """Return what waits in *queue*, and how many consumers it has; None if it is not there.
+
+        Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
+        """
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
@@ -101,6 +113,9 @@ class Connection(Protocol):
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
 
+    def detach(self) -> None:
+        """Give back the descriptors alone; in a forked child, whose parent uses the connection."""
+
 
 def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
     """Open a connection to the broker within *timeout* seconds.
@@ -108,7 +123,7 @@ def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
     :raises QAMConnectionException: it can't be reached or refuses us; says where and why.
     """
     if credentials.is_memory:
-        return MemoryConnection(credentials.hostname)
+        return MemoryConnection(str(credentials.hostname))
     return AMQPConnection(credentials, timeout)
 
 
@@ -130,6 +145,7 @@ class AMQPConnection:
         self._credentials = credentials
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
+        self._lost = False
         self._selector = selectors.DefaultSelector()
         self._transport = _make_transport(credentials, Deadline(timeout))
         self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
@@ -182,16 +198,35 @@ class AMQPConnection:
             ) from error
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
-        """Declare a durable queue and bind it to its exchange."""
+        """Declare a durable queue and bind it to its exchange.
+
+        :raises QueueIsDown: the connection stands, and is as good as new.
+        """
         exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
+        queue = Queue(
+            binding.queue,
+            exchange=exchange,
+            routing_key=binding.routing_key,
+            durable=True,
+            queue_arguments=arguments,
+        )(self._channel)
         with self._synchronously():
-            Queue(
-                binding.queue,
-                exchange=exchange,
-                routing_key=binding.routing_key,
-                durable=True,
-                queue_arguments=arguments,
-            )(self._channel).declare()
+            try:
+                queue.declare()
+            except amqp.NotFound as error:
+                raise QueueIsDown(words(error)) from error
+
+    def look(self, queue: str) -> QueueState | None:
+        """Return what waits in *queue*, and how many consumers it has; None if it is not there.
+
+        Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
+        """
+        with self._synchronously():
+            try:
+                found = self._channel.queue_declare(queue, passive=True)
+            except amqp.NotFound:
+                return None
+        return QueueState(found.message_count, found.consumer_count)
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
@@ -292,10 +327,23 @@ class AMQPConnection:
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
         self._transport.deadline = Deadline(_CLOSE_PATIENCE)
-        with suppress(Exception):  # whatever is left of the connection makes of it
-            if self._transport.connected:
-                self._amqp.close()
+        try:
+            if self._lost:
+                raise ConnectionError
+            self._amqp.close()
+        except Exception:  # whatever is left of the connection makes of it
+            self._transport.abort()
         self._collect()
+
+    def detach(self) -> None:
+        """Give back the descriptors alone; in a forked child, whose parent uses the connection.
+
+        What closes a socket shuts it down, for the parent too; so it is taken away
+        from everything that would close it, also when it is collected.
+        """
+        self._selector.close()
+        if (socket := self._transport.detach()) is not None:
+            os.close(socket)
 
     def _collect(self) -> None:
         self._selector.close()
@@ -316,6 +364,7 @@ class AMQPConnection:
                 delivery_tag=info["delivery_tag"],
                 redelivered=info["redelivered"],
                 properties=properties,
+                consumer_tag=info["consumer_tag"],
             )
         )
 
@@ -352,6 +401,8 @@ class AMQPConnection:
         """
         try:
             yield
+        except QueueIsDown:
+            raise
         except Exception as error:
             if self._transport.connected and not isinstance(error, _LOSSES):
                 raise  # a bug
@@ -359,6 +410,7 @@ class AMQPConnection:
                 f"the connection to the broker at {self._credentials} was lost: {words(error)}"
             )
             lost.by_message = isinstance(error, amqp.ChannelError)
+            self._lost = not lost.by_message
             raise lost from error
 
 
@@ -366,9 +418,9 @@ def _make_transport(credentials: AMQPCredentials, deadline: Deadline) -> Buffere
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's default is one second: too short for a broker that is busy.
-        settings[socket.TCP_USER_TIMEOUT] = int(2 * HEARTBEAT * 1000)
+        settings[socket.TCP_USER_TIMEOUT] = 2 * credentials.heartbeat * 1000
     return BufferedTransport(
-        credentials.hostname, credentials.port, credentials.tls, deadline, settings
+        str(credentials.hostname), credentials.port, credentials.tls, deadline, settings
     )
 
 
@@ -381,7 +433,7 @@ def _make_connection(
         password=credentials.password,
         virtual_host=credentials.vhost,
         login_method="PLAIN",
-        heartbeat=HEARTBEAT,
+        heartbeat=credentials.heartbeat,
         frame_handler=_tolerant_frame_handler,
         on_blocked=lambda reason: on_blocked(True),
         on_unblocked=lambda: on_blocked(False),

@@ -15,9 +15,10 @@ class Deadline:
     :param timeout: seconds from now; None for never.
     """
 
-    __slots__ = ("at",)
+    __slots__ = ("at", "timeout")
 
     def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
         self.at = math.inf if timeout is None else time.monotonic() + timeout
 
     def remaining(self) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from qam._events import Cancelled, Confirmed, Consumer, Event, Returned
 from qam._waker import Waker
-from qam._wire import Delivery, Publish, QueueBinding, Route
+from qam._wire import Delivery, Publish, QueueBinding, QueueState, Route
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +91,13 @@ _brokers_lock = Lock()
 _brokers: dict[str, _Broker] = {}
 
 
+def forget_brokers() -> None:
+    """Begin anew without brokers, and with a lock that nobody holds: in a forked child."""
+    global _brokers_lock
+    _brokers_lock = Lock()
+    _brokers.clear()
+
+
 def _broker(name: str) -> _Broker:
     with _brokers_lock:
         return _brokers.setdefault(name, _Broker())
@@ -117,6 +124,12 @@ class MemoryConnection:
             bound = self._broker.bindings.setdefault(binding.route, [])
             if binding.queue not in bound:
                 bound.append(binding.queue)
+
+    def look(self, queue: str) -> QueueState | None:
+        """Return what waits in *queue*, and how many consumers it has; None if it is not there."""
+        with self._broker.lock:
+            found = self._broker.queues.get(queue)
+            return QueueState(len(found.waiting), len(found.readers)) if found else None
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it; its consumers are told."""
@@ -183,7 +196,15 @@ class MemoryConnection:
         self._last_tag += 1
         self._unacknowledged[self._last_tag] = queue, reader, message
         reader.unacknowledged += 1
-        self.report(Delivery(message.body, self._last_tag, message.redelivered, message.properties))
+        self.report(
+            Delivery(
+                message.body,
+                self._last_tag,
+                message.redelivered,
+                message.properties,
+                reader.tag,
+            )
+        )
 
     def report(self, event: Event) -> None:
         """Hand the owner an event; under the broker's lock, from any thread."""
@@ -214,6 +235,9 @@ class MemoryConnection:
     def take_unconfirmed(self) -> list[Publish]:
         """Nothing is open here, ever."""
         return []
+
+    def detach(self) -> None:
+        """Nothing to do: there is no descriptor."""
 
     def close(self) -> None:
         """Give back what is not acknowledged: first in its queue, marked redelivered."""

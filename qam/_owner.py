@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 
@@ -50,6 +51,8 @@ class ConnectionThread(threading.Thread):
         self._credentials = credentials.resolved()
         self._log = log
         self._connect_timeout = connect_timeout
+        # The nodes that can be connected to; the next one to try stands first.
+        self._places = deque(credentials.places())
         self._connection: Connection | None = None
         self._waker = Waker()
         #: True once the thread is asked to stop; never taken back.
@@ -73,6 +76,10 @@ class ConnectionThread(threading.Thread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         """The connection is gone; what was under way on it has an open fate."""
+
+    def _next_due(self) -> float | None:
+        """Seconds until :meth:`_write` has to be called if nothing happens; None for never."""
+        return None
 
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
@@ -160,6 +167,8 @@ class ConnectionThread(threading.Thread):
                 return None
             self._log.warning("%s; connecting again", error)
             self._on_lost(connection, error)
+            if not error.by_message:
+                self._places.rotate(-1)
         finally:
             self._connection = None
             connection.close()
@@ -167,10 +176,25 @@ class ConnectionThread(threading.Thread):
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
-        self._on_events(connection.read(connection.tick(), self._waker))
+        times = (connection.tick(), self._next_due())
+        wait_time = min((each for each in times if each is not None), default=None)
+        self._on_events(connection.read(wait_time, self._waker))
 
     def _open(self) -> Connection:
-        connection = connect(self._credentials, self._connect_timeout)
+        """Open a connection to the first place that takes one, each within the time for all."""
+        deadline = Deadline(self._connect_timeout)
+        for attempts_left in range(len(self._places), 0, -1):
+            # What is left is shared by the places that are left.
+            timeout = (deadline.wait_time() or 0) / attempts_left
+            try:
+                return self._open_at(self._places[0], timeout)
+            except QAMConnectionException as error:
+                self._places.rotate(-1)
+                failure = error
+        raise failure
+
+    def _open_at(self, place: AMQPCredentials, timeout: float) -> Connection:
+        connection = connect(place, timeout)
         self._connection = connection
         try:
             self._on_open(connection)
@@ -192,7 +216,7 @@ class ConnectionThread(threading.Thread):
                 self._pause(backoff * jitter)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF)
             else:
-                self._log.info("connected again to the broker at %s", self._credentials)
+                self._log.info("connected again to the broker at %s", self._places[0])
                 return connection
         return None
 

@@ -41,6 +41,8 @@ class ResultList:
         self._calls: dict[int, int] = {}
         self._next_call_id = random.SystemRandom().randrange(_ID_BASE_LIMIT)
         self._closed_by: FailureFactory | None = None
+        #: What the last reply says of the server: a request that comes twice runs once.
+        self.server_keeps_record = False
         #: Called with the slot's id when the outcome of a callback call is there.
         self.on_callback_ready: Callable[[int], None] = lambda slot_id: None
 
@@ -66,6 +68,7 @@ class ResultList:
             "exception_method": None,
             "arrived": arrived,
             "call_id": None,
+            "message": None,
         }
         self.slots.append(slot)
         # A finalizer that makes a call may have appended another one behind it.
@@ -78,9 +81,10 @@ class ResultList:
             self._next_call_id = (call_id + 1) % _ID_LIMIT
         return call_id
 
-    def begin(self, slot_id: int, call_id: int) -> None:
+    def begin(self, slot_id: int, call_id: int, message: Any = None) -> None:
         """From now on the outcome of *call_id* belongs into this slot.
 
+        :param message: the request, for :meth:`open_messages`.
         :raises ValueError: the slot is not reserved.
         :raises QAMException: the list is closed; says why.
         """
@@ -93,6 +97,20 @@ class ResultList:
                 )
             self._calls[call_id] = slot_id
             self.slots[slot_id]["call_id"] = call_id
+            self.slots[slot_id]["message"] = message
+
+    def is_open(self, call_id: int) -> bool:
+        """Return True if the call has begun and has no outcome; a moment's view."""
+        return call_id in self._calls
+
+    def is_callback(self, slot_id: int) -> bool:
+        """Return True if nobody waits for the outcome: a function is called with it."""
+        return self.slots[slot_id]["callback_method"] is not None
+
+    def open_messages(self) -> list[Any]:
+        """Return the requests of the calls that have no outcome, oldest first."""
+        with self._lock:
+            return [self.slots[slot_id]["message"] for slot_id in self._calls.values()]
 
     def _is_reserved(self, slot_id: int) -> bool:
         if not 0 <= slot_id < len(self.slots):
@@ -126,7 +144,7 @@ class ResultList:
             self._calls.pop(slot["call_id"], None)
             slot["arrived"].acquire(blocking=False)
             slot["state"] = FREE
-            slot["result_message"] = slot["call_id"] = None
+            slot["result_message"] = slot["call_id"] = slot["message"] = None
             slot["callback_method"] = slot["exception_method"] = None
             self.free_ids.append(slot_id)
 
@@ -169,5 +187,6 @@ class ResultList:
 
 def _finish(slot: Slot, message: Any) -> None:
     slot["result_message"] = message
+    slot["message"] = None
     slot["state"] = DONE
     slot["arrived"].release()

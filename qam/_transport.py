@@ -6,6 +6,7 @@ in one piece, hands out whole frames only, and never blocks on a write: what the
 socket does not take stays in the buffer until it can.
 """
 
+import os
 import selectors
 import socket
 import ssl
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from struct import unpack_from
+from struct import pack, unpack_from
 from typing import Any
 
 from amqp.exceptions import UnexpectedFrame
@@ -170,6 +171,22 @@ class BufferedTransport(TCPTransport):
         # bytearray drops its head without moving the rest
         del self._incoming[: end + 1]
         return kind, channel, payload
+
+    def abort(self) -> None:
+        """Have nothing that waits be sent any more, also not by the system after the close.
+
+        The broker would get it at some time after what is sent again on another connection.
+        """
+        with suppress(OSError, AttributeError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            # Not shut down, which would end it in the usual way.
+            os.close(self.sock.detach())
+        self.sock, self.connected = None, False
+
+    def detach(self) -> int | None:
+        """Let go of the socket without closing it; return its descriptor, if there is one."""
+        socket, self.sock, self.connected = self.sock, None, False
+        return None if socket is None else socket.detach()
 
     # --- writing ------------------------------------------------------------
 

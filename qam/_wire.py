@@ -6,6 +6,8 @@ Broker entities, all direct, durable, not exclusive, not auto-delete::
     request queue     <server_id>_server_queue    <server_id>_server_routing_key
     reply exchange    <server_id>_client_exchange
     reply queue       <client_id>_client_queue    <client_id>_client_routing_key
+    siblings exchange <server_id>_server_siblings_exchange *
+    siblings queue    <server_id>_server_siblings_queue.<instance>, one for each server *
 
 Request body::
 
@@ -31,10 +33,14 @@ Properties: content_type, content_encoding, delivery_mode 2; on requests
 correlation_id (unique per call), reply_to (the reply routing key) and expiration
 (milliseconds, if the call has a timeout); replies echo correlation_id. *
 
+Headers of requests: x-qam-resent (int), where this is not the first copy: the
+milliseconds since the first one was sent; x-qam-runs (int), where the method is
+idempotent and runs again: how often it has begun, this time included. *
+
 Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -42,6 +48,7 @@ from typing import Any, NamedTuple
 from qam._serialization import Serializer
 
 PERSISTENT = 2
+RESENT, RUNS = "x-qam-resent", "x-qam-runs"
 
 #: The largest body that is sent if nothing else is said: what RabbitMQ 4 takes.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -69,6 +76,15 @@ def check_count(value: object, name: str) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
     return value
+
+
+def check_queue_arguments(value: object) -> dict[str, Any]:
+    """Return *value* as a dict, empty for None; raise TypeError unless its keys are texts."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"queue_arguments must be a dict with names as keys, not {value!r}")
+    return dict(value)
 
 
 def is_short_text(value: object) -> bool:
@@ -114,6 +130,18 @@ def reply_binding(server_id: str, client_id: str) -> QueueBinding:
     """Return the queue in which *client_id* receives the replies of *server_id*."""
     return QueueBinding(
         f"{client_id}_client_queue", reply_exchange(server_id), reply_routing_key(client_id)
+    )
+
+
+def siblings_binding(server_id: str, instance: str) -> QueueBinding:
+    """Return the queue in which one server hears the others of its *server_id*.
+
+    All such queues are bound with the same key: what one sends reaches every one.
+    """
+    return QueueBinding(
+        f"{server_id}_server_siblings_queue.{instance}",
+        f"{server_id}_server_siblings_exchange",
+        f"{server_id}_server_siblings_routing_key",
     )
 
 
@@ -163,6 +191,8 @@ class Delivery:
     delivery_tag: int
     redelivered: bool = False
     properties: dict[str, Any] = field(default_factory=dict)
+    #: The consumer that it came to.
+    consumer_tag: str = ""
 
     @property
     def correlation_id(self) -> str | None:
@@ -177,6 +207,29 @@ class Delivery:
             return None if expiration is None else int(expiration) / 1000
         except (ValueError, OverflowError):
             return None
+
+    @property
+    def resent(self) -> bool:
+        """True if its sender says that there may be an earlier copy of it."""
+        return RESENT in self.headers
+
+    @property
+    def runs(self) -> int:
+        """How often its method has begun, with this time; 1 unless a server says otherwise."""
+        runs = self.headers.get(RUNS)
+        return runs if isinstance(runs, int) and runs > 0 else 1
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """What its sender put into its headers."""
+        return self.properties.get("headers") or {}
+
+
+class QueueState(NamedTuple):
+    """What the broker says of a queue: messages that wait in it, and consumers."""
+
+    messages: int
+    consumers: int
 
 
 def properties(serializer: Serializer, **more: Any) -> dict[str, Any]:

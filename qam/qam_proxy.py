@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Self
 
 from qam import _messages
@@ -20,15 +20,22 @@ from qam._callbacks import (
     FINISHED,
     CallbackObserverThread,
     ExecuteCallbackThread,
-    timed_out,
 )
-from qam._client_threads import ConsumerThread, Message, PublisherThread
+from qam._client_consumer import ConsumerThread
+from qam._client_publisher import PublisherThread, timed_out
+from qam._client_thread import Message
 from qam._deadline import Deadline, check_timeout
 from qam._owner import CONNECT_TIMEOUT
 from qam._serialization import get_serializer
 from qam._slots import ResultList
-from qam._wire import MAX_MESSAGE_BYTES, check_count, check_entity_name, reply_routing_key
-from qam.amqp_credentials import AMQPCredentials
+from qam._wire import (
+    MAX_MESSAGE_BYTES,
+    check_count,
+    check_entity_name,
+    check_queue_arguments,
+    reply_routing_key,
+)
+from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
 from qam.exceptions import (
     Executed,
     QAMClosedException,
@@ -127,7 +134,8 @@ class QAMProxy(_RemoteNames):
 
     :param server_id: the id of the QAMServer.
     :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
-        ``memory://name`` for a broker inside this process.
+        ``memory://name`` for a broker inside this process; or a list of names or URLs,
+        the nodes of a cluster.
     :param port: the broker's port.
     :param username: who connects to the broker.
     :param password: their password.
@@ -145,6 +153,13 @@ class QAMProxy(_RemoteNames):
     :param trusted: classes, or names of modules and classes, that messages may build
         here, beside those of :func:`qam.trust`.
     :param max_message_bytes: the size of the largest request; a larger one raises.
+    :param max_queued: how many calls may wait to be sent, as while the broker is away;
+        None for any number.  Beyond that a call waits for room, up to its timeout; a
+        call by a callback fails.
+    :param queue_arguments: what the reply queue is declared with, as
+        ``{'x-queue-type': 'quorum'}`` on a cluster.
+    :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
+        of them counts as lost.
     :raises QAMConnectionException: the broker can't be reached or refuses us.
     :raises TypeError, ValueError: an argument is wrong; names it.
     """
@@ -152,7 +167,7 @@ class QAMProxy(_RemoteNames):
     def __init__(
         self,
         server_id: str,
-        hostname: str = "localhost",
+        hostname: str | Sequence[str] = "localhost",
         port: int = 5672,
         username: str = "guest",
         password: str = "guest",
@@ -166,6 +181,9 @@ class QAMProxy(_RemoteNames):
         connect_timeout: float = CONNECT_TIMEOUT,
         trusted: Iterable[Any] = (),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_queued: int | None = None,
+        queue_arguments: Mapping[str, Any] | None = None,
+        heartbeat: int = HEARTBEAT,
     ) -> None:
         check_entity_name(server_id, "server_id")
         if client_id is not None:
@@ -173,7 +191,7 @@ class QAMProxy(_RemoteNames):
         codec = get_serializer(serializer, pickle_protocol, trusted)
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
-            hostname, port, username, password, vhost, ssl
+            hostname, port, username, password, vhost, ssl, heartbeat
         ).resolved()
         #: The name of this client.
         self.client_id = client_id or uuid.uuid4().hex
@@ -195,6 +213,10 @@ class QAMProxy(_RemoteNames):
         self.consumer_thread = ConsumerThread(place, server_id, own_id, codec, **options)
         #: Sends the calls.
         self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
+        self.consumer_thread.queue_arguments = check_queue_arguments(queue_arguments)
+        self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
+        if max_queued is not None:
+            self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
         self._results.on_callback_ready = self.callback_observer_thread.signal
@@ -243,7 +265,7 @@ class QAMProxy(_RemoteNames):
                 self._message(id, client_id, method_name, args, kwargs, deadline)
             )
             if not self._results.wait(id, deadline):
-                raise timed_out(method_name, timeout, self.publisher_thread.withdraw(message))
+                raise timed_out(self.publisher_thread, message)
         except BaseException:
             self.consumer_thread.free_result_item(id)
             raise
@@ -341,6 +363,7 @@ class QAMProxy(_RemoteNames):
             # What was not written surely does not run; then all that waits is told.
             self.publisher_thread.withdraw_all(self._closed)
             self._results.close(self._closed)
+            self.publisher_thread.free_callers()
         finally:
             _stop(*owners)
         for thread in owners:

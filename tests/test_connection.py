@@ -18,7 +18,7 @@ from qam._events import Blocked, Cancelled, Confirmed, Event, Refused, Returned
 from qam._memory import MemoryConnection
 from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, Route
-from qam.amqp_credentials import AMQPCredentials
+from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.support.descriptors import open_descriptors
 from tests.support.rabbitmq import RabbitMQNode, free_ports
@@ -332,7 +332,7 @@ def test_data_may_stay_unacknowledged_for_two_heartbeats(peer: Peer) -> None:
 
     option = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
-    assert option == 2 * _connection.HEARTBEAT * 1000
+    assert option == 2 * HEARTBEAT * 1000
 
 
 # --- entities ---------------------------------------------------------------
@@ -724,7 +724,7 @@ def test_it_is_congested_while_the_network_takes_no_more(
 
 
 def test_a_heartbeat_is_due_several_times_in_its_interval(peer: Peer) -> None:
-    assert peer.connection.tick() == _connection.HEARTBEAT / 4
+    assert peer.connection.tick() == HEARTBEAT / 4
 
 
 def test_a_broker_without_heartbeats_wants_no_tick(peer: Peer) -> None:

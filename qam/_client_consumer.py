@@ -1,0 +1,194 @@
+"""The thread of a proxy that receives."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from qam import _messages
+from qam._client_thread import ClientThread, Message, log
+from qam._connection import Connection, QueueIsDown
+from qam._deadline import Deadline
+from qam._events import Cancelled, Consumer, Event
+from qam._slots import DONE, FREE, WAITING, Slot
+from qam._wire import Delivery, reply_binding
+from qam.exceptions import (
+    QAMConnectionException,
+    QAMException,
+    QAMSerializationException,
+)
+
+#: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
+_REPLY_QUEUE_EXPIRES = 30 * 60
+_REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
+
+
+class ConsumerThread(ClientThread):
+    """Receives the replies of the server and stores them in the result list.
+
+    The message that is received is a dict of ``id`` (int), ``result``,
+    ``exception`` (bool) and ``internal_exception`` (int).  It is decoded by whoever
+    asks for the result: this thread runs no code of anybody else.  The reply of a
+    0.2.x server is decoded here, since only its body says which call it answers.
+
+    :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
+    :param server_id: the server whose replies are received.
+    :param client_id: names the reply queue and its routing key.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    """
+
+    #: States of a slot: nobody uses it; its call has no outcome yet; it has.
+    FREE, WAITING, DONE = FREE, WAITING, DONE
+
+    def _set_up(self) -> None:
+        #: The consumer on the reply queue: its queue and tag; None while not connected.
+        self.consumer: Consumer | None = None
+        #: Called when replies are lost: the calls that wait have to be asked again.
+        self.on_replies_lost: Callable[[], None] = lambda: None
+        #: What the reply queue is declared with, beside its expiry.
+        self.queue_arguments: dict[str, Any] = {}
+        self._binding = reply_binding(self.server_id, self.client_id)
+        self._old_queues: list[str] = []
+        self._openings = 0
+        self._replies_lost = False
+
+    @property
+    def amqpconn(self) -> Connection | None:
+        """The connection of this thread; None while there is none."""
+        return self._connection
+
+    @property
+    def result_list(self) -> list[Slot]:
+        """The slots: dicts of state, result_message, callback_method, exception_method."""
+        return self._results.slots
+
+    @property
+    def free_index_queue(self) -> list[int]:
+        """The ids of the slots that are free."""
+        return self._results.free_ids
+
+    def get_free_result_list_id(
+        self, callback_method: Any = None, exception_method: Any = None
+    ) -> int:
+        """Reserve a slot for a new call.
+
+        :param callback_method: called with the result when it arrives, or None.
+        :param exception_method: called with the exception if the call fails, or None.
+        :returns: the id of the slot, which is in the state WAITING now.
+        """
+        return self._results.reserve(callback_method, exception_method)
+
+    def free_result_item(self, id: int) -> None:
+        """Free a slot.  A reply that still comes for its call is dropped.
+
+        :param id: the slot's id; one that is free already stays so.
+        """
+        self._results.free(id)
+
+    def is_result_received(self, id: int) -> bool:
+        """Return True if the outcome of a call is there; does not wait.
+
+        :param id: the slot's id.
+        """
+        return bool(self.result_list[id]["state"] == DONE)
+
+    def get_result_item(self, id: int) -> Any:
+        """Return what a slot has received; does not wait, and leaves it there.
+
+        :param id: the slot's id.
+        :returns: the message, a dict; the :class:`QAMException` that ended the call
+            here; or None if nothing came yet.
+        """
+        slot = self.result_list[id]
+        if isinstance(slot["result_message"], Delivery):
+            slot["result_message"] = self._decode(slot["result_message"])
+        return slot["result_message"]
+
+    def _decode(self, delivery: Delivery) -> Message | QAMException:
+        try:
+            return _messages.decode_reply(self._serializer, delivery)
+        except QAMSerializationException as error:
+            log.warning("a reply can't be read: %s", error)
+            return error
+
+    def get_result(self, id: int) -> Any:
+        """Return the result of a call, and free its slot; waits until it is there.
+
+        :param id: the slot's id.
+        :raises QAMMethodNotFoundException: the server has no such method.
+        :raises QAMException: the call ended without an outcome of its method.
+        :raises Exception: what the remote method raised.
+        """
+        self._results.wait(id, Deadline(None))
+        try:
+            message = self.get_result_item(id)
+        finally:
+            self.free_result_item(id)
+        if isinstance(message, QAMException):
+            raise message
+        return _messages.outcome(message)
+
+    # --- as owner of a connection ---------------------------------------------
+
+    def _on_open(self, connection: Connection) -> None:
+        connection.declare_exchange(self._binding.exchange)
+        if self._openings and connection.look(self._binding.queue) is None:
+            self._replies_lost = True
+        self._declare_reply_queue(connection)
+        # Higher each time: after a black hole the broker still serves the consumer
+        # of the lost connection, which would get every other reply.
+        self.consumer = connection.consume(self._binding.queue, priority=self._openings)
+        self._openings += 1
+        if self._replies_lost:  # not before: here the new replies arrive
+            self._replies_lost = False
+            self.on_replies_lost()
+
+    def _declare_reply_queue(self, connection: Connection) -> None:
+        arguments = {**_REPLY_QUEUE_ARGUMENTS, **self.queue_arguments}
+        try:
+            connection.declare_queue(self._binding, arguments)
+        except QueueIsDown:
+            # It is left to its expiry; the key is the same, so all replies from now on
+            # come to the new one.
+            self._old_queues.append(self._binding.queue)
+            another = f"{self.client_id}.{len(self._old_queues)}"
+            queue = reply_binding(self.server_id, another).queue
+            self._binding = self._binding._replace(queue=queue)
+            connection.declare_queue(self._binding, arguments)
+
+    def _write(self, connection: Connection) -> None:
+        """A consumer has nothing to write but its acks, which follow each chunk."""
+
+    def _on_events(self, events: Iterable[Event]) -> None:
+        last_tag = 0
+        for event in events:
+            if isinstance(event, Delivery):
+                self._receive(event)
+                last_tag = event.delivery_tag
+            elif isinstance(event, Cancelled):
+                self._replies_lost = True
+                raise QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
+        if last_tag and self._connection is not None:
+            self._connection.acknowledge(last_tag, multiple=True)
+
+    def _receive(self, delivery: Delivery) -> None:
+        message: Delivery | Message | QAMException = delivery
+        self._results.server_keeps_record = delivery.correlation_id is not None
+        if delivery.correlation_id is not None:
+            call_id = self._own_call_id(delivery.correlation_id)
+        else:  # a 0.2.x server: only the body says which call it answers
+            message = self._decode(delivery)
+            call_id = message.get("id") if isinstance(message, dict) else None
+        # An id of any other type is none of ours, and may not even be hashable.
+        if type(call_id) is not int or not self._results.conclude(call_id, message):
+            id = call_id if type(call_id) is int else type(call_id).__name__
+            log.debug("a reply that no call waits for was dropped (id %s)", id)
+
+    def _own_call_id(self, correlation_id: str) -> int | None:
+        client_id, _, number = correlation_id.rpartition(":")
+        return int(number) if client_id == self.client_id and number.isdecimal() else None
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        self.consumer = None
+
+    def _before_close(self, connection: Connection) -> None:
+        for queue in (self._binding.queue, *self._old_queues):
+            connection.delete_queue(queue)

@@ -1,0 +1,347 @@
+"""The thread of a proxy that sends."""
+
+import threading
+import time
+from typing import Any
+
+from qam import _messages
+from qam._client_thread import ClientThread, Message, called_name, log
+from qam._connection import Connection
+from qam._deadline import Deadline
+from qam._publishing import PublishingThread
+from qam._slots import FailureFactory
+from qam._wire import (
+    RESENT,
+    Publish,
+    batch_length,
+    expiration,
+    properties,
+    reply_routing_key,
+    request_binding,
+)
+from qam.exceptions import (
+    Executed,
+    QAMConnectionException,
+    QAMException,
+    QAMSerializationException,
+    QAMServerNotFoundException,
+    QAMTimeoutException,
+)
+
+# What a message gets when it is queued: how often, and when first, it was written; whether
+# the broker has the last copy; how often it did not take one; whether it is taken back.
+_NEW: dict[str, Any] = {
+    "copies": 0,
+    "written_at": None,
+    "confirmed": False,
+    "refusals": 0,
+    "withdrawn": False,
+}
+
+#: Seconds before a request is sent again that the broker did not take, first and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+class PublisherThread(ClientThread, PublishingThread):
+    """Sends the messages in the method queue to the server; waits while there are none.
+
+    :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
+    :param server_id: the server to which messages are sent.
+    :param client_id: names the routing key by which replies come back.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    """
+
+    def _set_up(self) -> None:
+        #: The messages that wait to be written, oldest first; before them those that are
+        #: sent again.
+        self.method_queue: list[Message] = []
+        #: How many messages may wait; None for any number.
+        self.max_queued: int | None = None
+        # Guards method_queue, _withdrawn, and how often a message was written.
+        # Reentrant, because a finalizer of the application that makes a call may run
+        # inside; it appends, so each section minds only the length that it has seen.
+        self._queue_lock = threading.RLock()
+        # Notified when there is room again, and when nobody needs to wait any more.
+        self._room = threading.Condition(self._queue_lock)
+        self._withdrawn = 0  # how many in method_queue are not to be sent any more
+        self._route = request_binding(self.server_id).route
+        self._reply_key = reply_routing_key(self.client_id)
+        self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
+
+    @property
+    def publisher(self) -> Connection | None:
+        """What sends the messages: the connection of this thread, None while there is none."""
+        return self._connection
+
+    def add_message_to_send(self, message: Message) -> Message:
+        """Append a message to the method queue; does not wait for it to be sent.
+
+        :param message: a dict of ``id`` (the slot, from
+            :meth:`ConsumerThread.get_free_result_list_id`), ``method_name`` (str),
+            ``routing_key`` (str, where the reply goes; ``<client_id>_client_routing_key``
+            stands for this proxy) and ``params`` (a list); and, if there is one, the
+            ``deadline`` of the call.
+        :returns: the message as it stands in the queue.
+        :raises QAMSerializationException: *params* can't be encoded; nothing is sent.
+        :raises QAMClosedException: the proxy is closed.
+        :raises QAMTimeoutException: the queue was full (``max_queued``) until the
+            deadline of the call; that is what this waits for, and for nothing else.
+        """
+        call_id = self._results.new_call_id()
+        queued = {**message, "call_id": call_id, **_NEW}
+        queued["body"] = self._encode(message, call_id)
+        # From here on the call is concluded by a reply, by us, or by a close.
+        self._results.begin(message["id"], call_id, queued)
+        with self._queue_lock:
+            if self._is_full() and not self._find_room(queued):
+                return queued
+            self.method_queue.append(queued)
+        self.wake()
+        return queued
+
+    def _is_full(self) -> bool:
+        waiting = len(self.method_queue) - self._withdrawn
+        return self.max_queued is not None and waiting >= self.max_queued
+
+    def _find_room(self, message: Message) -> bool:
+        """Wait for room in the queue, where the caller waits anyway; return whether there is."""
+        if self._results.is_callback(message["id"]):
+            self._results.conclude(message["call_id"], self._queue_is_full(message))
+            return False
+        deadline = message.get("deadline") or Deadline(None)
+        while self._is_full() and self._results.is_open(message["call_id"]):
+            if not self._room.wait(_lock_time(deadline)):
+                message["withdrawn"] = True  # it never was in the queue
+                raise timed_out(self, message)
+        return self._results.is_open(message["call_id"])
+
+    def _queue_is_full(self, message: Message) -> QAMException:
+        return QAMException(
+            f"{called_name(message)}() was not sent: max_queued={self.max_queued} calls "
+            f"wait already, since {self.phase(message)}",
+            executed="no",
+        )
+
+    def _encode(self, message: Message, call_id: int) -> bytes:
+        key = message["routing_key"]
+        body = {
+            "id": call_id,
+            "method_name": message["method_name"],
+            "routing_key": self._reply_key if key == self._label_key else key,
+            "params": message["params"],
+        }
+        try:
+            encoded = self._serializer.encode(body)
+        except Exception as error:
+            raise QAMSerializationException(
+                f"the arguments of {called_name(message)}() can't be encoded as "
+                f"{self._serializer.name}: {_messages.describe(error)}"
+            ) from error
+        if len(encoded) > self._max_message_bytes:
+            raise QAMSerializationException(
+                f"the request {called_name(message)}() has {len(encoded)} bytes, more than "
+                f"max_message_bytes={self._max_message_bytes}"
+            )
+        return encoded
+
+    def withdraw(self, message: Message) -> bool:
+        """Take back a message; return True if it was not written and never will be."""
+        with self._queue_lock:
+            if message["copies"]:
+                return False
+            if not message["withdrawn"]:
+                message["withdrawn"] = True
+                self._withdrawn += 1
+                self._drop_withdrawn()
+                self._room.notify()
+        return True
+
+    def _drop_withdrawn(self) -> None:
+        # Only when they are the half of it: so each costs a constant time in the end,
+        # and an outage in which every call times out does not fill the memory.
+        if 2 * self._withdrawn >= len(self.method_queue):
+            seen = len(self.method_queue)
+            kept = [each for each in self.method_queue[:seen] if not each["withdrawn"]]
+            self.method_queue[:seen] = kept
+            self._withdrawn = 0
+
+    def withdraw_all(self, failure: FailureFactory) -> None:
+        """End each call whose message is not written yet: it surely does not run."""
+        with self._queue_lock:
+            messages = self.method_queue[:]
+        for message in messages:
+            if self.withdraw(message):
+                self._results.conclude(message["call_id"], failure("no"))
+
+    def phase(self, message: Message) -> str:
+        """Return what a call is waiting for, in words that follow "it" or "since"."""
+        if message["confirmed"]:
+            return "the broker has it: it waits for a server, or runs"
+        if self._connection is None:
+            return "there is no connection to the broker"
+        if self._blocked:
+            return "the broker has an alarm and takes no messages"
+        if message["copies"]:
+            return "it was sent, and the broker has not confirmed it yet"
+        return "it waits to be sent"
+
+    def ask_again(self) -> None:
+        """Send again what waits for a reply: replies are lost, and the server's record has them."""
+        asked = [each for each in self._results.open_messages() if each["copies"]]
+        if not self._results.server_keeps_record:
+            for message in asked:
+                self._results.conclude(message["call_id"], _replies_lost(message))
+            return
+        with self._queue_lock:
+            queued = set(map(id, self.method_queue))
+            self.method_queue[:0] = [each for each in asked if id(each) not in queued]
+        self.wake()
+
+    def end_calls(self, error: BaseException | None) -> None:
+        """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
+        super().end_calls(error)
+        self.free_callers()
+
+    def free_callers(self) -> None:
+        """Have those who wait for room look whether their call has ended."""
+        with self._queue_lock:
+            self._room.notify_all()
+
+    # --- as owner of a connection ---------------------------------------------
+
+    def _on_open(self, connection: Connection) -> None:
+        # Without its exchange a request would close the channel; with it, and no
+        # queue, it is returned.
+        connection.declare_exchange(self._route.exchange)
+        connection.confirm()
+
+    def _next_batch(self, alone: bool) -> list[Publish]:
+        with self._queue_lock:
+            queue = self.method_queue
+            taken = queue[: 1 if alone else batch_length(each["body"] for each in queue)]
+            del queue[: len(taken)]
+            batch = [message for message in taken if not message["withdrawn"]]
+            self._withdrawn -= len(taken) - len(batch)
+            for message in batch:
+                message["copies"] += 1
+            if self.max_queued is not None:
+                self._room.notify(len(taken))
+        return [self._as_publish(message) for message in batch if self._is_wanted(message)]
+
+    def _is_wanted(self, message: Message) -> bool:
+        # A first copy is: its caller would have withdrawn it.
+        return message["copies"] == 1 or self._results.is_open(message["call_id"])
+
+    def _has_more(self) -> bool:
+        return bool(self.method_queue)
+
+    def _send_first(self, items: list[Message]) -> None:
+        with self._queue_lock:
+            self.method_queue[:0] = items
+
+    def _as_publish(self, message: Message) -> Publish:
+        deadline = message.get("deadline")
+        request_properties = properties(
+            self._serializer,
+            correlation_id=f"{self.client_id}:{message['call_id']}",
+            reply_to=self._reply_key,
+            # What is left now: the time in the queue has passed.
+            expiration=expiration(deadline.remaining()) if deadline else None,
+        )
+        if message["copies"] == 1:
+            message["written_at"] = time.monotonic()
+        else:
+            age = time.monotonic() - message["written_at"]
+            request_properties["headers"] = {RESENT: int(age * 1000)}
+            message["confirmed"] = False
+        return Publish(self._route, message["body"], request_properties, context=message)
+
+    # --- what becomes of a message ----------------------------------------------
+
+    def _on_confirmed(self, messages: list[Publish]) -> None:
+        for message in messages:
+            message.context["confirmed"] = True
+
+    def _on_returned(self, message: Publish) -> None:
+        self._fail(
+            message.context,
+            QAMServerNotFoundException(
+                f"no server with the server_id {self.server_id!r} has ever been there: "
+                f"its request queue does not exist at {self._credentials}",
+                executed=_executed(message.context),
+            ),
+        )
+
+    def _on_refused(self, message: Publish) -> None:
+        request = message.context
+        if self._results.server_keeps_record:
+            request["refusals"] += 1
+            self._send_later(request, _pause(request["refusals"]))
+        else:
+            name = called_name(request)
+            failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
+            self._fail(request, failure)
+
+    def _on_unconfirmed(
+        self, messages: list[Publish], error: QAMConnectionException
+    ) -> list[Message]:
+        requests = [message.context for message in messages]
+        if self._results.server_keeps_record:
+            return requests
+        # Such a server would run what comes twice twice.
+        for request in requests:
+            failure = QAMConnectionException(
+                f"{called_name(request)}() was sent, but {error} "
+                "before the broker confirmed that it has it"
+            )
+            failure.__cause__ = error
+            self._fail(request, failure)
+        return []
+
+    def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
+        failure = QAMConnectionException(
+            f"the broker refuses {called_name(message.context)}(): {error}",
+            executed=_executed(message.context),
+        )
+        failure.__cause__ = error
+        self._fail(message.context, failure)
+
+    def _fail(self, message: Message, failure: QAMException) -> None:
+        self._results.conclude(message["call_id"], failure)
+
+    def _on_blocked(self) -> None:
+        if self._blocked:
+            log.warning("the broker has an alarm and takes no messages; calls wait until it ends")
+        else:
+            log.info("the broker's alarm is over; calls are sent again")
+
+
+def _executed(message: Message) -> Executed:
+    """Whether a request ran of which the last copy surely did not."""
+    return "no" if message["copies"] == 1 else "unknown"
+
+
+def _replies_lost(message: Message) -> QAMConnectionException:
+    return QAMConnectionException(
+        f"{called_name(message)}() was sent, but the reply queue was deleted, and the replies in it"
+    )
+
+
+def _pause(times: int) -> float:
+    """Seconds before something is tried again that failed so many *times*."""
+    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**times))
+
+
+def _lock_time(deadline: Deadline) -> float | None:
+    return None if deadline.remaining() is None else deadline.lock_time()
+
+
+def timed_out(publisher: PublisherThread, message: Message) -> QAMTimeoutException:
+    """Take a message back, since its time is up; return the exception of its call."""
+    withdrawn = publisher.withdraw(message)
+    sent = "" if withdrawn else ", and it may have run or may still run"
+    return QAMTimeoutException(
+        f"{called_name(message)}() got no result within {message['deadline'].timeout:g} seconds: "
+        f"{publisher.phase(message)}{sent}",
+        executed="no" if withdrawn else "unknown",
+    )

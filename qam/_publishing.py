@@ -1,0 +1,142 @@
+"""What the two threads that publish share: to see to what becomes of each message.
+
+Nothing that was handed over is lost with a connection: what the broker has not
+confirmed by then comes back to its owner, who decides whether it is sent again.
+"""
+
+import heapq
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Iterable
+from itertools import count
+from typing import Any
+
+from qam._connection import Connection
+from qam._events import Blocked, Confirmed, Event, Refused, Returned
+from qam._owner import ConnectionThread
+from qam._wire import Publish
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+
+class PublishingThread(ConnectionThread):
+    """Sends what waits; many messages are under way at once.
+
+    A message for which the broker closes the channel takes all down that are under
+    way with it.  Those that are sent again then go one at a time, until the one is
+    found: the others have not to suffer from it twice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        credentials: AMQPCredentials,
+        log: logging.Logger,
+        connect_timeout: float,
+    ) -> None:
+        super().__init__(name, credentials, log, connect_timeout)
+        self._blocked = False
+        self._in_flight = 0
+        # How many messages, at the head of what waits, may be the one that the
+        # broker closes the channel for.
+        self._suspects = 0
+        # What is to be sent at a later time: a heap of when, a tie-breaker, and what.
+        self._later: list[tuple[float, int, Any]] = []
+        self._later_number = count()
+
+    # --- what its owner decides; all in this thread ----------------------------
+
+    @abstractmethod
+    def _next_batch(self, alone: bool) -> list[Publish]:
+        """Take out what is to be written next: a batch, or one message *alone*."""
+
+    @abstractmethod
+    def _has_more(self) -> bool:
+        """Whether more waits to be written."""
+
+    @abstractmethod
+    def _send_first(self, items: list[Any]) -> None:
+        """Put *items* before all that waits: messages, or what was given to :meth:`_send_later`."""
+
+    @abstractmethod
+    def _on_confirmed(self, messages: list[Publish]) -> None:
+        """The broker is responsible for *messages* now."""
+
+    @abstractmethod
+    def _on_returned(self, message: Publish) -> None:
+        """No queue takes *message*."""
+
+    @abstractmethod
+    def _on_refused(self, message: Publish) -> None:
+        """The broker could not take *message*."""
+
+    @abstractmethod
+    def _on_unconfirmed(self, messages: list[Publish], error: QAMConnectionException) -> list[Any]:
+        """The connection is lost, and with it the fate of *messages*; return what to send again."""
+
+    @abstractmethod
+    def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
+        """The broker closed the channel because of *message*."""
+
+    # --- as owner of a connection ---------------------------------------------
+
+    def _send_later(self, item: Any, seconds: float) -> None:
+        """Have *item* sent after some time, on whatever connection there is then."""
+        due = time.monotonic() + seconds
+        heapq.heappush(self._later, (due, next(self._later_number), item))
+
+    def _next_due(self) -> float | None:
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def _take_due(self) -> list[Any]:
+        now, due = time.monotonic(), []
+        while self._later and self._later[0][0] <= now:
+            due.append(heapq.heappop(self._later)[2])
+        return due
+
+    def _write(self, connection: Connection) -> None:
+        if self._later and (due := self._take_due()):
+            self._send_first(due)
+        alone = self._suspects > 0
+        if self._blocked or connection.congested or (alone and self._in_flight):
+            return  # each ends with an event, after which we are here again
+        batch = self._next_batch(alone)
+        self._in_flight += len(batch)
+        connection.write(batch)
+        if self._has_more():
+            self.wake()  # for what is left, after a look at what came
+
+    def _on_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Confirmed):
+                self._arrived(len(event.messages))
+                self._on_confirmed(event.messages)
+            elif isinstance(event, Returned):
+                self._arrived(1)
+                self._on_returned(event.message)
+            elif isinstance(event, Refused):
+                self._arrived(1)
+                self._on_refused(event.message)
+            elif isinstance(event, Blocked):
+                self._blocked = event.blocked
+                self._on_blocked()
+
+    def _arrived(self, number: int) -> None:
+        self._in_flight -= number
+        self._suspects = max(0, self._suspects - number)
+
+    def _on_blocked(self) -> None:
+        """The broker has an alarm, or has none any more."""
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        messages = connection.take_unconfirmed()
+        self._in_flight, self._blocked = 0, False
+        if error.by_message and len(messages) == 1:
+            self._suspects = max(0, self._suspects - 1)
+            self._on_culprit(messages[0], error)
+            return
+        again = self._on_unconfirmed(messages, error)
+        if error.by_message:
+            self._suspects = len(again)
+        self._send_first(again)
