@@ -181,26 +181,14 @@ class ConnectionThread(threading.Thread):
         self._on_events(connection.read(wait_time, self._waker))
 
     def _open(self) -> Connection:
-        """Open a connection to the first place that takes one, each within the time for all."""
-        deadline = Deadline(self._connect_timeout)
-        for attempts_left in range(len(self._places), 0, -1):
-            # What is left is shared by the places that are left.
-            timeout = (deadline.wait_time() or 0) / attempts_left
-            try:
-                return self._open_at(self._places[0], timeout)
-            except QAMConnectionException as error:
-                self._places.rotate(-1)
-                failure = error
-        raise failure
-
-    def _open_at(self, place: AMQPCredentials, timeout: float) -> Connection:
-        connection = connect(place, timeout)
+        connection = connect_first(self._places, self._connect_timeout)
         self._connection = connection
         try:
             self._on_open(connection)
         except BaseException:
             self._connection = None
             connection.close()
+            self._places.rotate(-1)
             raise
         return connection
 
@@ -216,7 +204,7 @@ class ConnectionThread(threading.Thread):
                 self._pause(backoff * jitter)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF)
             else:
-                self._log.info("connected again to the broker at %s", self._places[0])
+                self._log.info("connected again to the broker at %s", self._credentials)
                 return connection
         return None
 
@@ -226,3 +214,19 @@ class ConnectionThread(threading.Thread):
         while not (self.kill or deadline.expired):
             self._waker.wait(deadline.wait_time())
             self._waker.clear()
+
+
+def connect_first(places: Iterable[AMQPCredentials], timeout: float) -> Connection:
+    """Open a connection to the first of *places* that takes one, within *timeout* seconds.
+
+    :raises QAMConnectionException: none does; says where and why it failed last.
+    """
+    deadline, left = Deadline(timeout), list(places)
+    while True:
+        place = left.pop(0)
+        try:
+            # What time is left is shared by the places that are left.
+            return connect(place, (deadline.wait_time() or 0.0) / (len(left) + 1))
+        except QAMConnectionException:
+            if not left:
+                raise

@@ -18,10 +18,14 @@ class MethodRegistry:
     def __init__(self) -> None:
         # Changed by single steps only, so readers need no lock.
         self._methods: dict[str, Method] = {}
+        # The names of those that may run again when a server went away with them.
+        self._idempotent: set[str] = set()
         # The methods that each instance offers, by its name.
         self._instances: dict[str, dict[str, Method]] = {}
 
-    def add_function(self, method: Method, name: str | None = None) -> None:
+    def add_function(
+        self, method: Method, name: str | None = None, idempotent: bool = False
+    ) -> None:
         """Offer *method* as *name*, by default its own."""
         if not callable(method):
             raise TypeError(f"method must be callable, not {method!r}")
@@ -31,22 +35,43 @@ class MethodRegistry:
                 raise ValueError(f"name is needed: {method!r} has none of its own")
         _check_name(name)
         self._methods[name] = method
+        self._set_idempotent(name, bool(idempotent))
 
-    def add_instance(self, instance: Any, name: str, only: Iterable[str] | None = None) -> None:
+    def add_instance(
+        self,
+        instance: Any,
+        name: str,
+        only: Iterable[str] | None = None,
+        idempotent: Iterable[str] = (),
+    ) -> None:
         """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
         _check_name(name)
-        if isinstance(only, str):
-            raise TypeError(f"methods must be a list of names, not the text {only!r}")
+        _check_names(only, "methods")
+        _check_names(idempotent, "idempotent")
         offered = dict(public_methods(instance))
         if only is not None:
-            offered = {each: _chosen(offered, each) for each in only}
+            offered = {each: _chosen(offered, each, "methods") for each in only}
+        repeatable = set(idempotent)
+        for each in repeatable:
+            _chosen(offered, each, "idempotent")
         methods = {f"{name}.{each}": method for each, method in offered.items()}
         # An instance takes the place of the one that had its name, with all its methods.
         before, self._instances[name] = self._instances.get(name, {}), methods
         self._methods.update(methods)
+        for each in offered:
+            self._set_idempotent(f"{name}.{each}", each in repeatable)
         for key in before.keys() - methods.keys():
             if self._methods.get(key) is before[key]:
                 del self._methods[key]
+
+    def _set_idempotent(self, name: str, idempotent: bool) -> None:
+        (self._idempotent.add if idempotent else self._idempotent.discard)(name)
+
+    def is_idempotent(self, name: str, params: Sequence[Any]) -> bool:
+        """Return True if what a request for *name* with *params* calls may run again."""
+        if name == APPLY and params and isinstance(params[0], str):
+            name = params[0]
+        return name in self._idempotent
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
         """Return what a request for *name* with *params* is to call, without arguments.
@@ -86,9 +111,14 @@ def _check_name(name: object) -> None:
         raise ValueError(f"name: {SYSTEM!r} is reserved")
 
 
-def _chosen(offered: dict[str, Method], name: str) -> Method:
+def _check_names(names: object, argument: str) -> None:
+    if isinstance(names, (str, bool)):
+        raise TypeError(f"{argument} must be a list of names, not {names!r}")
+
+
+def _chosen(offered: dict[str, Method], name: str, argument: str) -> Method:
     if name not in offered:
-        raise ValueError(f"methods: {name!r} is no public method of the instance")
+        raise ValueError(f"{argument}: {name!r} is no public method of the instance")
     return offered[name]
 
 

@@ -9,33 +9,36 @@
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from qam._connection import connect
 from qam._deadline import Deadline, check_timeout
 from qam._jobs import JobQueue
 from qam._logs import get_logger
-from qam._owner import CONNECT_TIMEOUT
+from qam._owner import CONNECT_TIMEOUT, connect_first
 from qam._prefetch import Prefetch
 from qam._registry import MethodRegistry
 from qam._serialization import get_serializer
-from qam._server_threads import (
-    CLOSE_TIMEOUT,
-    Call,
-    ExecuteMethodThread,
-    PublisherThread,
-    RequestConsumerThread,
-    declare_server,
+from qam._server_calls import Call, Messages, declare_server
+from qam._server_consumer import RequestConsumerThread
+from qam._server_publisher import PublisherThread
+from qam._server_workers import ExecuteMethodThread
+from qam._wire import (
+    MAX_MESSAGE_BYTES,
+    check_count,
+    check_entity_name,
+    check_queue_arguments,
+    siblings_binding,
 )
-from qam._wire import MAX_MESSAGE_BYTES, check_count, check_entity_name
-from qam.amqp_credentials import AMQPCredentials
+from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
 from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
 log = get_logger("qam.qam_server")
 
+#: Seconds that closing gives the requests at hand.
+CLOSE_TIMEOUT = 30.0
 # Seconds beyond its timeout that closing may take to end its threads.
 _GRACE = 5.0
 # Seconds for workers whose replies are sent to end; those that still run were given up.
@@ -49,7 +52,8 @@ class QAMServer:
     in it until :meth:`serve`.  Methods run in several threads at once.
 
     :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
-        ``memory://name`` for a broker inside this process.
+        ``memory://name`` for a broker inside this process; or a list of names or URLs,
+        the nodes of a cluster.
     :param port: the broker's port.
     :param username: who connects to the broker.
     :param password: their password.
@@ -67,13 +71,17 @@ class QAMServer:
     :param trusted: classes, or names of modules and classes, that messages may build
         here, beside those of :func:`qam.trust`.
     :param max_message_bytes: the size of the largest reply; its caller is told.
+    :param queue_arguments: what the request queue is declared with, as
+        ``{'x-queue-type': 'quorum'}`` on a cluster; the same for all servers of one id.
+    :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
+        of them counts as lost.
     :raises QAMConnectionException: the broker can't be reached or refuses us.
     :raises TypeError, ValueError: an argument is wrong; names it.
     """
 
     def __init__(
         self,
-        hostname: str = "localhost",
+        hostname: str | Sequence[str] = "localhost",
         port: int = 5672,
         username: str = "guest",
         password: str = "guest",
@@ -87,6 +95,8 @@ class QAMServer:
         connect_timeout: float = CONNECT_TIMEOUT,
         trusted: Iterable[Any] = (),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        queue_arguments: Mapping[str, Any] | None = None,
+        heartbeat: int = HEARTBEAT,
     ) -> None:
         check_entity_name(server_id, "server_id")
         self._max_workers = check_count(max_workers, "max_workers")
@@ -96,11 +106,13 @@ class QAMServer:
         self._serializer = get_serializer(serializer, trusted=trusted)
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
-            hostname, port, username, password, vhost, ssl
+            hostname, port, username, password, vhost, ssl, heartbeat
         ).resolved()
         #: The id by which proxies find this server.
         self.server_id = server_id
+        self._queue_arguments = check_queue_arguments(queue_arguments)
         self._methods = MethodRegistry()
+        self._messages = Messages(server_id, self._serializer)
         self._calls: JobQueue[Call] = JobQueue()
         self._workers: list[ExecuteMethodThread] = []
         # Guards _closing and _started: what came first, serve() or close().  Reentrant,
@@ -114,9 +126,11 @@ class QAMServer:
             self.amqp_credentials,
             server_id,
             Prefetch(self._max_workers, fixed),
+            self._messages,
+            self._queue_arguments,
             take=self._hand_over,
             take_back=self._calls.take_all,
-            give_back=lambda call: self._publisher.give_back(call),
+            publish=lambda message: self._publisher.add_reply_to_send(message),
             ended=self._end,
             connect_timeout=connect_timeout,
         )
@@ -124,6 +138,8 @@ class QAMServer:
             self.amqp_credentials,
             server_id,
             self._serializer,
+            self._messages,
+            self._queue_arguments,
             settle=self._consumer.settle,
             ended=self._publisher_ended,
             connect_timeout=connect_timeout,
@@ -131,16 +147,21 @@ class QAMServer:
         self._declare(connect_timeout)
 
     def _declare(self, connect_timeout: float) -> None:
-        connection = connect(self.amqp_credentials, connect_timeout)
+        connection = connect_first(self.amqp_credentials.places(), connect_timeout)
         try:
-            declare_server(connection, self.server_id)
+            declare_server(connection, self.server_id, self._queue_arguments)
+            connection.declare_exchange(siblings_binding(self.server_id, "").exchange)
         finally:
             connection.close()
 
     # --- what is offered --------------------------------------------------------
 
     def register_function(
-        self, method: Callable[..., Any] | None = None, name: str | None = None
+        self,
+        method: Callable[..., Any] | None = None,
+        name: str | None = None,
+        *,
+        idempotent: bool = False,
     ) -> Any:
         """Offer a function to the proxies; can also be used as a decorator.
 
@@ -148,17 +169,24 @@ class QAMServer:
 
         :param method: the function.
         :param name: the name by which it is called; by default its own.
+        :param idempotent: True if it does no harm to run it again for the same call: when
+            its server dies in the middle, another runs it, three times in all at most.
         :returns: the function.
         :raises TypeError, ValueError: *method* is not callable, or the name is none
             that can be called: not an identifier, or with a leading underscore.
         """
         if method is None:
-            return lambda decorated: self.register_function(decorated, name)
-        self._methods.add_function(method, name)
+            return lambda decorated: self.register_function(decorated, name, idempotent=idempotent)
+        self._methods.add_function(method, name, idempotent)
         return method
 
     def register_class(
-        self, instance: Any, name: str, *, methods: Iterable[str] | None = None
+        self,
+        instance: Any,
+        name: str,
+        *,
+        methods: Iterable[str] | None = None,
+        idempotent: Iterable[str] = (),
     ) -> None:
         """Offer the public methods of an instance, as ``proxy.name.method()``.
 
@@ -168,10 +196,12 @@ class QAMServer:
         :param instance: the instance.
         :param name: the name by which it is reached.
         :param methods: the names of those that are offered; by default all.
+        :param idempotent: the names of those that may run again, see
+            :meth:`register_function`.
         :raises TypeError, ValueError: the name is none that can be called, or one of
-            *methods* is no public method.
+            *methods* or *idempotent* is no public method.
         """
-        self._methods.add_instance(instance, name, methods)
+        self._methods.add_instance(instance, name, methods, idempotent)
 
     # --- serving ----------------------------------------------------------------
 
@@ -237,6 +267,7 @@ class QAMServer:
                 self._calls,
                 self._methods,
                 self._serializer,
+                self._messages,
                 self._max_message_bytes,
                 self._publisher.add_reply_to_send,
                 self._consumer.settle,

@@ -34,22 +34,42 @@ LAYERS = [
         "_tls",
         "_connect_errors",
     },
-    {"_slots", "_jobs", "_transport", "_memory", "_connection", "_owner", "_publishing", "_registry"},
+    {
+        "_slots",
+        "_jobs",
+        "_transport",
+        "_memory",
+        "_connection",
+        "_owner",
+        "_publishing",
+        "_registry",
+    },
     {
         "_client_thread",
         "_client_consumer",
         "_client_publisher",
         "_callbacks",
         "qam_proxy",
-        "_server_threads",
+        "_server_calls",
+        "_record",
+        "_siblings",
+        "_server_consumer",
+        "_server_workers",
+        "_server_publisher",
         "qam_server",
     },
     {"__main__", "_demo"},
 ]
-CLIENT = {"_client_thread",
-        "_client_consumer",
-        "_client_publisher", "_callbacks", "qam_proxy"}
-SERVER = {"_server_threads", "qam_server"}
+CLIENT = {"_client_thread", "_client_consumer", "_client_publisher", "_callbacks", "qam_proxy"}
+SERVER = {
+    "_server_calls",
+    "_record",
+    "_siblings",
+    "_server_consumer",
+    "_server_workers",
+    "_server_publisher",
+    "qam_server",
+}
 # The public face: stands beside the layers, and is imported by none of them.
 FACE, FACE_MAY_IMPORT = "__init__", LAYERS[0] | LAYERS[2]
 

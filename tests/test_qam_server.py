@@ -233,11 +233,11 @@ def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: st
         except QAMClosedException as error:
             errors.append(error)
 
-    def broken(events: Any) -> None:
-        if events:
+    def broken(messages: Any) -> None:
+        if any(server._messages.is_reply(message) for message in messages):
             raise AssertionError("planted")
 
-    server._publisher._on_events = broken  # type: ignore[method-assign]
+    server._publisher._on_confirmed = broken  # type: ignore[method-assign]
     thread = threading.Thread(target=serve)
     thread.start()
     # when the first reply is confirmed

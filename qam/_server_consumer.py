@@ -1,0 +1,323 @@
+"""The thread of a server that receives."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from qam._acks import OpenDeliveries
+from qam._connection import Connection, QueueIsDown
+from qam._deadline import Deadline
+from qam._events import Cancelled, Consumer, Event
+from qam._logs import get_logger
+from qam._owner import ConnectionThread
+from qam._prefetch import Prefetch
+from qam._record import Record
+from qam._server_calls import Call, Messages, declare_server
+from qam._siblings import Siblings, Verdict
+from qam._wire import (
+    PERSISTENT,
+    Delivery,
+    Publish,
+    QueueState,
+    request_binding,
+    siblings_binding,
+)
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+log = get_logger("qam.qam_server")
+
+#: Seconds that giving requests back may take when closing has no time left.
+_GIVE_BACK_TIME = 2.0
+#: Seconds for which what siblings say waits for a server that is away.  One that is away
+#: for longer is taken for dead, and knows that it has missed something.
+_SIBLINGS_QUEUE_EXPIRES = 10
+_SIBLINGS_PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
+
+
+class RequestConsumerThread(ConnectionThread):
+    """Takes requests from the queue, hands them to workers, and acknowledges them late.
+
+    A request that may have been received before is judged first, see
+    :class:`~qam._siblings.Siblings`.
+
+    :param messages: makes the messages of the server.
+    :param arguments: what the request queue is declared with.
+    :param take: takes a request that came.
+    :param take_back: returns the requests that no worker has started.
+    :param publish: has a message sent.
+    :param ended: told of the end of this thread, and of the error that led to it.
+    """
+
+    def __init__(
+        self,
+        credentials: AMQPCredentials,
+        server_id: str,
+        prefetch: Prefetch,
+        messages: Messages,
+        arguments: dict[str, Any],
+        *,
+        take: Callable[[Call], None],
+        take_back: Callable[[], list[Call]],
+        publish: Callable[[Publish], None],
+        ended: Callable[[BaseException | None], None],
+        connect_timeout: float,
+    ) -> None:
+        name = f"qam server RequestConsumerThread {server_id}"
+        super().__init__(name, credentials, log, connect_timeout)
+        self._server_id = server_id
+        self._prefetch = prefetch
+        self._messages = messages
+        self._arguments = arguments
+        self._take = take
+        self._take_back = take_back
+        self._publish = publish
+        self._ended = ended
+        self._queue = request_binding(server_id).queue
+        self._consumer: Consumer | None = None
+        self._consumer_prefetch = 0
+        self._connection_number = 0
+        self._open_deliveries = OpenDeliveries()
+        self._record = Record()
+        instance = uuid.uuid4().hex
+        self._siblings = Siblings(instance, self._record, self._repeat)
+        self._siblings_binding = siblings_binding(server_id, instance)
+        self._siblings_consumer: Consumer | None = None
+        self._settled: list[Call] = []
+        # Guards _settled.
+        self._settled_lock = threading.Lock()
+        # By when the requests at hand have to be answered, once the server closes;
+        # and then, by when those have to be given back that were not.
+        self._answer_until: Deadline | None = None
+        self._give_back_until: Deadline | None = None
+
+    # --- from other threads ---------------------------------------------------
+
+    def settle(self, call: Call) -> None:
+        """Everything is done for *call*: it may be acknowledged."""
+        with self._settled_lock:
+            self._settled.append(call)
+        self.wake()
+
+    def begin_to_close(self, deadline: Deadline) -> None:
+        """Take no more requests; end when those at hand are answered, or at *deadline*.
+
+        Only sets a flag, so a signal handler may call it.
+        """
+        self._answer_until = self._answer_until or deadline
+        if self._connection is None:  # nothing at hand can be answered or given back
+            self.kill = True
+        self.wake()
+
+    # --- the connection ---------------------------------------------------------
+
+    def _on_open(self, connection: Connection) -> None:
+        declare_server(connection, self._server_id, self._arguments)
+        without_gap = self._declare_siblings_queue(connection)
+        self._connection_number += 1
+        self._open_deliveries = OpenDeliveries()
+        self._consumer = None
+        self._siblings_consumer = connection.consume(self._siblings_binding.queue)
+        self._siblings.opened(without_gap)
+
+    def _declare_siblings_queue(self, connection: Connection) -> bool:
+        """Declare this server's queue among its siblings; return whether it was there already."""
+        binding = self._siblings_binding
+        connection.declare_exchange(binding.exchange)
+        without_gap = self._connection_number > 0 and connection.look(binding.queue) is not None
+        arguments = {"x-expires": _SIBLINGS_QUEUE_EXPIRES * 1000}
+        if "x-queue-type" in self._arguments:
+            arguments["x-queue-type"] = self._arguments["x-queue-type"]
+        try:
+            connection.declare_queue(binding, arguments)
+        except QueueIsDown:  # on a cluster, with the node that has it
+            queue = f"{binding.queue}.{self._connection_number}"
+            self._siblings_binding = binding._replace(queue=queue)
+            connection.declare_queue(self._siblings_binding, arguments)
+        return without_gap
+
+    def _consume(self, connection: Connection) -> None:
+        """Consume with the prefetch that is wanted now, in place of what went before."""
+        before, self._consumer_prefetch = self._consumer, self._prefetch.wanted
+        self._consumer = connection.consume(self._queue, prefetch=self._consumer_prefetch)
+        if before is not None:
+            connection.cancel(before)
+
+    def _next_due(self) -> float | None:
+        deadline = self._give_back_until or self._answer_until
+        times = [self._siblings.next_due(), deadline.wait_time() if deadline else None]
+        return min((seconds for seconds in times if seconds is not None), default=None)
+
+    def _write(self, connection: Connection) -> None:
+        self._acknowledge(connection)
+        self._judge()
+        if self._siblings.look_is_due:
+            self._siblings.looked(self._look(connection), own_consumers=bool(self._consumer))
+        if self._answer_until is not None:
+            self._close_down(connection, self._answer_until)
+        elif self._siblings.announced and (
+            self._consumer is None or self._prefetch.wanted != self._consumer_prefetch
+        ):
+            self._begin_or_adapt(connection)
+
+    def _begin_or_adapt(self, connection: Connection) -> None:
+        if self._consumer is None and not self._siblings.vouches:
+            # Before the first request comes: then all others come after this look.
+            self._siblings.looked(self._look(connection), own_consumers=0)
+        self._consume(connection)
+
+    def _look(self, connection: Connection) -> QueueState:
+        state = connection.look(self._queue)
+        if state is None:
+            raise self._queue_deleted()
+        return state
+
+    def _queue_deleted(self) -> QAMConnectionException:
+        return QAMConnectionException(f"the request queue of {self._server_id!r} was deleted")
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        # The broker delivers them again: the copies that were not started are void.
+        for call in self._take_back():
+            self._record.drop(call)
+        for call in self._record.running.values():
+            call.copies.clear()
+            # As after a method that ran longer than the broker allows; it would close
+            # the channel for the same method again.
+            call.outlives_its_delivery |= error.by_message
+        self._siblings.lost()
+        self._consumer = None
+        if self._answer_until is not None:
+            self.kill = True
+
+    # --- requests come ------------------------------------------------------------
+
+    def _on_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Delivery):
+                self._open_deliveries.opened(event.delivery_tag)
+                if event.consumer_tag == self._siblings_tag:
+                    self._siblings.heard(event.body)
+                    self._open_deliveries.done([event.delivery_tag])
+                else:
+                    self._receive(Call(event, self._connection_number))
+            elif isinstance(event, Cancelled):
+                if event.consumer == self._siblings_tag:
+                    raise QAMConnectionException("the queue of what its siblings say was deleted")
+                raise self._queue_deleted()
+
+    @property
+    def _siblings_tag(self) -> str | None:
+        return self._siblings_consumer.tag if self._siblings_consumer else None
+
+    def _receive(self, call: Call) -> None:
+        """Find out whether a request that came has been here or elsewhere before."""
+        key = call.key
+        if key is None:  # a 0.2.x client: there is nothing by which to recognize it
+            call.lost = call.delivery.redelivered
+            self._take(call)
+        elif key in self._record.running:
+            self._receive_copy(call, self._record.running[key])
+        elif self._record.has_answered(key):
+            self._answer_again(call, key)
+        elif call.marked or self._record.was_asked(key):
+            self._siblings.ask(call)
+        else:
+            self._begin(call, first=self._siblings.vouches)
+
+    def _begin(self, call: Call, first: bool = False) -> None:
+        self._record.begin(call, first)
+        self._take(call)
+
+    def _receive_copy(self, call: Call, running: Call) -> None:
+        if running.outlives_its_delivery:
+            self._finish(call)
+        else:
+            running.copies.append(call)
+
+    def _answer_again(self, call: Call, key: str) -> None:
+        answer = self._record.answer(key)
+        if answer is None:
+            self._finish(call)
+        else:
+            self._publish(self._messages.reply(call, answer))
+
+    def _repeat(self, key: str) -> None:
+        """Answer again to a client that asked another server."""
+        answer, running = self._record.answer(key), self._record.running.get(key)
+        if running is None and answer is not None:
+            reply = self._messages.repeated_reply(key, answer)
+            self._publish(reply)
+
+    def _judge(self) -> None:
+        for calls, verdict in self._siblings.take_verdicts():
+            first, *others = calls
+            if verdict is Verdict.MINE:
+                others = calls
+            else:
+                first.lost = verdict is Verdict.LOST
+                self._begin(first)
+            for call in others:
+                self._finish(call)
+        for body in self._siblings.take_messages():
+            self._say(body)
+
+    def _say(self, body: bytes) -> None:
+        route = self._siblings_binding.route
+        self._publish(Publish(route, body, _SIBLINGS_PROPERTIES, mandatory=False))
+
+    # --- requests are settled --------------------------------------------------------
+
+    def _acknowledge(self, connection: Connection) -> None:
+        with self._settled_lock:
+            settled, self._settled = self._settled, []
+        for call in settled:
+            self._record.end(call)
+            if call.seconds is not None:
+                self._prefetch.ran(call.seconds)
+            for copy in call.copies:
+                self._answer_again(copy, str(copy.key))
+            if call.rejected and call.connection_number == self._connection_number:
+                self._open_deliveries.dropped(call.delivery.delivery_tag)
+                connection.reject(call.delivery.delivery_tag)
+            else:
+                self._finish(call)
+        for tag, multiple in self._open_deliveries.take_acks():
+            connection.acknowledge(tag, multiple)
+
+    def _finish(self, call: Call) -> None:
+        """There is nothing more to do for a delivery; it is acknowledged with the next ones."""
+        if call.connection_number == self._connection_number:  # else it went with its connection
+            self._open_deliveries.done([call.delivery.delivery_tag])
+
+    # --- closing ------------------------------------------------------------------------
+
+    def _close_down(self, connection: Connection, answer_until: Deadline) -> None:
+        if self._consumer is not None:
+            connection.cancel(self._consumer)
+            self._consumer = None
+            self.wake()  # to look here again after what came with the cancel
+        elif not self._open_deliveries:
+            self._leave(connection)
+        elif self._give_back_until is not None:
+            self.kill = self._give_back_until.expired
+        elif answer_until.expired:
+            # What was not started waits for another server; what still runs does not.
+            calls = self._take_back()
+            for call in calls:
+                self._record.drop(call)
+                self._publish(self._messages.request_anew(call))
+            self._give_back_until = Deadline(_GIVE_BACK_TIME)
+            self.kill = not calls
+
+    def _leave(self, connection: Connection) -> None:
+        """Nothing is open: say goodbye, once the broker is known to have all acks."""
+        self._look(connection)
+        self._siblings.leave()
+        for body in self._siblings.take_messages():
+            self._say(body)
+        connection.delete_queue(self._siblings_binding.queue)
+        self.kill = True
+
+    def _on_end(self, error: BaseException | None) -> None:
+        self._ended(error)

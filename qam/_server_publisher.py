@@ -1,0 +1,182 @@
+"""The thread of a server that sends."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from qam import _messages
+from qam._connection import Connection
+from qam._logs import get_logger
+from qam._publishing import PublishingThread
+from qam._serialization import Serializer
+from qam._server_calls import Answer, Call, Messages, declare_server
+from qam._wire import Publish, batch_length
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+log = get_logger("qam.qam_server")
+
+#: Seconds for which a reply that nobody takes is sent again and again.
+_PATIENCE = 60.0
+#: Seconds before such a reply is sent again, first and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+#: How many such replies are kept.
+_MAX_KEPT = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class _Undelivered:
+    """Context of a reply that nobody takes: since when, and how often it was sent."""
+
+    call: Call
+    since: float
+    tries: int = 0
+
+
+class PublisherThread(PublishingThread):
+    """Sends the replies in the result queue; a call is settled when its reply is confirmed.
+
+    :param messages: makes the messages of the server.
+    :param arguments: what the request queue is declared with.
+    :param settle: takes a call whose reply the broker has.
+    :param ended: told of the end of this thread, and of the error that led to it.
+    """
+
+    def __init__(
+        self,
+        credentials: AMQPCredentials,
+        server_id: str,
+        serializer: Serializer,
+        messages: Messages,
+        arguments: dict[str, object],
+        *,
+        settle: Callable[[Call], None],
+        ended: Callable[[BaseException | None], None],
+        connect_timeout: float,
+    ) -> None:
+        name = f"qam server PublisherThread {server_id}"
+        super().__init__(name, credentials, log, connect_timeout)
+        self._server_id = server_id
+        self._serializer = serializer
+        self._messages = messages
+        self._arguments = arguments
+        self._settle = settle
+        self._ended = ended
+        #: The messages that are not written yet, oldest first.
+        self.result_queue: list[Publish] = []
+        # Guards result_queue.
+        self._queue_lock = threading.Lock()
+        # How many replies were dropped, by where they were to go, since it was last told.
+        self._dropped: Counter[str] = Counter()
+
+    def add_reply_to_send(self, reply: Publish) -> None:
+        """Append a message to the result queue; does not wait for it to be sent."""
+        with self._queue_lock:
+            self.result_queue.append(reply)
+        self.wake()
+
+    # --- as owner of a connection ---------------------------------------------
+
+    def _on_open(self, connection: Connection) -> None:
+        declare_server(connection, self._server_id, self._arguments)
+        connection.confirm()
+
+    def _next_batch(self, alone: bool) -> list[Publish]:
+        with self._queue_lock:
+            length = batch_length(message.body for message in self.result_queue)
+            batch = self.result_queue[: min(length, 1) if alone else length]
+            del self.result_queue[: len(batch)]
+        return batch
+
+    def _has_more(self) -> bool:
+        return bool(self.result_queue)
+
+    def _send_first(self, items: list[Publish]) -> None:
+        with self._queue_lock:
+            self.result_queue[:0] = items
+
+    # --- what becomes of a message ----------------------------------------------
+
+    def _on_confirmed(self, messages: list[Publish]) -> None:
+        for message in messages:
+            if isinstance(message.context, Call):
+                self._done(message, message.context)
+
+    def _done(self, message: Publish, call: Call) -> None:
+        if self._messages.is_reply(message):
+            call.answer = Answer(message.route.routing_key, message.body)
+        self._settle(call)
+
+    def _on_returned(self, message: Publish) -> None:
+        self._keep(message)
+
+    def _on_refused(self, message: Publish) -> None:
+        if self._messages.is_reply(message):
+            self._keep(message)
+        else:  # a request that was not started, or a word to other servers: it has to arrive
+            self._send_later(message, _LONGEST_PAUSE / 10)
+
+    def _keep(self, message: Publish) -> None:
+        """Send a reply again later: its client may declare its queue again.
+
+        Its request is settled now; else the requests of one client that is gone would
+        be all that this server holds.
+        """
+        context = message.context
+        if isinstance(context, Call):
+            self._done(message, context)
+            context = message.context = _Undelivered(context, time.monotonic())
+        if context is None or self._is_to_be_dropped(context):
+            self._drop(message)
+            return
+        self._send_later(message, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**context.tries))
+        context.tries += 1
+
+    def _is_to_be_dropped(self, undelivered: _Undelivered) -> bool:
+        patience_ended = time.monotonic() - undelivered.since > _PATIENCE
+        return patience_ended or len(self._later) >= _MAX_KEPT
+
+    def _drop(self, message: Publish) -> None:
+        """Give a reply up; told once for all that go to the same client at the same time."""
+        key = message.route.routing_key
+        self._dropped[key] += 1
+        if self._in_flight == 0:
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        for key, number in self._dropped.items():
+            log.warning("%d replies could not be delivered: their client (%r) is gone", number, key)
+        self._dropped.clear()
+
+    def _on_unconfirmed(
+        self, messages: list[Publish], error: QAMConnectionException
+    ) -> list[Publish]:
+        # Whether they arrived is open; a reply that arrives twice is dropped by its client.
+        return messages
+
+    def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
+        log.warning("the broker refuses a reply: %s", error)
+        context = message.context
+        call = context.call if isinstance(context, _Undelivered) else context
+        if call is not None and self._messages.is_reply(message) and not call.refused:
+            call.refused = True  # if the next one is refused too, there is no more to say
+            self._send_first([self._in_place_of(message, call, str(error))])
+        elif isinstance(context, Call):
+            self._settle(context)
+
+    def _in_place_of(self, reply: Publish, call: Call, why: str) -> Publish:
+        text = f"the broker refuses the result: {why}"
+        failure = _messages.internal_reply(call.request_id, _messages.RESULT_NOT_SERIALIZABLE, text)
+        return replace(reply, body=self._serializer.encode(failure, call.delivery.body))
+
+    def _before_close(self, connection: Connection) -> None:
+        while self.result_queue and not (self._blocked or connection.congested):
+            connection.write(self._next_batch(alone=False))
+
+    def _on_end(self, error: BaseException | None) -> None:
+        for _, _, message in self._later:
+            self._dropped[message.route.routing_key] += 1
+        self._tell_dropped()
+        self._ended(error)
