@@ -12,6 +12,7 @@ from qam import _messages
 from qam._client_publisher import timed_out
 from qam._client_thread import Message
 from qam._deadline import Deadline
+from qam._fork import disown_in_child
 from qam._jobs import JobQueue
 from qam._logs import get_logger
 
@@ -75,6 +76,7 @@ class CallbackObserverThread(threading.Thread):
         self._last_start = 0.0
         self._look = threading.Condition(self.callback_dict_lock)
         self._has_to_look = False
+        disown_in_child(self)
 
     @property
     def parent(self) -> "QAMProxy | None":
@@ -279,6 +281,14 @@ class CallbackObserverThread(threading.Thread):
         with self.callback_dict_lock:
             self.kill = True
             self._have_a_look()
+
+    def after_fork(self) -> None:
+        """Watch over nothing, with a lock that nobody holds; in a forked child."""
+        self.callback_dict_lock = self.callback_dickt_lock = threading.RLock()
+        self._look = threading.Condition(self.callback_dict_lock)
+        self.kill = True
+        self.callback_uid_dict.clear()
+        self._threads.clear()
 
     def join_until(self, deadline: Deadline) -> None:
         """Wait for the end of the threads; not for the one that calls."""

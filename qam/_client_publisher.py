@@ -207,6 +207,12 @@ class PublisherThread(ClientThread, PublishingThread):
         with self._queue_lock:
             self._room.notify_all()
 
+    def after_fork(self) -> None:
+        """Have a lock that nobody holds; in a forked child."""
+        super().after_fork()
+        self._queue_lock = threading.RLock()
+        self._room = threading.Condition(self._queue_lock)
+
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from typing import Generic, TypeVar
 
+from qam._fork import disown_in_child
+
 Job = TypeVar("Job")
 
 
@@ -22,6 +24,7 @@ class JobQueue(Generic[Job]):
         self._jobs: deque[tuple[float, Job]] = deque()  # each with its time of arrival
         self._idle = 0
         self._closed = False
+        disown_in_child(self)
 
     def put(self, job: Job) -> bool:
         """Add *job*; return True if an idle thread is there for it."""
@@ -70,3 +73,9 @@ class JobQueue(Generic[Job]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def after_fork(self) -> None:
+        """Have no jobs, and a lock that nobody holds; in a forked child."""
+        self._changed = threading.Condition(threading.RLock())
+        self._jobs.clear()
+        self._closed = True

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from qam._events import Cancelled, Confirmed, Consumer, Event, Returned
+from qam._fork import disown_in_child
 from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, QueueState, Route
 
@@ -86,28 +87,33 @@ class _Broker:
             reader.connection.deliver(queue, reader, queue.waiting.popleft())
 
 
-# Guards _brokers.
-_brokers_lock = Lock()
-_brokers: dict[str, _Broker] = {}
+class _Brokers:
+    """The brokers of this process, by name."""
+
+    def __init__(self) -> None:
+        # Guards _brokers.
+        self._lock = Lock()
+        self._brokers: dict[str, _Broker] = {}
+        disown_in_child(self)
+
+    def get(self, name: str) -> _Broker:
+        with self._lock:
+            return self._brokers.setdefault(name, _Broker())
+
+    def after_fork(self) -> None:
+        """Begin anew without brokers, and with a lock that nobody holds; in a forked child."""
+        self._lock = Lock()
+        self._brokers = {}
 
 
-def forget_brokers() -> None:
-    """Begin anew without brokers, and with a lock that nobody holds: in a forked child."""
-    global _brokers_lock
-    _brokers_lock = Lock()
-    _brokers.clear()
-
-
-def _broker(name: str) -> _Broker:
-    with _brokers_lock:
-        return _brokers.setdefault(name, _Broker())
+_brokers = _Brokers()
 
 
 class MemoryConnection:
     """A connection to the broker *name* of this process."""
 
     def __init__(self, name: str) -> None:
-        self._broker = _broker(name)
+        self._broker = _brokers.get(name)
         self._waker: Waker | None = None
         self._events: deque[Event] = deque()
         self._last_tag = 0

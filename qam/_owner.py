@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from qam._connection import Connection, connect
 from qam._deadline import Deadline
 from qam._events import Event
+from qam._fork import disown_in_child
 from qam._waker import Waker
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
@@ -51,14 +52,15 @@ class ConnectionThread(threading.Thread):
         self._credentials = credentials.resolved()
         self._log = log
         self._connect_timeout = connect_timeout
-        # The nodes that can be connected to; the next one to try stands first.
-        self._places = deque(credentials.places())
+        # How many of the places that can be connected to are passed over at first.
+        self._skipped_places = 0
         self._connection: Connection | None = None
         self._waker = Waker()
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
         # The first opening: done when it succeeded, or failed with the reason.
         self._opened: Future[None] = Future()
+        disown_in_child(self)
 
     # --- what an owner does with its connection; all in its own thread -------
 
@@ -122,6 +124,13 @@ class ConnectionThread(threading.Thread):
         if self.ident is not None and self is not threading.current_thread():
             self.join(deadline.wait_time())
 
+    def after_fork(self) -> None:
+        """Give up the connection without a word; in a forked child."""
+        self.kill = True
+        if self._connection is not None:
+            self._connection.detach()
+            self._connection = None
+
     def wake(self) -> None:
         """Make the owner look for work."""
         self._waker.wake()
@@ -168,7 +177,7 @@ class ConnectionThread(threading.Thread):
             self._log.warning("%s; connecting again", error)
             self._on_lost(connection, error)
             if not error.by_message:
-                self._places.rotate(-1)
+                self._skipped_places += 1
         finally:
             self._connection = None
             connection.close()
@@ -181,14 +190,16 @@ class ConnectionThread(threading.Thread):
         self._on_events(connection.read(wait_time, self._waker))
 
     def _open(self) -> Connection:
-        connection = connect_first(self._places, self._connect_timeout)
+        places = deque(self._credentials.places())
+        places.rotate(-self._skipped_places)
+        connection = connect_first(places, self._connect_timeout)
         self._connection = connection
         try:
             self._on_open(connection)
         except BaseException:
             self._connection = None
             connection.close()
-            self._places.rotate(-1)
+            self._skipped_places += 1
             raise
         return connection
 
@@ -221,12 +232,13 @@ def connect_first(places: Iterable[AMQPCredentials], timeout: float) -> Connecti
 
     :raises QAMConnectionException: none does; says where and why it failed last.
     """
-    deadline, left = Deadline(timeout), list(places)
+    deadline, left = Deadline(timeout), deque(places)
     while True:
-        place = left.pop(0)
+        # What time is left is shared by the places that are left.
+        share = timeout / len(left)
         try:
-            # What time is left is shared by the places that are left.
-            return connect(place, (deadline.wait_time() or 0.0) / (len(left) + 1))
+            return connect(left.popleft(), share)
         except QAMConnectionException:
             if not left:
                 raise
+            timeout = deadline.remaining() or 0.0

@@ -84,6 +84,8 @@ class RequestConsumerThread(ConnectionThread):
         self._siblings = Siblings(instance, self._record, self._repeat)
         self._siblings_binding = siblings_binding(server_id, instance)
         self._siblings_consumer: Consumer | None = None
+        #: Set once requests are taken, or will not be any more.
+        self.taking = threading.Event()
         self._settled: list[Call] = []
         # Guards _settled.
         self._settled_lock = threading.Lock()
@@ -143,6 +145,7 @@ class RequestConsumerThread(ConnectionThread):
         self._consumer = connection.consume(self._queue, prefetch=self._consumer_prefetch)
         if before is not None:
             connection.cancel(before)
+        self.taking.set()
 
     def _next_due(self) -> float | None:
         deadline = self._give_back_until or self._answer_until
@@ -320,4 +323,5 @@ class RequestConsumerThread(ConnectionThread):
         self.kill = True
 
     def _on_end(self, error: BaseException | None) -> None:
+        self.taking.set()
         self._ended(error)

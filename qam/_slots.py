@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from qam._deadline import Deadline
-from qam.exceptions import Executed, QAMException
+from qam._fork import disown_in_child
+from qam.exceptions import Executed, QAMClosedException, QAMException
 
 FREE, WAITING, DONE = 0, 1, 2
 
@@ -45,6 +46,7 @@ class ResultList:
         self.server_keeps_record = False
         #: Called with the slot's id when the outcome of a callback call is there.
         self.on_callback_ready: Callable[[int], None] = lambda slot_id: None
+        disown_in_child(self)
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
 
@@ -177,12 +179,24 @@ class ResultList:
                     _finish(slot, failure("no"))
         self.fail_all(failure)
 
+    def after_fork(self) -> None:
+        """Let no call begin, with a lock that nobody holds; in a forked child."""
+        self._lock = threading.RLock()
+        self._closed_by = _forked
+
     def fail_all(self, failure: FailureFactory) -> None:
         """Conclude every call that has begun with an exception of *failure*."""
         with self._lock:
             calls = list(self._calls)
         for call_id in calls:
             self.conclude(call_id, failure("unknown"))
+
+
+def _forked(executed: Executed) -> QAMClosedException:
+    return QAMClosedException(
+        "the proxy belongs to the process that this one was forked from; make a new one here",
+        executed=executed,
+    )
 
 
 def _finish(slot: Slot, message: Any) -> None:

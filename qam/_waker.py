@@ -6,6 +6,8 @@ import socket
 import threading
 from contextlib import suppress
 
+from qam._fork import disown_in_child
+
 _ONE = (1).to_bytes(8, "little")
 
 
@@ -34,6 +36,7 @@ class Waker:
                 end.setblocking(False)
             self._reader, self._writer = (end.fileno() for end in self._sockets)
         self._closed = False
+        disown_in_child(self)
 
     def fileno(self) -> int:
         """The descriptor that is readable after :meth:`wake`."""
@@ -74,6 +77,11 @@ class Waker:
                 end.close()
             if not self._sockets:
                 os.close(self._reader)
+
+    def after_fork(self) -> None:
+        """Give the descriptors back, with a lock that nobody holds; in a forked child."""
+        self._lock = threading.RLock()
+        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_closed"):

@@ -25,6 +25,7 @@ from qam._client_consumer import ConsumerThread
 from qam._client_publisher import PublisherThread, timed_out
 from qam._client_thread import Message
 from qam._deadline import Deadline, check_timeout
+from qam._fork import disown_in_child
 from qam._owner import CONNECT_TIMEOUT
 from qam._serialization import get_serializer
 from qam._slots import ResultList
@@ -235,6 +236,7 @@ class QAMProxy(_RemoteNames):
         # An idle proxy that is dropped takes its threads along.
         weakref.finalize(self, _stop, *threads, self.callback_observer_thread).atexit = False
         _open_proxies.add(self)
+        disown_in_child(self)
 
     # --- calls ------------------------------------------------------------------
 
@@ -371,6 +373,11 @@ class QAMProxy(_RemoteNames):
         # Last, when nobody is left who could have a callback for it.
         _stop(self.callback_observer_thread)
         self.callback_observer_thread.join_until(deadline)
+
+    def after_fork(self) -> None:
+        """Be closed; in a forked child, where the threads of the proxy are not."""
+        self._closing = True
+        _open_proxies.discard(self)
 
     def _closed(self, executed: Executed) -> QAMClosedException:
         return QAMClosedException(

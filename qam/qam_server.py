@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from qam._deadline import Deadline, check_timeout
+from qam._fork import disown_in_child
 from qam._jobs import JobQueue
 from qam._logs import get_logger
 from qam._owner import CONNECT_TIMEOUT, connect_first
@@ -102,7 +103,7 @@ class QAMServer:
         self._max_workers = check_count(max_workers, "max_workers")
         self._max_message_bytes = check_count(max_message_bytes, "max_message_bytes")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch")
-        connect_timeout = check_timeout(connect_timeout, "connect_timeout")
+        self._connect_timeout = check_timeout(connect_timeout, "connect_timeout")
         self._serializer = get_serializer(serializer, trusted=trusted)
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
@@ -132,7 +133,7 @@ class QAMServer:
             take_back=self._calls.take_all,
             publish=lambda message: self._publisher.add_reply_to_send(message),
             ended=self._end,
-            connect_timeout=connect_timeout,
+            connect_timeout=self._connect_timeout,
         )
         self._publisher = PublisherThread(
             self.amqp_credentials,
@@ -142,12 +143,13 @@ class QAMServer:
             self._queue_arguments,
             settle=self._consumer.settle,
             ended=self._publisher_ended,
-            connect_timeout=connect_timeout,
+            connect_timeout=self._connect_timeout,
         )
-        self._declare(connect_timeout)
+        self._declare()
+        disown_in_child(self)
 
-    def _declare(self, connect_timeout: float) -> None:
-        connection = connect_first(self.amqp_credentials.places(), connect_timeout)
+    def _declare(self) -> None:
+        connection = connect_first(self.amqp_credentials.places(), self._connect_timeout)
         try:
             declare_server(connection, self.server_id, self._queue_arguments)
             connection.declare_exchange(siblings_binding(self.server_id, "").exchange)
@@ -253,6 +255,8 @@ class QAMServer:
         try:
             self._publisher.start()
             self._consumer.start()
+            # Longer only while the broker has an alarm: then there could be no replies.
+            self._consumer.taking.wait(self._connect_timeout)
         except BaseException:
             self._consumer.exit()
             self._end(None)
@@ -289,6 +293,14 @@ class QAMServer:
         if error is not None:
             self._failure = error
             self._consumer.ask_to_stop()
+
+    def after_fork(self) -> None:
+        """Be closed; in a forked child, where the threads of the server are not."""
+        self._state_lock = threading.RLock()
+        self._ended = threading.Event()
+        self._ended.set()
+        self._closing = True
+        _serving.discard(self)
 
     # --- closing ----------------------------------------------------------------
 

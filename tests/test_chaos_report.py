@@ -156,11 +156,11 @@ def test_the_table_counts_what_was() -> None:
         *(replace(ANSWERED, seconds=number / 1000) for number in range(1, 201)),
         replace(ANSWERED, method="fail", outcome=RAISED_AS_IT_SHOULD),
         replace(ANSWERED, outcome=WRONG),
-        replace(failed("QAMTimeoutException", "no"), seconds=60.25),
+        replace(failed("QAMTimeoutException", "no"), token="other", seconds=60.25),
         failed("QAMTimeoutException", "unknown"),
         failed("QAMTimeoutException", "unknown"),
     ]
-    lines = table(Evidence(outcomes, {}, faults={"memory alarm": 2})).splitlines()
+    lines = table(replace(CLEAN, outcomes=outcomes, faults={"memory alarm": 2})).splitlines()
     assert [" ".join(line.split()) for line in lines] == [
         "calls made 205",
         "right results 201",
@@ -170,7 +170,9 @@ def test_the_table_counts_what_was() -> None:
         "hung calls 0",
         "errors 3",
         "QAMTimeoutException, executed no 1",
+        "though the method had run to its end 0",
         "QAMTimeoutException, executed unknown 2",
+        "though the method had run to its end 2",
         "seconds, p50 0.100",
         "seconds, p99 0.199",
         "seconds, longest call 60.250",

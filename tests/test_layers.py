@@ -17,6 +17,7 @@ LAYERS = [
         "_wire",
         "_messages",
         "_events",
+        "_fork",
         "_waker",
         "amqp_credentials",
         "_acks",

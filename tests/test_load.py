@@ -88,13 +88,15 @@ def test_a_hundred_proxies_leave_nothing_behind(
 
         use_a_proxy()
         threads, descriptors = threading.active_count(), open_descriptors()
+        queues = _queues_of(rabbitmq_node, server_id)
         # when
         for _ in range(100):
             use_a_proxy()
         # then
         assert threading.active_count() == threads
         assert open_descriptors() == descriptors
-        assert _queues_of(rabbitmq_node, server_id) == [f"{server_id}_server_queue"]
+        assert _queues_of(rabbitmq_node, server_id) == queues
+        assert not any(queue.endswith("_client_queue") for queue in queues)
 
 
 def test_a_hundred_proxies_on_the_embedded_broker_leave_nothing_behind(server_id: str) -> None:
