@@ -182,9 +182,9 @@ class Siblings:
     def _judge(self, question: _Question) -> Verdict | None:
         if question.echoed_at is None:
             return None
-        if any(sibling.absent for sibling in self._known.values()):
+        silent = self._silent(question)
+        if not silent and self._absent:
             return Verdict.LOST
-        silent = self._known.keys() - question.answered
         if not silent and question.vouched:
             return Verdict.RUN
         if self._clock() < self._patience_ends(question, silent):
@@ -192,6 +192,14 @@ class Siblings:
         for instance in silent:
             self._known[instance].absent = True
         return Verdict.LOST
+
+    @property
+    def _absent(self) -> set[str]:
+        return {name for name, sibling in self._known.items() if sibling.absent}
+
+    def _silent(self, question: _Question) -> set[str]:
+        """Those who are still to say a word; nobody waits for one that is taken for dead."""
+        return self._known.keys() - question.answered - self._absent
 
     def _patience_ends(self, question: _Question, silent: Iterable[str]) -> float:
         # Whoever is not known yet was here before, and lost its connection as we did.
@@ -203,7 +211,7 @@ class Siblings:
     def next_due(self) -> float | None:
         """Seconds until there is something to do, if nothing is heard; None for never."""
         due = [
-            self._patience_ends(each, self._known.keys() - each.answered)
+            self._patience_ends(each, self._silent(each))
             for each in self._questions.values()
             if each.echoed_at is not None
         ]
@@ -213,8 +221,7 @@ class Siblings:
 
     @property
     def _wants_to_look(self) -> bool:
-        absent = any(sibling.absent for sibling in self._known.values())
-        return self.announced and (not self.vouches or absent)
+        return self.announced and (not self.vouches or bool(self._absent))
 
     @property
     def look_is_due(self) -> bool:

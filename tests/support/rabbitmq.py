@@ -34,16 +34,49 @@ _PORTS = range(20000, 32768)
 # Holds for every Erlang VM that is started: the node, its short-lived helpers, rabbitmqctl.
 _ERL_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
+# Erlang expressions, for `_evaluate`. What they print is what they answer.
 _LIST_QUEUES = """
 [io:format("~ts\\t~b~n", [Name, Messages]) ||
  [{{name, {{resource, _, queue, Name}}}}, {{messages, Messages}}] <-
- rabbit_amqqueue:info_all(<<"{vhost}">>, [name, messages])].
+ rabbit_amqqueue:info_all(<<"{vhost}">>, [name, messages])]
 """
 _COUNT_CONNECTIONS = """
-io:format("~b", [length(rabbit_networking:connections())]).
+io:format("~b", [length(rabbit_networking:connections())])
+"""
+_CLOSE_ALL_CONNECTIONS = """
+rabbit_networking:close_connections(
+ rabbit_networking:connections_local(), binary_to_list({reason}))
+"""
+_DELETE_QUEUE = """
+begin
+ {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r({vhost}, queue, {name})),
+ {{ok, _}} = rabbit_amqqueue:delete(Queue, false, false, <<"tests">>)
+end
+"""
+_COUNT_CONSUMERS = """
+begin
+ {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r({vhost}, queue, {name})),
+ io:format("~b", [length(rabbit_amqqueue:consumers(Queue))])
+end
+"""
+_LIST_RUNNING_NODES = """
+[io:format("~s~n", [Node]) ||
+ Node <- rabbit_nodes:all_running(), rpc:call(Node, rabbit, is_running, []) =:= true]
 """
 _SET_MEMORY_LIMIT = """
-vm_memory_monitor:set_vm_memory_high_watermark({part_of_memory}).
+vm_memory_monitor:set_vm_memory_high_watermark({part_of_memory})
+"""
+_GET_SETTING = """
+io:format("~p", [element(2, application:get_env(rabbit, {key}))])
+"""
+_SET_SETTING = """
+application:set_env(rabbit, {key}, {value})
+"""
+
+# erl_call says nothing about an expression that fails: the last line tells.
+_AND_TELL_HOW_IT_ENDED = """
+try {expression} of _ -> io:put_chars("\\nok")
+catch Class:Reason -> io:format("\\n~0tp", [{{Class, Reason}}]) end.
 """
 
 
@@ -54,6 +87,9 @@ class RabbitMQNode:
     As a context manager it is started, and stopped with all that belongs to it. `config` has lines
     for its rabbitmq.conf. Nothing in the system's configuration or environment changes how it
     runs, and it does not outlive the process that made it, not even if that is killed.
+
+    One that is made `beside` another can be in a cluster with it: it uses the epmd and the Erlang
+    cookie of the other, which therefore has to be started first and stopped last.
 
     Why not pifpaf or pytest-rabbitmq: the epmd (Erlang's name server, which every node needs) that
     comes up with their node is nobody's child and is still there after the tests, and it and the
@@ -66,19 +102,26 @@ class RabbitMQNode:
     password = "guest"
 
     def __init__(
-        self, *, config: Mapping[str, str] | None = None, boot_timeout: float = 60.0
+        self,
+        *,
+        config: Mapping[str, str] | None = None,
+        boot_timeout: float = 60.0,
+        beside: "RabbitMQNode | None" = None,
     ) -> None:
         self._server_program = _program("rabbitmq-server")
         self._epmd_program = _program("epmd")
         self._erl_call_program = _program("erl_call")
         self._ctl_program = _program("rabbitmqctl")
         self._boot_timeout = boot_timeout
-        self.port, distribution_port, epmd_port = free_ports(3)
+        self.port, distribution_port, own_epmd_port = free_ports(3)
         self.name = f"qam-{uuid.uuid4().hex[:12]}@localhost"
         self._folder = Path(tempfile.mkdtemp(prefix="qam-rabbitmq-"))
         self._log = self._folder / "node.log"
         self._config = {"listeners.tcp.local": f"{self.host}:{self.port}", **(config or {})}
-        self._env = self._environment(distribution_port, epmd_port)
+        self._rank: int = beside._rank + 1 if beside else 0
+        self._epmd_port = beside._epmd_port if beside else own_epmd_port
+        self._home = beside._home if beside else self._folder  # where the Erlang cookie is made
+        self._env = self._environment(distribution_port)
         self._epmd: TetheredProcess | None = None
         self._node: TetheredProcess | None = None
         self._owner_pid = os.getpid()
@@ -115,7 +158,7 @@ class RabbitMQNode:
         assert not self.running, "already started"
         self._write_configuration()
         try:
-            if self._epmd is None:
+            if self._rank == 0 and self._epmd is None:
                 self._epmd = self._child(self._epmd_program)
             self._node = self._child(self._server_program)
             self._wait_until_it_answers()
@@ -161,6 +204,29 @@ class RabbitMQNode:
         """How many AMQP connections there are. Quick."""
         return int(self._evaluate(_COUNT_CONNECTIONS))
 
+    def close_all_connections(self, reason: str) -> None:
+        """Closes each AMQP connection to this node, with the reason for the client. Quick."""
+        self._evaluate(_CLOSE_ALL_CONNECTIONS.format(reason=_binary(reason)))
+
+    def delete_queue(self, name: str, vhost: str = "/") -> None:
+        """Deletes a queue with all that is in it. Quick.
+
+        Raises RuntimeError if there is none of that name.
+        """
+        self._evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
+
+    def consumers(self, queue: str, vhost: str = "/") -> int:
+        """How many consumers a queue has. Quick.
+
+        Raises RuntimeError if there is no such queue.
+        """
+        answer = self._evaluate(_COUNT_CONSUMERS.format(name=_binary(queue), vhost=_binary(vhost)))
+        return int(answer)
+
+    def running_nodes(self) -> set[str]:
+        """The names of the nodes that run in its cluster, itself included. Quick."""
+        return set(self._evaluate(_LIST_RUNNING_NODES).splitlines())
+
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:
         """Has the node raise its memory alarm meanwhile: it takes no messages then. Quick."""
@@ -170,22 +236,44 @@ class RabbitMQNode:
         finally:
             self._evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.4))
 
+    @contextmanager
+    def consumer_timeout(self, seconds: float) -> Iterator[None]:
+        """Gives consumers this long to acknowledge, on channels that are opened meanwhile. Quick.
+
+        A channel looks after what it has delivered only each minute; these do it four times
+        within `seconds`. No line in rabbitmq.conf can change that interval.
+        """
+        milliseconds = {
+            "consumer_timeout": round(seconds * 1000),
+            "channel_tick_interval": round(seconds * 1000 / 4),
+        }
+        before = {key: self._evaluate(_GET_SETTING.format(key=key)) for key in milliseconds}
+        self._set(milliseconds)
+        try:
+            yield
+        finally:
+            self._set(before)
+
+    def _set(self, settings: Mapping[str, object]) -> None:
+        for key, value in settings.items():
+            self._evaluate(_SET_SETTING.format(key=key, value=value))
+
     def log(self) -> str:
         """All that the node has logged."""
         return self._log.read_text(errors="replace")
 
-    def _environment(self, distribution_port: int, epmd_port: int) -> dict[str, str]:
+    def _environment(self, distribution_port: int) -> dict[str, str]:
         """This process' environment, without what would change the node, and with what makes it."""
         foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         folder = self._folder
         absent = str(folder / "absent")
         return inherited | {
-            "HOME": str(folder),  # where the Erlang cookie is made
+            "HOME": str(self._home),
             "LC_ALL": "C.UTF-8",
             "ERL_CRASH_DUMP_SECONDS": "0",  # no dump, which would be in the current folder
             "ERL_EPMD_ADDRESS": self.host,
-            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_FLAGS": _ERL_FLAGS,
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{absent}.config",
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
@@ -203,7 +291,7 @@ class RabbitMQNode:
         }
 
     def _child(self, program: Path) -> TetheredProcess:
-        with _children_on_one_cpu():
+        with _children_on_one_cpu(self._rank):
             return TetheredProcess([program], env=self._env, output=self._log)
 
     def _write_configuration(self) -> None:
@@ -238,15 +326,20 @@ class RabbitMQNode:
         """What an Erlang expression prints on the node.
 
         For what is asked often: erl_call is no Erlang VM, but a C program, and answers in
-        milliseconds.
+        milliseconds. Raises RuntimeError with Erlang's words if the expression fails.
         """
         options = ["-sname", self.name, "-e", "-fetch_stdout", "-no_result_term"]
-        return self._run([self._erl_call_program, *options], input=expression)
+        program = _AND_TELL_HOW_IT_ENDED.format(expression=expression)
+        answer = self._run([self._erl_call_program, *options], input=program)
+        printed, _, outcome = answer.rpartition("\n")
+        if outcome != "ok":
+            raise RuntimeError(f"{expression.strip()} failed: {outcome}")
+        return printed
 
     def _run(
         self, command: Sequence[str | Path], *, input: str | None = None, timeout: float = 30.0
     ) -> str:
-        with _children_on_one_cpu():
+        with _children_on_one_cpu(self._rank):
             done = subprocess.run(
                 command, env=self._env, input=input, capture_output=True, text=True, timeout=timeout
             )
@@ -256,8 +349,10 @@ class RabbitMQNode:
 
 
 @contextmanager
-def _children_on_one_cpu() -> Iterator[None]:
+def _children_on_one_cpu(rank: int) -> Iterator[None]:
     """What this thread starts in here is bound to one CPU, where the system can do that.
+
+    Those of the next `rank` get another one, so that the nodes of a cluster can start together.
 
     An Erlang VM passes each file operation from thread to thread, and starts by looking for some
     ten thousand files. Where it is dear to wake another CPU that takes long: measured on a virtual
@@ -267,7 +362,7 @@ def _children_on_one_cpu() -> Iterator[None]:
         yield
         return
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
+    os.sched_setaffinity(0, {sorted(allowed, reverse=True)[rank % len(allowed)]})
     try:
         yield
     finally:
@@ -292,6 +387,11 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _binary(text: str) -> str:
+    """A text as an Erlang binary, whatever is in it."""
+    return f"<<{','.join(map(str, text.encode()))}>>"
 
 
 def _program(name: str) -> Path:

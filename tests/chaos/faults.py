@@ -1,0 +1,97 @@
+"""The faults: what each does to the stage, how often it is drawn, and what it says it has done."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.children import Child
+from tests.chaos.stage import Stage
+
+_PAUSE = (1.0, 8.0)  # seconds between two faults, from … to
+_ALARM = 1.0  # seconds
+_STOP = (1.0, 2.0)  # seconds that a server is stopped, from … to
+
+
+def _kill_broker(stage: Stage, draw: random.Random) -> str:
+    stage.node.restart()
+    return "the broker was killed and is back"
+
+
+def _close_connections(stage: Stage, draw: random.Random) -> str:
+    stage.node.ctl("close_all_connections", "chaos")
+    return "the broker closed all connections"
+
+
+def _raise_memory_alarm(stage: Stage, draw: random.Random) -> str:
+    with stage.node.memory_alarm():
+        time.sleep(_ALARM)
+    return f"the broker had a memory alarm for {_ALARM} s"
+
+
+def _delete_reply_queue(stage: Stage, draw: random.Random) -> str:
+    queues = stage.reply_queues()
+    if not queues:  # the last fault has deleted it, and its client is not back yet
+        return "no reply queue was there to be deleted"
+    queue = draw.choice(queues)
+    stage.node.ctl("delete_queue", queue)
+    return f"the reply queue {queue} was deleted"
+
+
+def _kill_server(stage: Stage, draw: random.Random) -> str:
+    old = _some_server(stage, draw)
+    stage.servers.remove(old)
+    old.kill()
+    return f"{old} was killed; its successor is {stage.start_server()}"
+
+
+def _end_server(stage: Stage, draw: random.Random) -> str:
+    old = _some_server(stage, draw)
+    stage.end_server(old)
+    return f"{old} was ended gracefully; its successor is {stage.start_server()}"
+
+
+def _stop_server(stage: Stage, draw: random.Random) -> str:
+    server, seconds = _some_server(stage, draw), draw.uniform(*_STOP)
+    server.stop()
+    try:
+        time.sleep(seconds)
+    finally:
+        server.go_on()
+    return f"{server} was stopped for {seconds:.1f} s"
+
+
+def _some_server(stage: Stage, draw: random.Random) -> Child:
+    return draw.choice(stage.servers)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault. `strike` returns when everything is there again, and says what it did."""
+
+    name: str
+    weight: int
+    strike: Callable[[Stage, random.Random], str]
+
+
+# The kill of the broker is rarer than others: nothing else happens in the seconds that it takes.
+FAULTS = (
+    Fault("broker killed and restarted", 3, _kill_broker),
+    Fault("all connections closed", 4, _close_connections),
+    Fault("memory alarm", 3, _raise_memory_alarm),
+    Fault("reply queue deleted", 4, _delete_reply_queue),
+    Fault("server killed and replaced", 4, _kill_server),
+    Fault("server ended and replaced", 3, _end_server),
+    Fault("server stopped for a while", 3, _stop_server),
+)
+
+
+def draw_pause(draw: random.Random) -> float:
+    """The seconds until the next fault."""
+    return draw.uniform(*_PAUSE)
+
+
+def draw_fault(draw: random.Random) -> Fault:
+    """The next fault."""
+    [fault] = draw.choices(FAULTS, weights=[each.weight for each in FAULTS])
+    return fault
