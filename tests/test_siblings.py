@@ -110,6 +110,7 @@ class Group:
             busy = any(steps)
 
     def wait(self, seconds: float) -> None:
+        self.run()
         self.clock.advance(seconds)
         self.run()
 
@@ -296,9 +297,11 @@ class TestAmongOthers:
         one.look()
         group.wait(3 * GRACE)
         one.look(messages=1)
+        group.wait(GRACE)
         assert one.siblings.look_is_due
         one.look()
         # then
+        group.wait(GRACE)
         assert not one.siblings.look_is_due
         one.receive(2)
         group.run()
