@@ -19,6 +19,9 @@ from qam._wire import Publish
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 
+#: Seconds of nothing but refusals after which a new connection is tried, first and at most.
+_FIRST_PATIENCE, _LONGEST_PATIENCE = 1.0, 64.0
+
 
 class PublishingThread(ConnectionThread):
     """Sends what waits; many messages are under way at once.
@@ -41,6 +44,9 @@ class PublishingThread(ConnectionThread):
         # How many messages, at the head of what waits, may be the one that the
         # broker closes the channel for.
         self._suspects = 0
+        # Since when the broker has refused all that it was sent; and how long that is borne.
+        self._refused_since: float | None = None
+        self._patience = _FIRST_PATIENCE
         # What is to be sent at a later time: a heap of when, a tie-breaker, and what.
         self._later: list[tuple[float, int, Any]] = []
         self._later_number = count()
@@ -108,8 +114,10 @@ class PublishingThread(ConnectionThread):
             self.wake()  # for what is left, after a look at what came
 
     def _on_events(self, events: Iterable[Event]) -> None:
+        refused = False
         for event in events:
             if isinstance(event, Confirmed):
+                self._refused_since, self._patience = None, _FIRST_PATIENCE
                 self._arrived(len(event.messages))
                 self._on_confirmed(event.messages)
             elif isinstance(event, Returned):
@@ -118,9 +126,26 @@ class PublishingThread(ConnectionThread):
             elif isinstance(event, Refused):
                 self._arrived(1)
                 self._on_refused(event.message)
+                refused = True
             elif isinstance(event, Blocked):
                 self._blocked = event.blocked
                 self._on_blocked()
+
+        if refused:
+            self._bear_refusals()
+
+    def _bear_refusals(self) -> None:
+        """Ask for a new connection when this one is of no use.
+
+        RabbitMQ may go on asking the dead leader of a quorum queue, on a channel that it
+        has asked for it before: it refuses everything there, and nothing on a new one.
+        """
+        now = time.monotonic()
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since >= self._patience:
+            self._refused_since = None
+            self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
+            raise QAMConnectionException("the broker takes no message on this connection")
 
     def _arrived(self, number: int) -> None:
         self._in_flight -= number

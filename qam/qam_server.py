@@ -7,9 +7,11 @@
 """
 
 import atexit
+import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from qam._deadline import Deadline, check_timeout
@@ -207,27 +209,44 @@ class QAMServer:
 
     # --- serving ----------------------------------------------------------------
 
-    def serve(self) -> None:
+    def serve(self, *, stop_on: Iterable[signal.Signals] = ()) -> None:
         """Take and answer requests until :meth:`close`; blocks.
 
         Ctrl-C closes the server, then raises KeyboardInterrupt.  A connection that is
         lost is opened again.
 
+        :param stop_on: signals that close the server meanwhile, as ``[signal.SIGTERM]``;
+            in the main thread only.
+        :raises ValueError: *stop_on* is given in another thread than the main one.
         :raises QAMConnectionException: the broker can't be reached at the start.
         :raises RuntimeError: the server serves already.
         """
+        stop_on = tuple(stop_on)
+        if stop_on and threading.current_thread() is not threading.main_thread():
+            raise ValueError("stop_on: signals can be handled in the main thread only")
         if not self._begin():
             return
         self._waits_in_serve = threading.current_thread()
-        self._start_threads()
         try:
-            self._ended.wait()
+            with self._closing_on(stop_on):
+                self._start_threads()
+                self._ended.wait()
         except KeyboardInterrupt:
             self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
             self._ended.wait(CLOSE_TIMEOUT + _GRACE)  # a second Ctrl-C does not
             raise
         if self._failure is not None:
             raise QAMClosedException("the server died of an internal error") from self._failure
+
+    @contextmanager
+    def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
+        """Have *signals* close the server meanwhile."""
+        before = {each: signal.signal(each, lambda *_: self.close()) for each in signals}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     def start(self) -> None:
         """Serve in threads of its own; return when requests are being taken.

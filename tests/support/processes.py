@@ -189,8 +189,25 @@ class _Journal:
         os.write(self._file, f"{os.getpid()} {method} {token} {what}\n".encode())
 
 
+def _release_by_signal(methods: _Methods) -> None:
+    """Have SIGUSR1 end what `hold` waits for; to be called before there are other threads.
+
+    No handler, for two signals at once: the system gives the second one to another thread than the
+    main one, which alone runs handlers, and which nothing wakes then.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGUSR1})
+        methods.go_on.set()
+
+    # A daemon: nobody has to send the signal.
+    threading.Thread(target=wait, name="release", daemon=True).start()
+
+
 def _serve(journal: _Journal, options: dict[str, Any]) -> None:
     methods = _Methods()
+    _release_by_signal(methods)
     with QAMServer(**options) as server:
         for method in (methods.add, methods.nap, methods.hold):
             name = method.__name__
@@ -201,11 +218,7 @@ def _serve(journal: _Journal, options: dict[str, Any]) -> None:
         def close(number: int, frame: FrameType | None) -> None:
             server.close()
 
-        def go_on(number: int, frame: FrameType | None) -> None:
-            methods.go_on.set()
-
         signal.signal(signal.SIGTERM, close)
-        signal.signal(signal.SIGUSR1, go_on)
         print(_IS_READY, os.getpid(), flush=True)
         server.serve()
 
