@@ -1,7 +1,6 @@
 """The cluster that tests of whole clusters use."""
 
 import time
-from collections.abc import Iterator
 
 import amqp
 import pytest
@@ -12,13 +11,6 @@ from tests.support.rabbitmq import RabbitMQNode
 pytestmark = [pytest.mark.cluster, pytest.mark.rabbitmq]
 
 CHOOSES_A_LEADER_WITHIN = 20.0  # seconds
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """Three nodes, which the test may kill."""
-    with Cluster() as cluster:
-        yield cluster
 
 
 def connect(node: RabbitMQNode) -> amqp.Connection:
