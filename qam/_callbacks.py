@@ -282,7 +282,7 @@ class CallbackObserverThread(threading.Thread):
             self.kill = True
             self._have_a_look()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Watch over nothing, with a lock that nobody holds; in a forked child."""
         self.callback_dict_lock = self.callback_dickt_lock = threading.RLock()
         self._look = threading.Condition(self.callback_dict_lock)

@@ -207,9 +207,9 @@ class PublisherThread(ClientThread, PublishingThread):
         with self._queue_lock:
             self._room.notify_all()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Have a lock that nobody holds; in a forked child."""
-        super().after_fork()
+        super()._after_fork()
         self._queue_lock = threading.RLock()
         self._room = threading.Condition(self._queue_lock)
 

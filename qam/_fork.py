@@ -14,7 +14,7 @@ from typing import Protocol
 class Inherited(Protocol):
     """Something that a forked child gets and cannot use as it is."""
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Take no lock, and touch nothing that is shared with the parent; in the child."""
 
 
@@ -28,7 +28,7 @@ def disown_in_child(thing: Inherited) -> None:
 
 def _after_fork() -> None:
     for thing in list(_inherited):
-        thing.after_fork()
+        thing._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -74,7 +74,7 @@ class JobQueue(Generic[Job]):
             self._closed = True
             self._changed.notify_all()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Have no jobs, and a lock that nobody holds; in a forked child."""
         self._changed = threading.Condition(threading.RLock())
         self._jobs.clear()

@@ -100,7 +100,7 @@ class _Brokers:
         with self._lock:
             return self._brokers.setdefault(name, _Broker())
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Begin anew without brokers, and with a lock that nobody holds; in a forked child."""
         self._lock = Lock()
         self._brokers = {}

@@ -124,7 +124,7 @@ class ConnectionThread(threading.Thread):
         if self.ident is not None and self is not threading.current_thread():
             self.join(deadline.wait_time())
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Give up the connection without a word; in a forked child."""
         self.kill = True
         if self._connection is not None:

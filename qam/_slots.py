@@ -179,7 +179,7 @@ class ResultList:
                     _finish(slot, failure("no"))
         self.fail_all(failure)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Let no call begin, with a lock that nobody holds; in a forked child."""
         self._lock = threading.RLock()
         self._closed_by = _forked

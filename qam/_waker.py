@@ -78,7 +78,7 @@ class Waker:
             if not self._sockets:
                 os.close(self._reader)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Give the descriptors back, with a lock that nobody holds; in a forked child."""
         self._lock = threading.RLock()
         self.close()

@@ -374,7 +374,7 @@ class QAMProxy(_RemoteNames):
         _stop(self.callback_observer_thread)
         self.callback_observer_thread.join_until(deadline)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Be closed; in a forked child, where the threads of the proxy are not."""
         self._closing = True
         _open_proxies.discard(self)

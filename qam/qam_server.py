@@ -313,7 +313,7 @@ class QAMServer:
             self._failure = error
             self._consumer.ask_to_stop()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Be closed; in a forked child, where the threads of the server are not."""
         self._state_lock = threading.RLock()
         self._ended = threading.Event()

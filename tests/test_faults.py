@@ -30,7 +30,7 @@ def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
     return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_node() -> Iterator[RabbitMQNode]:
     """A node that the test may kill."""
     with RabbitMQNode() as node:

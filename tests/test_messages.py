@@ -310,7 +310,9 @@ def test_an_exception_of_ones_own_arrives_as_remote_exception_by_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [MoodyError("a", "b"), Changeling("a b"), ValueError(lambda: 0)], ids=repr
+    "error",
+    [MoodyError("a", "b"), Changeling("a b"), ValueError(lambda: 0)],
+    ids=["MoodyError", "Changeling", "unpicklable"],
 )
 def test_what_does_not_survive_a_pickle_arrives_as_remote_exception_with_its_text(
     error: Exception,
