@@ -108,7 +108,14 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/index.md", "docs/topics/threads.md", "CHANGELOG.md"]
+    "document",
+    [
+        "README.md",
+        "docs/index.md",
+        "docs/topics/threads.md",
+        "docs/topics/guarantees.md",
+        "CHANGELOG.md",
+    ],
 )
 def test_each_link_to_a_file_leads_to_one(document: str) -> None:
     path = ROOT / document
