@@ -192,17 +192,20 @@ class _Journal:
 def _release_by_signal(methods: _Methods) -> None:
     """Have SIGUSR1 end what `hold` waits for; to be called before there are other threads.
 
-    No handler, for two signals at once: the system gives the second one to another thread than the
-    main one, which alone runs handlers, and which nothing wakes then.
+    No handler, because a test may send SIGTERM at the same time. Of two signals the system can give
+    one to another thread than the main one, which alone runs handlers, and which then sleeps on.
+    So SIGUSR1 wakes one thread of its own, and that one does not take SIGTERM.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    ours = {signal.SIGUSR1, signal.SIGTERM}
 
     def wait() -> None:
         signal.sigwait({signal.SIGUSR1})
         methods.go_on.set()
 
+    signal.pthread_sigmask(signal.SIG_BLOCK, ours)  # a thread begins with the mask of its starter
     # A daemon: nobody has to send the signal.
     threading.Thread(target=wait, name="release", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _serve(journal: _Journal, options: dict[str, Any]) -> None:
