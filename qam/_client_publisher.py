@@ -112,6 +112,7 @@ class PublisherThread(ClientThread, PublishingThread):
         while self._is_full() and self._results.is_open(message["call_id"]):
             if not self._room.wait(_lock_time(deadline)):
                 message["withdrawn"] = True  # it never was in the queue
+                self._room.notify()  # the wake that ended this wait may have been another's
                 raise timed_out(self, message)
         return self._results.is_open(message["call_id"])
 

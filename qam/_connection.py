@@ -98,7 +98,13 @@ class Connection(Protocol):
         """Have the broker drop a delivery."""
 
     def read(self, timeout: float | None, waker: Waker) -> list[Event]:
-        """Return what came, waiting for it up to *timeout* seconds or until woken."""
+        """Return what came, waiting for it up to *timeout* seconds or until woken.
+
+        What came before a loss that it raises is left for :meth:`take_events`.
+        """
+
+    def take_events(self) -> list[Event]:
+        """Return what came and was not returned yet; also after the loss of the connection."""
 
     def tick(self) -> float | None:
         """Do what time asks for; return the seconds until it has to be called again."""
@@ -294,7 +300,13 @@ class AMQPConnection:
             if not self._events and not self._transport.has_frame():
                 self._wait(timeout, waker)
             while self._transport.has_frame():
+                # py-amqp waits for an answer when the broker has closed the channel.
+                self._transport.deadline = Deadline(_PATIENCE)
                 self._amqp.blocking_read()
+        return self.take_events()
+
+    def take_events(self) -> list[Event]:
+        """Return what came and was not returned yet; also after the loss of the connection."""
         events, self._events = self._events, []
         return events
 

@@ -229,6 +229,10 @@ class MemoryConnection:
             self._events.clear()
         return events
 
+    def take_events(self) -> list[Event]:
+        """Return nothing: no connection is lost here."""
+        return []
+
     def tick(self) -> float | None:
         """Nothing is due, ever."""
         return None

@@ -25,6 +25,8 @@ from qam.exceptions import QAMConnectionException
 CONNECT_TIMEOUT = 5.0
 #: Seconds before the second, and at most before any, attempt to connect again.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+#: Seconds after which a connection is known to be of use.
+_SHORT_LIFE = 1.0
 #: Seconds that a thread may take to end after it was asked to.
 _EXIT_TIMEOUT = 5.0
 
@@ -52,6 +54,9 @@ class ConnectionThread(threading.Thread):
         self._credentials = credentials.resolved()
         self._log = log
         self._connect_timeout = connect_timeout
+        # Expires when the connection has lasted; and how many before it did not.
+        self._lasted = Deadline(0.0)
+        self._short_lives = 0
         # How many of the places that can be connected to are passed over at first.
         self._skipped_places = 0
         self._connection: Connection | None = None
@@ -181,7 +186,17 @@ class ConnectionThread(threading.Thread):
         finally:
             self._connection = None
             connection.close()
+        self._rest_after_short_life()
         return None if self.kill else self._open_again()
+
+    def _rest_after_short_life(self) -> None:
+        """Pause where one connection after the other is of no use, although each can be opened."""
+        if self._lasted.expired:
+            self._short_lives = 0
+            return
+        if self._short_lives:
+            self._pause(min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**self._short_lives))
+        self._short_lives = min(self._short_lives + 1, 10)
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
@@ -194,6 +209,7 @@ class ConnectionThread(threading.Thread):
         places.rotate(-self._skipped_places)
         connection = connect_first(places, self._connect_timeout)
         self._connection = connection
+        self._lasted = Deadline(_SHORT_LIFE)
         try:
             self._on_open(connection)
         except BaseException:

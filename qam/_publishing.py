@@ -114,6 +114,11 @@ class PublishingThread(ConnectionThread):
             self.wake()  # for what is left, after a look at what came
 
     def _on_events(self, events: Iterable[Event]) -> None:
+        if self._take_in(events):
+            self._bear_refusals()
+
+    def _take_in(self, events: Iterable[Event]) -> bool:
+        """See to what became of messages; return whether the broker refused one."""
         refused = False
         for event in events:
             if isinstance(event, Confirmed):
@@ -131,8 +136,7 @@ class PublishingThread(ConnectionThread):
                 self._blocked = event.blocked
                 self._on_blocked()
 
-        if refused:
-            self._bear_refusals()
+        return refused
 
     def _bear_refusals(self) -> None:
         """Ask for a new connection when this one is of no use.
@@ -155,6 +159,7 @@ class PublishingThread(ConnectionThread):
         """The broker has an alarm, or has none any more."""
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        self._take_in(connection.take_events())  # what came just before the end
         messages = connection.take_unconfirmed()
         self._in_flight, self._blocked = 0, False
         if error.by_message and len(messages) == 1:

@@ -80,6 +80,16 @@ class Record:
 
     # --- what is known ------------------------------------------------------------
 
+    def knows(self, key: str) -> bool:
+        """Return True if *key* is here: it runs, or there is nothing more to do for it."""
+        return key in self.running or key in self._answers
+
+    def latest(self, key: str) -> str:
+        """Return the key of the last run that is here of the same call; *key* if it is that one."""
+        correlation_id, _, runs = key.partition("#")
+        following = f"{correlation_id}#{int(runs or 1) + 1}"
+        return self.latest(following) if self.knows(following) else key
+
     def has_answered(self, key: str) -> bool:
         """Return True if there is nothing more to do for *key*."""
         return key in self._answers

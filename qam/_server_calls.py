@@ -60,7 +60,7 @@ class Call:
         An idempotent method that runs again is another request in this respect.
         """
         correlation_id, runs = self.delivery.correlation_id, self.delivery.runs
-        return correlation_id if runs == 1 else f"{correlation_id}#{runs}"
+        return correlation_id if runs == 1 or correlation_id is None else f"{correlation_id}#{runs}"
 
     @property
     def marked(self) -> bool:

@@ -120,7 +120,10 @@ class RequestConsumerThread(ConnectionThread):
         self._connection_number += 1
         self._open_deliveries = OpenDeliveries()
         self._consumer = None
-        self._siblings_consumer = connection.consume(self._siblings_binding.queue)
+        # Higher each time: the consumer of a connection that is lost may still be served.
+        self._siblings_consumer = connection.consume(
+            self._siblings_binding.queue, priority=self._connection_number
+        )
         self._siblings.opened(without_gap)
 
     def _declare_siblings_queue(self, connection: Connection) -> bool:
@@ -219,14 +222,18 @@ class RequestConsumerThread(ConnectionThread):
         if key is None:  # a 0.2.x client: there is nothing by which to recognize it
             call.lost = call.delivery.redelivered
             self._take(call)
-        elif key in self._record.running:
-            self._receive_copy(call, self._record.running[key])
-        elif self._record.has_answered(key):
-            self._answer_again(call, key)
-        elif call.marked or self._record.was_asked(key):
+        elif self._record.knows(key):
+            self._receive_again(call, self._record.latest(key))
+        elif call.marked or self._record.was_asked(key) or self._siblings.is_judging(key):
             self._siblings.ask(call)
         else:
             self._begin(call, first=self._siblings.vouches)
+
+    def _receive_again(self, call: Call, key: str) -> None:
+        if key in self._record.running:
+            self._receive_copy(call, self._record.running[key])
+        else:
+            self._answer_again(call, key)
 
     def _begin(self, call: Call, first: bool = False) -> None:
         self._record.begin(call, first)
@@ -247,6 +254,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _repeat(self, key: str) -> None:
         """Answer again to a client that asked another server."""
+        key = self._record.latest(key)
         answer, running = self._record.answer(key), self._record.running.get(key)
         if running is None and answer is not None:
             reply = self._messages.repeated_reply(key, answer)
@@ -255,6 +263,10 @@ class RequestConsumerThread(ConnectionThread):
     def _judge(self) -> None:
         for calls, verdict in self._siblings.take_verdicts():
             first, *others = calls
+            if self._record.knows(str(first.key)):
+                for call in calls:
+                    self._receive(call)
+                continue
             if verdict is Verdict.MINE:
                 others = calls
             else:

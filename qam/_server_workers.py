@@ -106,7 +106,9 @@ class ExecuteMethodThread(threading.Thread):
         routing_key = call.delivery.properties.get("reply_to")
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or none at all
-        reply = _messages.internal_reply(None, _messages.REQUEST_UNREADABLE, str(error))
+        reply = _messages.internal_reply(
+            None, _not_run(call, _messages.REQUEST_UNREADABLE), str(error)
+        )
         return self._messages.reply(call, Answer(routing_key, self._encode(call, reply)))
 
     def _run(self, call: Call, request: _messages.Request) -> dict[str, Any]:
@@ -120,9 +122,11 @@ class ExecuteMethodThread(threading.Thread):
         try:
             method = self._methods.resolve(request.method_name, request.params)
         except QAMMethodNotFoundException as error:
-            return _messages.internal_reply(request.id, _messages.METHOD_NOT_FOUND, str(error))
+            code = _not_run(call, _messages.METHOD_NOT_FOUND)
+            return _messages.internal_reply(request.id, code, str(error))
         except QAMSerializationException as error:
-            return _messages.internal_reply(request.id, _messages.REQUEST_UNREADABLE, str(error))
+            code = _not_run(call, _messages.REQUEST_UNREADABLE)
+            return _messages.internal_reply(request.id, code, str(error))
         started = time.monotonic()
         try:
             return _messages.result_reply(request.id, method())
@@ -147,3 +151,9 @@ class ExecuteMethodThread(threading.Thread):
             reply["id"], _messages.RESULT_NOT_SERIALIZABLE, f"the result {why}"
         )
         return self._serializer.encode(failure, like)
+
+
+def _not_run(call: Call, code: int) -> int:
+    """Return *code*, which says that no method ran; unless an earlier server may have run it."""
+    may_have_run = call.lost or call.delivery.runs > 1
+    return _messages.SERVER_LOST if may_have_run else code

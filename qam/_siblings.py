@@ -109,6 +109,7 @@ class Siblings:
         self._opened_at = 0.0
         self._vouches_since: float | None = None
         self._looked_at = -inf
+        self._hello = 0
         #: True once this server is known to all others, and may take requests.
         self.announced = False
 
@@ -126,16 +127,17 @@ class Siblings:
         """
         self._opened_at = self._clock()
         self.announced = False
+        self._hello += 1
         if not without_gap:
             self._vouches_since = None
             for sibling in self._known.values():
                 sibling.heard = False
-        self._say("hello")
+        self._say("hello", number=self._hello)
 
     def lost(self) -> None:
         """The connection is gone, and what was under judgement comes again."""
-        for question in self._questions.values():
-            if not self.vouches:
+        if not self.vouches:
+            for question in self._questions.values():
                 self._record.note_asked(question.key, doubtful=True)
         self._questions.clear()
         self._to_ask.clear()
@@ -163,6 +165,10 @@ class Siblings:
             if self._record.is_lost(key):
                 question.verdict = Verdict.LOST
         question.calls.append(call)
+
+    def is_judging(self, key: str) -> bool:
+        """Return True if the verdict on *key* is open."""
+        return key in self._questions
 
     def _vouches_for(self, key: str, resent: bool) -> bool:
         # That the queue was empty says nothing of a request that was sent before.
@@ -280,7 +286,8 @@ class Siblings:
 
     def _hear_hello(self, sender: str, message: dict[str, Any]) -> None:
         if sender == self._instance:
-            self.announced = True
+            # One of an earlier connection may come again, before the others have this one.
+            self.announced = self.announced or message.get("number") == self._hello
             return
         self._meet(sender)
         self._say("here")
@@ -310,7 +317,7 @@ class Siblings:
 
     def _word_on(self, key: str, resent: bool, asker: str) -> str:
         """Return what this server says of *key*: mine, lost, never; or vouch: nobody had it."""
-        if key in self._record.running or self._record.has_answered(key):
+        if self._record.knows(key):
             if resent:
                 self._repeat(key)
             return "mine"

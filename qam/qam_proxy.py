@@ -262,6 +262,7 @@ class QAMProxy(_RemoteNames):
             )
         deadline = Deadline(timeout)
         id = self.consumer_thread.get_free_result_list_id()
+        message: Message | None = None
         try:
             message = self.publisher_thread.add_message_to_send(
                 self._message(id, client_id, method_name, args, kwargs, deadline)
@@ -269,6 +270,8 @@ class QAMProxy(_RemoteNames):
             if not self._results.wait(id, deadline):
                 raise timed_out(self.publisher_thread, message)
         except BaseException:
+            if message is not None:  # Ctrl-C: nobody waits for it any more
+                self.publisher_thread.withdraw(message)
             self.consumer_thread.free_result_item(id)
             raise
         # This gives the slot back, too; a second time might take it from another call.

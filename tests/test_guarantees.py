@@ -691,3 +691,82 @@ def test_a_reply_queue_that_expired_in_an_outage_is_noticed(
     finally:
         go_on.set()
         old.close()
+
+
+class TestCopiesOfARequest:
+    """Row 6: whatever comes of them, it runs once."""
+
+    @pytest.mark.parametrize("marks", [(True, False), (False, True), (True, True), (False, False)])
+    def test_that_come_at_once_run_once_and_are_answered(
+        self, place: dict[str, Any], server_id: str, marks: tuple[bool, bool]
+    ) -> None:
+        with (
+            serving(server_id=server_id, **place) as service,
+            QAMProxy(server_id, timeout=60, **place) as proxy,
+        ):
+            assert proxy.add("warm", "!") == "warm!"
+            publisher = proxy.publisher_thread
+            # when the same request is written twice, the first time perhaps as the second
+            with publisher._queue_lock:
+                results: list[Any] = []
+                proxy.callback(results.append, results.append).add("the token", "!")
+                [message] = publisher.method_queue
+                copy = dict(message)
+                publisher.method_queue.append(copy)
+                for each, marked in zip((message, copy), marks, strict=True):
+                    each["copies"], each["written_at"] = int(marked), time.monotonic()
+            finish(proxy)
+            until(lambda: Counter(service.runs)["the token", "!"] == 1)
+            # then
+            assert proxy.add(1, 2) == 3
+            assert results == ["the token!"]
+            assert Counter(service.runs)["the token", "!"] == 1
+
+
+def test_confirms_that_come_with_the_end_of_a_connection_count(
+    place: dict[str, Any], server_id: str
+) -> None:
+    service = Service()
+    with make_server(service, server_id=server_id, max_workers=2, prefetch=2, **place) as server:
+        server.start()
+        with QAMProxy(server_id, timeout=60, **place) as proxy:
+            assert proxy.add(1, 2) == 3
+            # given a connection that ends with the confirm of a reply
+            connection = server._publisher._connection
+            assert connection is not None
+            read = connection.read
+
+            def read_and_die(timeout: float | None, waker: Any) -> Any:
+                events = read(timeout, waker)
+                if events:
+                    connection._events = events  # type: ignore[attr-defined]
+                    raise QAMConnectionException("ended by the test")
+                return events
+
+            connection.read = read_and_die  # type: ignore[method-assign]
+            # when
+            assert proxy.add(2, 3) == 5
+            # then its request is settled all the same
+            until(lambda: not server._consumer._record.running)
+            until(lambda: not server._consumer._open_deliveries)
+            assert [proxy.add(n, 0) for n in range(5)] == list(range(5))
+
+
+def test_a_queue_that_nobody_may_consume_is_not_tried_without_a_pause(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    with make_server(Service(), server_id=server_id, **place) as server:
+        # given a connection that is of no use whenever it is opened
+        def refuse(connection: Any) -> None:
+            tries.append(time.monotonic())
+            raise QAMConnectionException("refused by the test")
+
+        tries: list[float] = []
+        server._consumer._write = refuse  # type: ignore[method-assign]
+        thread = threading.Thread(target=server.start)
+        thread.start()
+        until(lambda: len(tries) >= 6)
+        # then each pause is longer, up to a second
+        assert tries[5] - tries[0] > 0.05 * (2 + 4 + 8)
+        server._consumer.ask_to_stop()
+        thread.join()

@@ -155,3 +155,22 @@ def test_clients_are_forgotten_when_they_are_too_many() -> None:
     assert not record.covers("client-0:1")
     assert record.covers("client-1:1")
     assert record.covers("client-10000:1")
+
+
+def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
+    record = Record()
+    first, second = call("c:1"), call("c:1", runs=2)
+    record.begin(first, first=True)
+    record.end(first)  # published anew
+    assert record.latest("c:1") == "c:1"
+
+    record.begin(second, first=False)
+    assert record.latest("c:1") == "c:1#2"
+
+    second.answer = Answer("key", b"reply")
+    record.end(second)
+    assert record.answer(record.latest("c:1")) == Answer("key", b"reply")
+
+
+def test_old_clients_share_no_key() -> None:
+    assert call(None, runs=2).key is None

@@ -432,3 +432,16 @@ def test_nobody_talks_without_a_reason(group: Group) -> None:
     assert server.siblings.next_due() is None
     messages: list[Any] = server.siblings.take_messages()
     assert messages == []
+
+
+def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
+    server = group.start("a")
+    server.cut()
+    server.siblings.opened(without_gap=True)
+    # when the one of the last connection comes again
+    server.siblings.heard(json.dumps({"kind": "hello", "from": "a", "number": 1}).encode())
+    assert not server.siblings.announced
+    # and then its own
+    for body in server.siblings.take_messages():
+        server.siblings.heard(body)
+    assert server.siblings.announced
