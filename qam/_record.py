@@ -127,5 +127,6 @@ def _size(answer: Answer | None) -> int:
 
 def _put(table: OrderedDict[str, Value], key: str, value: Value, limit: int) -> None:
     table[key] = value
+    table.move_to_end(key)
     if len(table) > limit:
         table.popitem(last=False)

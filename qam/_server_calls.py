@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from qam._connection import Connection
 from qam._serialization import Serializer
 from qam._wire import (
+    GIVEN_BACK,
     RUNS,
     Delivery,
     Publish,
@@ -125,7 +126,9 @@ class Messages:
         came_with = call.delivery.properties
         anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
         anew |= properties(self._serializer, expiration=expiration(call.time_left()))
-        if runs is not None:
+        if runs is None:
+            anew["headers"] = {**call.delivery.headers, GIVEN_BACK: True}
+        else:
             anew["headers"] = {RUNS: runs}
         return Publish(self._request_route, call.delivery.body, anew, mandatory=False, context=call)
 

@@ -227,7 +227,9 @@ class RequestConsumerThread(ConnectionThread):
         elif call.marked or self._record.was_asked(key) or self._siblings.is_judging(key):
             self._siblings.ask(call)
         else:
-            self._begin(call, first=self._siblings.vouches)
+            # Of what was given back, later ones of the same client may have run elsewhere.
+            first = self._siblings.vouches and not call.delivery.given_back
+            self._begin(call, first)
 
     def _receive_again(self, call: Call, key: str) -> None:
         if key in self._record.running:

@@ -22,8 +22,8 @@ log = get_logger("qam.qam_server")
 _PATIENCE = 60.0
 #: Seconds before such a reply is sent again, first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-#: How many such replies are kept.
-_MAX_KEPT = 10_000
+#: How many such replies are kept, and how many bytes of them.
+_MAX_KEPT, _MAX_KEPT_BYTES = 10_000, 32 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +68,7 @@ class PublisherThread(PublishingThread):
         self.result_queue: list[Publish] = []
         # Guards result_queue.
         self._queue_lock = threading.Lock()
+        self._kept_bytes = 0
         # How many replies were dropped, by where they were to go, since it was last told.
         self._dropped: Counter[str] = Counter()
 
@@ -136,7 +137,17 @@ class PublisherThread(PublishingThread):
 
     def _is_to_be_dropped(self, undelivered: _Undelivered) -> bool:
         patience_ended = time.monotonic() - undelivered.since > _PATIENCE
-        return patience_ended or len(self._later) >= _MAX_KEPT
+        too_many = len(self._later) >= _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES
+        return patience_ended or too_many
+
+    def _send_later(self, item: Publish, seconds: float) -> None:
+        self._kept_bytes += len(item.body)
+        super()._send_later(item, seconds)
+
+    def _take_due(self) -> list[Publish]:
+        due = super()._take_due()
+        self._kept_bytes -= sum(len(message.body) for message in due)
+        return due
 
     def _drop(self, message: Publish) -> None:
         """Give a reply up; told once for all that go to the same client at the same time."""

@@ -37,8 +37,11 @@ GRACE = 3.0
 _UNSAFE = 5.0
 #: Seconds for which the word of another counts; as long it must have known.
 _VALID = 2 * GRACE
-#: Seconds between two looks at the request queue, while there is a reason to look.
-_LOOK_INTERVAL = 1.0
+#: Seconds between two looks at the request queue, while there is a reason to look; and
+#: while there is none but that one of the others might have died.
+_LOOK_INTERVAL, _SLOW_LOOK_INTERVAL = 1.0, 10.0
+#: How many dead ones are remembered, so that others do not bring them back.
+_MAX_BURIED = 1000
 _KINDS = ("hello", "here", "bye", "ask", "answer")
 # What comes of a message that no sibling wrote.
 _NONSENSE = (
@@ -59,6 +62,8 @@ class Verdict(Enum):
 class _Sibling:
     #: It said something since this server can hear without a gap.
     heard: bool = False
+    #: When it said something last.
+    last_heard: float = -inf
     #: It did not answer in time.
     absent: bool = False
     #: When the request queue was seen empty after that.
@@ -103,6 +108,9 @@ class Siblings:
         self._clock = clock
         self._known: dict[str, _Sibling] = {}
         self._left: dict[str, float] = {}
+        self._buried: dict[str, None] = {}
+        # When it was asked who is there, if the answers are still waited for.
+        self._roll_called_at: float | None = None
         self._questions: dict[str, _Question] = {}
         self._to_ask: dict[str, bool] = {}
         self._messages: list[bytes] = []
@@ -141,6 +149,7 @@ class Siblings:
                 self._record.note_asked(question.key, doubtful=True)
         self._questions.clear()
         self._to_ask.clear()
+        self._roll_called_at = None
         now = self._clock()
         for instance, left_at in self._left.items():
             if now - left_at < _UNSAFE:  # its last acks may be forgotten
@@ -176,6 +185,7 @@ class Siblings:
 
     def take_verdicts(self) -> list[tuple[list[Call], Verdict]]:
         """Return the requests that are judged now: all copies of each, and the verdict."""
+        self._end_roll_call()
         verdicts = []
         for question in list(self._questions.values()):
             verdict = question.verdict or self._judge(question)
@@ -212,6 +222,19 @@ class Siblings:
         expected = question.echoed_at if silent else self._opened_at
         return (expected or 0.0) + GRACE
 
+    def _call_the_roll(self) -> None:
+        """Find out who is not there any more, before a request depends on it."""
+        self._roll_called_at = self._clock()
+        self._say("ask", calls={})
+
+    def _end_roll_call(self) -> None:
+        called_at = self._roll_called_at
+        if called_at is None or self._clock() < called_at + GRACE:
+            return
+        self._roll_called_at = None
+        for sibling in self._known.values():
+            sibling.absent = sibling.absent or sibling.last_heard < called_at
+
     # --- what is due ------------------------------------------------------------------
 
     def next_due(self) -> float | None:
@@ -221,23 +244,29 @@ class Siblings:
             for each in self._questions.values()
             if each.echoed_at is not None
         ]
-        if self._wants_to_look:
-            due.append(self._looked_at + _LOOK_INTERVAL)
-        return max(0.0, min(due) - self._clock()) if due else None
+        if self._roll_called_at is not None:
+            due.append(self._roll_called_at + GRACE)
+        due.append(self._next_look())
+        soonest = min(due)
+        return None if soonest == inf else max(0.0, soonest - self._clock())
 
-    @property
-    def _wants_to_look(self) -> bool:
-        return self.announced and (not self.vouches or bool(self._absent))
+    def _next_look(self) -> float:
+        if not self.announced or (self.vouches and not self._known):
+            return inf
+        calm = self.vouches and not self._absent
+        return self._looked_at + (_SLOW_LOOK_INTERVAL if calm else _LOOK_INTERVAL)
 
     @property
     def look_is_due(self) -> bool:
         """True if the request queue is to be looked at, see :meth:`looked`."""
-        return self._wants_to_look and self._clock() >= self._looked_at + _LOOK_INTERVAL
+        return self._clock() >= self._next_look()
 
     def looked(self, state: QueueState, own_consumers: int) -> None:
         """This is the state of the request queue, with some consumers of our own."""
         now = self._looked_at = self._clock()
         present = sum(each.heard and not each.absent for each in self._known.values())
+        if state.consumers < own_consumers + present and self._roll_called_at is None:
+            self._call_the_roll()
         if state.messages or state.consumers != own_consumers + present:
             return
         # Nothing waits, and all that is under way is with servers that are known.
@@ -253,6 +282,9 @@ class Siblings:
             sibling.settled_at = now
         elif now - sibling.settled_at > _VALID:
             del self._known[instance]
+            self._buried[instance] = None
+            if len(self._buried) > _MAX_BURIED:
+                del self._buried[next(iter(self._buried))]
 
     # --- what is said -------------------------------------------------------------------
 
@@ -283,6 +315,8 @@ class Siblings:
         if not sibling.heard:
             self._looked_at = -inf  # with one more to count on, look at once
         sibling.heard, sibling.absent, sibling.settled_at = True, False, None
+        sibling.last_heard = self._clock()
+        self._buried.pop(sender, None)
 
     def _hear_hello(self, sender: str, message: dict[str, Any]) -> None:
         if sender == self._instance:
@@ -302,7 +336,9 @@ class Siblings:
 
     def _hear_bye(self, sender: str, message: dict[str, Any]) -> None:
         if self._known.pop(sender, None) is not None:
-            self._left[sender] = self._clock()
+            now = self._clock()
+            self._left = {each: at for each, at in self._left.items() if now - at < _UNSAFE}
+            self._left[sender] = now
 
     def _hear_ask(self, sender: str, message: dict[str, Any]) -> None:
         calls = dict(message["calls"])
@@ -340,7 +376,7 @@ class Siblings:
         if message["to"] != self._instance:
             return
         for instance, present in dict(message["knows"]).items():
-            if instance not in (self._instance, *self._known, *self._left):
+            if instance not in (self._instance, *self._known, *self._left, *self._buried):
                 self._known[instance] = _Sibling(absent=not present)
         for key, word in dict(message["calls"]).items():
             if key in self._questions:

@@ -35,7 +35,8 @@ correlation_id (unique per call), reply_to (the reply routing key) and expiratio
 
 Headers of requests: x-qam-resent (int), where this is not the first copy: the
 milliseconds since the first one was sent; x-qam-runs (int), where the method is
-idempotent and runs again: how often it has begun, this time included. *
+idempotent and runs again: how often it has begun, this time included;
+x-qam-given-back (bool), where a server that closed had no time to start it. *
 
 Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
 """
@@ -48,7 +49,7 @@ from typing import Any, NamedTuple
 from qam._serialization import Serializer
 
 PERSISTENT = 2
-RESENT, RUNS = "x-qam-resent", "x-qam-runs"
+RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
 
 #: The largest body that is sent if nothing else is said: what RabbitMQ 4 takes.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -218,6 +219,11 @@ class Delivery:
         """How often its method has begun, with this time; 1 unless a server says otherwise."""
         runs = self.headers.get(RUNS)
         return runs if isinstance(runs, int) and runs > 0 else 1
+
+    @property
+    def given_back(self) -> bool:
+        """True if another server had it, and did not start it."""
+        return GIVEN_BACK in self.headers
 
     @property
     def headers(self) -> dict[str, Any]:

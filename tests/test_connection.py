@@ -829,6 +829,22 @@ def test_an_error_of_the_channel_is_a_loss_and_does_not_go_on_silently(
     assert peer.connection.take_unconfirmed() == [nowhere]
 
 
+def test_the_brokers_words_are_told_however_old_the_connection_is(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    # given one whose last declaration is long ago
+    assert isinstance(peer.connection, AMQPConnection)
+    peer.connection._transport.deadline = Deadline(0.0)
+    # when the broker closes its channel
+    nowhere = Publish(Route("no-such-exchange", "key"), b"", {})
+    peer.connection.write([nowhere])
+    with pytest.raises(QAMConnectionException, match="no-such-exchange") as raised:
+        while True:
+            peer.connection.read(20, peer.waker)
+    # then
+    assert raised.value.by_message
+
+
 def test_a_mistake_of_this_librarys_own_is_no_loss(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

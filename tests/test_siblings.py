@@ -445,3 +445,50 @@ def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
     for body in server.siblings.take_messages():
         server.siblings.heard(body)
     assert server.siblings.announced
+
+
+class TestTheRollCall:
+    def test_finds_the_dead_before_a_request_depends_on_it(self, group: Group) -> None:
+        # given one that dies with nothing in its hands
+        one, dead = group.start("a"), group.start("b")
+        group.kill(dead)
+        # when time goes by
+        for _ in range(10):
+            group.wait(GRACE)
+            if one.siblings.look_is_due:
+                one.look()
+        # then it is forgotten, and costs no call its result
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_brings_nobody_back_who_is_buried(self, group: Group) -> None:
+        one, dead, other = group.start("a"), group.start("b"), group.start("c")
+        group.kill(dead)
+        for _ in range(10):
+            group.wait(GRACE)
+            if one.siblings.look_is_due:
+                one.look()
+        # when another one still counts on it
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+        assert other.verdicts == []
+
+    def test_costs_nobody_who_is_there_anything(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        other.consuming = False  # it closes, and takes its time
+        for _ in range(5):
+            group.wait(2 * GRACE)
+            if one.siblings.look_is_due:
+                one.look()
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_is_not_called_where_nobody_is_missing(self, group: Group) -> None:
+        one, _ = group.start("a"), group.start("b")
+        group.wait(5 * GRACE)
+        assert one.siblings.look_is_due
+        one.look()
+        assert one.siblings.take_messages() == []
