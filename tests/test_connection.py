@@ -14,6 +14,7 @@ import trustme
 
 from qam import _connection
 from qam._connection import AMQPConnection, connect
+from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Confirmed, Event, Refused, Returned
 from qam._memory import MemoryConnection
 from qam._waker import Waker
@@ -839,8 +840,7 @@ def test_the_brokers_words_are_told_however_old_the_connection_is(
     nowhere = Publish(Route("no-such-exchange", "key"), b"", {})
     peer.connection.write([nowhere])
     with pytest.raises(QAMConnectionException, match="no-such-exchange") as raised:
-        while True:
-            peer.connection.read(20, peer.waker)
+        peer.read_until(lambda came: False)
     # then
     assert raised.value.by_message
 
