@@ -7,7 +7,7 @@ from typing import Any
 from qam import _messages
 from qam._client_thread import ClientThread, Message, called_name, log
 from qam._connection import Connection
-from qam._deadline import Deadline
+from qam._deadline import Deadline, backoff
 from qam._publishing import PublishingThread
 from qam._slots import FailureFactory
 from qam._wire import (
@@ -110,7 +110,7 @@ class PublisherThread(ClientThread, PublishingThread):
             return False
         deadline = message.get("deadline") or Deadline(None)
         while self._is_full() and self._results.is_open(message["call_id"]):
-            if not self._room.wait(_lock_time(deadline)):
+            if not self._room.wait(deadline.wait_time()) and deadline.expired:
                 message["withdrawn"] = True  # it never was in the queue
                 self._room.notify()  # the wake that ended this wait may have been another's
                 raise timed_out(self, message)
@@ -283,7 +283,7 @@ class PublisherThread(ClientThread, PublishingThread):
         request = message.context
         if self._results.server_keeps_record:
             request["refusals"] += 1
-            self._send_later(request, _pause(request["refusals"]))
+            self._send_later(request, backoff(request["refusals"], _FIRST_PAUSE, _LONGEST_PAUSE))
         else:
             name = called_name(request)
             failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
@@ -332,15 +332,6 @@ def _replies_lost(message: Message) -> QAMConnectionException:
     return QAMConnectionException(
         f"{called_name(message)}() was sent, but the reply queue was deleted, and the replies in it"
     )
-
-
-def _pause(times: int) -> float:
-    """Seconds before something is tried again that failed so many *times*."""
-    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**times))
-
-
-def _lock_time(deadline: Deadline) -> float | None:
-    return None if deadline.remaining() is None else deadline.lock_time()
 
 
 def timed_out(publisher: PublisherThread, message: Message) -> QAMTimeoutException:

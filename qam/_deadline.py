@@ -50,3 +50,12 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     if not 0 < timeout <= sys.float_info.max:
         raise ValueError(f"{name} must be a positive, finite number of seconds, not {timeout!r}")
     return float(timeout)
+
+
+def backoff(times: int, first: float, longest: float) -> float:
+    """Return the seconds to pause before what failed so many *times* is tried again.
+
+    :param times: 0 gives *first*; each further one twice as long, up to *longest*.
+    """
+    # The power is bounded too: what fails for days would get too large for a float.
+    return min(longest, first * 2.0 ** min(times, 64))

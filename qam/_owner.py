@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from qam._connection import Connection, connect
-from qam._deadline import Deadline
+from qam._deadline import Deadline, backoff
 from qam._events import Event
 from qam._fork import disown_in_child
 from qam._waker import Waker
@@ -195,8 +195,8 @@ class ConnectionThread(threading.Thread):
             self._short_lives = 0
             return
         if self._short_lives:
-            self._pause(min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**self._short_lives))
-        self._short_lives = min(self._short_lives + 1, 10)
+            self._pause(backoff(self._short_lives, _FIRST_BACKOFF, _LONGEST_BACKOFF))
+        self._short_lives += 1
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
@@ -221,15 +221,15 @@ class ConnectionThread(threading.Thread):
 
     def _open_again(self) -> Connection | None:
         """Try to connect, at once and then ever more slowly, until it works."""
-        backoff = _FIRST_BACKOFF
+        failures = 0
         while not self.kill:
             try:
                 connection = self._open()
             except QAMConnectionException as error:
                 self._log.debug("%s", error)
                 jitter = random.uniform(0.5, 1.0)  # no secret  # nosec B311
-                self._pause(backoff * jitter)
-                backoff = min(2 * backoff, _LONGEST_BACKOFF)
+                self._pause(backoff(failures, _FIRST_BACKOFF, _LONGEST_BACKOFF) * jitter)
+                failures += 1
             else:
                 self._log.info("connected again to the broker at %s", self._credentials)
                 return connection

@@ -135,7 +135,6 @@ class PublishingThread(ConnectionThread):
             elif isinstance(event, Blocked):
                 self._blocked = event.blocked
                 self._on_blocked()
-
         return refused
 
     def _bear_refusals(self) -> None:

@@ -90,10 +90,6 @@ class Record:
         following = f"{correlation_id}#{int(runs or 1) + 1}"
         return self.latest(following) if self.knows(following) else key
 
-    def has_answered(self, key: str) -> bool:
-        """Return True if there is nothing more to do for *key*."""
-        return key in self._answers
-
     def answer(self, key: str) -> Answer | None:
         """Return what was answered; None if nothing was, or nothing is known."""
         return self._answers.get(key)

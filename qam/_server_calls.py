@@ -95,25 +95,22 @@ class Messages:
     def reply(self, call: Call, answer: Answer) -> Publish:
         """Return the reply to *call*."""
         correlation_id = call.delivery.correlation_id
-        reply_properties = properties(self._serializer, correlation_id=correlation_id)
         # Returns are told apart by correlation id; 0.2.x clients know none.
-        return Publish(
-            Route(self._reply_exchange, answer.routing_key),
-            answer.body,
-            reply_properties,
-            mandatory=correlation_id is not None,
-            context=call,
-        )
+        return self._reply(correlation_id, answer, mandatory=correlation_id is not None, to=call)
 
     def repeated_reply(self, key: str, answer: Answer) -> Publish:
         """Return the reply to a request that is known by its key only."""
-        correlation_id = key.partition("#")[0]
-        reply_properties = properties(self._serializer, correlation_id=correlation_id)
+        return self._reply(key.partition("#")[0], answer, mandatory=False)
+
+    def _reply(
+        self, correlation_id: str | None, answer: Answer, mandatory: bool, to: Call | None = None
+    ) -> Publish:
         return Publish(
             Route(self._reply_exchange, answer.routing_key),
             answer.body,
-            reply_properties,
-            mandatory=False,
+            properties(self._serializer, correlation_id=correlation_id),
+            mandatory=mandatory,
+            context=to,
         )
 
     def request_anew(self, call: Call, runs: int | None = None) -> Publish:

@@ -157,7 +157,8 @@ class RequestConsumerThread(ConnectionThread):
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)
-        self._judge()
+        self._carry_out_verdicts()
+        self._talk()
         if self._siblings.look_is_due:
             self._siblings.looked(self._look(connection), own_consumers=bool(self._consumer))
         if self._answer_until is not None:
@@ -259,16 +260,11 @@ class RequestConsumerThread(ConnectionThread):
         key = self._record.latest(key)
         answer, running = self._record.answer(key), self._record.running.get(key)
         if running is None and answer is not None:
-            reply = self._messages.repeated_reply(key, answer)
-            self._publish(reply)
+            self._publish(self._messages.repeated_reply(key, answer))
 
-    def _judge(self) -> None:
+    def _carry_out_verdicts(self) -> None:
         for calls, verdict in self._siblings.take_verdicts():
             first, *others = calls
-            if self._record.knows(str(first.key)):
-                for call in calls:
-                    self._receive(call)
-                continue
             if verdict is Verdict.MINE:
                 others = calls
             else:
@@ -276,12 +272,12 @@ class RequestConsumerThread(ConnectionThread):
                 self._begin(first)
             for call in others:
                 self._finish(call)
-        for body in self._siblings.take_messages():
-            self._say(body)
 
-    def _say(self, body: bytes) -> None:
+    def _talk(self) -> None:
+        """Send what the other servers are to hear."""
         route = self._siblings_binding.route
-        self._publish(Publish(route, body, _SIBLINGS_PROPERTIES, mandatory=False))
+        for body in self._siblings.take_messages():
+            self._publish(Publish(route, body, _SIBLINGS_PROPERTIES, mandatory=False))
 
     # --- requests are settled --------------------------------------------------------
 
@@ -293,7 +289,7 @@ class RequestConsumerThread(ConnectionThread):
             if call.seconds is not None:
                 self._prefetch.ran(call.seconds)
             for copy in call.copies:
-                self._answer_again(copy, str(copy.key))
+                self._answer_again(copy, str(call.key))
             if call.rejected and call.connection_number == self._connection_number:
                 self._open_deliveries.dropped(call.delivery.delivery_tag)
                 connection.reject(call.delivery.delivery_tag)
@@ -331,8 +327,7 @@ class RequestConsumerThread(ConnectionThread):
         """Nothing is open: say goodbye, once the broker is known to have all acks."""
         self._look(connection)
         self._siblings.leave()
-        for body in self._siblings.take_messages():
-            self._say(body)
+        self._talk()
         connection.delete_queue(self._siblings_binding.queue)
         self.kill = True
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from qam import _messages
 from qam._connection import Connection
+from qam._deadline import backoff
 from qam._logs import get_logger
 from qam._publishing import PublishingThread
 from qam._serialization import Serializer
@@ -132,7 +133,7 @@ class PublisherThread(PublishingThread):
         if context is None or self._is_to_be_dropped(context):
             self._drop(message)
             return
-        self._send_later(message, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**context.tries))
+        self._send_later(message, backoff(context.tries, _FIRST_PAUSE, _LONGEST_PAUSE))
         context.tries += 1
 
     def _is_to_be_dropped(self, undelivered: _Undelivered) -> bool:

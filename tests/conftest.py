@@ -16,6 +16,7 @@ import pytest
 from qam import QAMProxy
 from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
 from tests.support.rabbitmq import RabbitMQNode
+from tests.support.routes import Routes
 from tests.support.service import Service, serving
 from tests.support.strangers import Stranger
 
@@ -86,6 +87,19 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     # Asked for by name, and not as an argument: the in-memory case starts no node.
     node: RabbitMQNode = request.getfixturevalue("rabbitmq_node")
     return Broker(node.host, node.port, node.username, node.password)
+
+
+@pytest.fixture(scope="module")
+def own_node() -> Iterator[RabbitMQNode]:
+    """A node that the tests of a file may kill and restart."""
+    with RabbitMQNode() as node:
+        yield node
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
+    """Leads single connections over ways of their own."""
+    return Routes(monkeypatch)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qam import _deadline
-from qam._deadline import Deadline, check_timeout
+from qam._deadline import Deadline, backoff, check_timeout
 
 
 class FakeTime:
@@ -104,3 +104,9 @@ def test_a_timeout_that_never_or_at_once_ends_is_a_value_error_with_its_name(tim
 def test_the_name_is_timeout_where_nothing_else_is_said() -> None:
     with pytest.raises(ValueError, match=r"^timeout must be"):
         check_timeout(0)
+
+
+def test_a_pause_doubles_up_to_the_longest_however_often_it_failed() -> None:
+    pauses = [backoff(times, 0.05, 1.0) for times in range(7)]
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert backoff(100_000, 0.05, 1.0) == 1.0

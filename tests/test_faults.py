@@ -7,7 +7,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ pytestmark = pytest.mark.rabbitmq
 @pytest.fixture
 def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
     return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitMQNode]:
-    """A node that the test may kill."""
-    with RabbitMQNode() as node:
-        yield node
 
 
 def test_connections_that_are_closed_are_opened_again(

@@ -1,6 +1,7 @@
 """What a call promises when something fails: the scenarios that have no better place."""
 
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import amqp
 import pytest
 
 from qam import (
@@ -37,23 +39,11 @@ def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
     return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
 
 
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitMQNode]:
-    """A node that is killed and restarted."""
-    with RabbitMQNode() as node:
-        yield node
-
-
 @pytest.fixture
 def way(rabbitmq_node: RabbitMQNode) -> Iterator[Forwarder]:
     """Another way to the node, which can fail."""
     with Forwarder(rabbitmq_node.host, rabbitmq_node.port) as forwarder:
         yield forwarder
-
-
-@pytest.fixture
-def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
-    return Routes(monkeypatch)
 
 
 def until(condition: Any, what: str = "it never came true") -> None:
@@ -456,7 +446,7 @@ def test_a_method_that_outlasts_the_brokers_patience_is_answered(
 
 
 def test_a_request_that_is_refused_for_itself_fails_and_takes_no_other_with_it(
-    server_id: str,
+    server_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 22."""
     with RabbitMQNode(config={"max_message_size": "1000000"}) as node:
@@ -483,6 +473,8 @@ def test_a_request_that_is_refused_for_itself_fails_and_takes_no_other_with_it(
             assert "2000" in str(refused)
             assert refused.executed != "yes"
             assert outcomes == {n: f"{n}!" for n in range(20) if n != 10}
+            # lost with all the others, and then alone
+            assert caplog.text.count("connecting again") == 2
             assert Counter(service.runs).most_common(1)[0][1] == 1
             assert proxy.add(1, 2) == 3
 
@@ -656,6 +648,37 @@ def test_a_reply_whose_client_comes_back_arrives(
         assert service.runs == [("warm", "!"), ("hold", "mine")]
 
 
+def test_a_reply_that_is_deleted_with_its_queue_is_asked_for_again(
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    way: Forwarder,
+    routes: Routes,
+) -> None:
+    """Row 8, where only the server's record has the answer."""
+    routes.lead("client's consumer", way.host, way.port)
+    with (
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        assert proxy.add("warm", "!") == "warm!"
+        # given a reply that lies in the queue of a client that can't be reached
+        queue = f"{proxy.consumer_thread.client_id}_client_queue"
+        way.refuse()
+        way.cut()
+        results: list[Any] = []
+        proxy.callback(results.append, results.append).add("mine", "!")
+        until(lambda: rabbitmq_node.queues()[queue] == 1)
+        until(lambda: not service_is_busy(rabbitmq_node, server_id))
+        # when
+        rabbitmq_node.delete_queue(queue)
+        way.accept()
+        finish(proxy)
+        # then
+        assert results == ["mine!"]
+        assert service.runs == [("warm", "!"), ("mine", "!")]
+
+
 def service_is_busy(node: RabbitMQNode, server_id: str) -> bool:
     return node.queues()[f"{server_id}_server_queue"] > 0
 
@@ -770,3 +793,25 @@ def test_a_queue_that_nobody_may_consume_is_not_tried_without_a_pause(
         assert tries[5] - tries[0] > 0.05 * (2 + 4 + 8)
         server._consumer.ask_to_stop()
         thread.join()
+
+
+def test_the_ghost_of_a_lost_connection_hears_nothing_of_the_siblings(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    with make_server(Service(), server_id=server_id, **place) as server:
+        server.start()
+        with QAMProxy(server_id, timeout=60, **place) as proxy:
+            assert proxy.add(1, 2) == 3
+            # given a consumer of its queue that the broker still believes in
+            queue = server._consumer._siblings_binding.queue
+            ghost = amqp.Connection(f"{rabbitmq_node.host}:{rabbitmq_node.port}")
+            ghost.connect()
+            ghost.channel().basic_consume(queue, no_ack=True)
+            # when the server loses its connection
+            lost: Any = server._consumer._connection
+            lost._transport.sock.shutdown(socket.SHUT_RDWR)
+            until(lambda: server._consumer._connection not in (None, lost))
+            # then it hears its own hello all the same
+            until(lambda: server._consumer._siblings.announced)
+            assert proxy.add(2, 3) == 5
+            ghost.close()

@@ -8,6 +8,17 @@ import qam
 
 FOLDER = Path(qam.__file__).parent
 
+CLIENT = {"_client_thread", "_client_consumer", "_client_publisher", "_callbacks", "qam_proxy"}
+SERVER = {
+    "_server_calls",
+    "_record",
+    "_siblings",
+    "_server_consumer",
+    "_server_workers",
+    "_server_publisher",
+    "qam_server",
+}
+
 # From the bottom up: a module imports what stands in its own layer or below.
 LAYERS = [
     {
@@ -45,32 +56,9 @@ LAYERS = [
         "_publishing",
         "_registry",
     },
-    {
-        "_client_thread",
-        "_client_consumer",
-        "_client_publisher",
-        "_callbacks",
-        "qam_proxy",
-        "_server_calls",
-        "_record",
-        "_siblings",
-        "_server_consumer",
-        "_server_workers",
-        "_server_publisher",
-        "qam_server",
-    },
+    CLIENT | SERVER,
     {"__main__", "_demo"},
 ]
-CLIENT = {"_client_thread", "_client_consumer", "_client_publisher", "_callbacks", "qam_proxy"}
-SERVER = {
-    "_server_calls",
-    "_record",
-    "_siblings",
-    "_server_consumer",
-    "_server_workers",
-    "_server_publisher",
-    "qam_server",
-}
 # The public face: stands beside the layers, and is imported by none of them.
 FACE, FACE_MAY_IMPORT = "__init__", LAYERS[0] | LAYERS[2]
 

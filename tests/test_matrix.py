@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,18 +16,6 @@ from tests.support.service import Service, make_server
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
 HEARTBEAT = 1  # seconds, so that silence is noticed soon
-
-
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitMQNode]:
-    """A node that is restarted."""
-    with RabbitMQNode() as node:
-        yield node
-
-
-@pytest.fixture
-def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
-    return Routes(monkeypatch)
 
 
 class Traffic:

@@ -22,13 +22,6 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 THREADS, CALLBACKS, TIMEOUT = 8, 500, 60
 
 
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitMQNode]:
-    """A node that is killed and restarted."""
-    with RabbitMQNode() as node:
-        yield node
-
-
 @pytest.fixture
 def place(own_node: RabbitMQNode) -> dict[str, Any]:
     return {"hostname": own_node.host, "port": own_node.port}

@@ -687,3 +687,64 @@ class TestWithoutAConnection:
         assert wrong.get("password", "no such word") not in text
         assert raised.value.executed == "no"
         assert raised.value.__cause__ is not None
+
+
+def test_an_interrupted_call_is_not_sent_later(
+    proxy: QAMProxy, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a call that waits to be sent
+    publisher = proxy.publisher_thread
+    publisher._blocked = True
+
+    def interrupted(slot_id: int, deadline: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy._results, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            proxy.add("never", "!")
+    # when
+    publisher._blocked = False
+    publisher.wake()
+    # then
+    assert proxy.add("later", "!") == "later!"
+    assert service.runs == [("later", "!")]
+
+
+def test_a_wake_for_one_that_gave_up_is_passed_on(broker: Broker, server_id: str) -> None:
+    # given two that wait for room in a full queue, the first not for long
+    make_server(Service(), server_id=server_id, **broker.kwargs)
+    with QAMProxy(server_id, max_queued=1, **broker.kwargs) as proxy:
+        publisher = proxy.publisher_thread
+        publisher._blocked = True
+        proxy.callback(len, len).add(1, 2)  # type: ignore[arg-type]
+        errors: list[Exception] = []
+
+        def call(timeout: float) -> None:
+            try:
+                proxy.set_timeout(timeout).add(3, 4)
+            except QAMException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=call, args=(timeout,)) for timeout in (0.3, 60)]
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            wait_until(lambda number=number: len(publisher._room._waiters) == number)  # type: ignore[attr-defined]
+        with publisher._queue_lock:
+            time.sleep(1.0)  # the first has given up; it can't say so before we let go
+            # when there is room, and the wake goes to that one
+            publisher.method_queue.clear()
+            publisher._room.notify()
+        # then the second takes it
+        threads[0].join(20)
+        wait_until(lambda: len(publisher.method_queue) == 1)
+        assert [type(error) for error in errors] == [QAMTimeoutException]
+        proxy.close()
+        threads[1].join(20)
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

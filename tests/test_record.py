@@ -28,13 +28,13 @@ def test_a_request_runs_until_it_is_answered() -> None:
     record.begin(request, first=True)
 
     assert record.running == {"c:1": request}
-    assert not record.has_answered("c:1")
+    assert record.answer("c:1") is None
 
     request.answer = Answer("key", b"reply")
     record.end(request)
 
     assert record.running == {}
-    assert record.has_answered("c:1")
+    assert record.knows("c:1")
     assert record.answer("c:1") == Answer("key", b"reply")
 
 
@@ -43,7 +43,7 @@ def test_one_that_needed_no_answer_is_done_too() -> None:
     record.begin(request, first=True)
     record.end(request)
 
-    assert record.has_answered("c:1")
+    assert record.knows("c:1")
     assert record.answer("c:1") is None
 
 
@@ -53,7 +53,7 @@ def test_the_request_of_a_client_that_gives_no_id_is_not_kept() -> None:
     record.end(request)
 
     assert record.running == {}
-    assert not record.has_answered("None")
+    assert not record.knows("None")
 
 
 def test_one_that_was_not_begun_leaves_no_trace() -> None:
@@ -63,7 +63,7 @@ def test_one_that_was_not_begun_leaves_no_trace() -> None:
     record.end(request)
 
     assert record.running == {}
-    assert not record.has_answered("c:1")
+    assert not record.knows("c:1")
 
 
 def test_the_end_of_a_copy_is_not_the_end_of_the_request() -> None:
@@ -88,9 +88,7 @@ def test_what_is_too_much_is_forgotten_oldest_first(bounds: dict[str, int]) -> N
 
     answered(record, *(f"c:{number}" for number in range(10, 16)), body=b"x" * 100)
 
-    assert [record.has_answered(f"c:{number}") for number in range(10, 16)] == [False] * 3 + [
-        True
-    ] * 3
+    assert [record.knows(f"c:{number}") for number in range(10, 16)] == [False] * 3 + [True] * 3
     # and it knows what it forgot
     assert record.is_lost("c:12")
     assert not record.is_lost("c:13")
@@ -102,7 +100,7 @@ def test_a_large_answer_leaves_room_for_others() -> None:
     answered(record, "c:1", body=b"x" * 301)
     answered(record, "c:2", "c:3", body=b"x" * 150)
 
-    assert [record.has_answered(f"c:{number}") for number in (1, 2, 3)] == [False, True, True]
+    assert [record.knows(f"c:{number}") for number in (1, 2, 3)] == [False, True, True]
 
 
 def test_it_covers_what_comes_after_the_first_call_of_a_client() -> None:

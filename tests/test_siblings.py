@@ -114,6 +114,13 @@ class Group:
         self.clock.advance(seconds)
         self.run()
 
+    def go_by(self, seconds: float, times: int, server: Server) -> None:
+        """Let time pass, in which a server looks at the queue when it wants to."""
+        for _ in range(times):
+            self.wait(seconds)
+            if server.siblings.look_is_due:
+                server.look()
+
     def grow_old(self) -> None:
         """Wait until the word of each counts."""
         self.wait(3 * GRACE)
@@ -453,10 +460,7 @@ class TestTheRollCall:
         one, dead = group.start("a"), group.start("b")
         group.kill(dead)
         # when time goes by
-        for _ in range(10):
-            group.wait(GRACE)
-            if one.siblings.look_is_due:
-                one.look()
+        group.go_by(GRACE, 10, one)
         # then it is forgotten, and costs no call its result
         one.receive(1)
         group.run()
@@ -465,10 +469,7 @@ class TestTheRollCall:
     def test_brings_nobody_back_who_is_buried(self, group: Group) -> None:
         one, dead, other = group.start("a"), group.start("b"), group.start("c")
         group.kill(dead)
-        for _ in range(10):
-            group.wait(GRACE)
-            if one.siblings.look_is_due:
-                one.look()
+        group.go_by(GRACE, 10, one)
         # when another one still counts on it
         one.receive(1)
         group.run()
@@ -478,10 +479,7 @@ class TestTheRollCall:
     def test_costs_nobody_who_is_there_anything(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
         other.consuming = False  # it closes, and takes its time
-        for _ in range(5):
-            group.wait(2 * GRACE)
-            if one.siblings.look_is_due:
-                one.look()
+        group.go_by(2 * GRACE, 5, one)
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.RUN)]
