@@ -79,7 +79,8 @@ def test_a_hundred_proxies_leave_nothing_behind(
     rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
     place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-    with serving(server_id=server_id, **place):
+    # One worker: a server may start another whenever the first is not yet back at its queue.
+    with serving(server_id=server_id, max_workers=1, **place):
 
         def use_a_proxy() -> None:
             with QAMProxy(server_id, client_id=server_id, timeout=60, **place) as proxy:
@@ -101,7 +102,8 @@ def test_a_hundred_proxies_leave_nothing_behind(
 
 def test_a_hundred_proxies_on_the_embedded_broker_leave_nothing_behind(server_id: str) -> None:
     place = {"hostname": f"memory://{server_id}"}
-    with serving(server_id=server_id, **place):
+    # One worker: a server may start another whenever the first is not yet back at its queue.
+    with serving(server_id=server_id, max_workers=1, **place):
         before: tuple[int, int] | None = None
         for _ in range(101):
             with QAMProxy(server_id, timeout=60, **place) as proxy:
