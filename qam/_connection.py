@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import amqp
 from amqp.exceptions import AMQPError
-from amqp.method_framing import frame_handler
 from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
 from qam._connect_errors import why_refused, words
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Consumer, Event
+from qam._frames import Confirm, Frame, pack_ack, pack_publish
 from qam._memory import MemoryConnection
 from qam._transport import BufferedTransport
 from qam._unconfirmed import Unconfirmed
@@ -43,11 +43,6 @@ _ANY_FRAME = 2**32
 _MAX_BACKLOG = 1024 * 1024
 #: Seconds that the broker has to answer our goodbye.
 _CLOSE_PATIENCE = 1.0
-
-
-# A content header frame: class, weight and body size, then flags that say which
-# properties follow, and those.
-_CONTENT_HEADER, _SIZES_OF_CONTENT_HEADER, _NO_PROPERTIES = 2, 12, b"\0\0"
 
 
 class QueueIsDown(QAMConnectionException):
@@ -92,7 +87,7 @@ class Connection(Protocol):
         """Publish *messages*; their fate comes as events, if confirms were asked for."""
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it."""
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
 
     def reject(self, tag: int) -> None:
         """Have the broker drop a delivery."""
@@ -153,7 +148,7 @@ class AMQPConnection:
         self._unconfirmed = Unconfirmed()
         self._lost = False
         self._selector = selectors.DefaultSelector()
-        self._transport = _make_transport(credentials, Deadline(timeout))
+        self._transport = _make_transport(credentials, Deadline(timeout), self._on_traffic)
         self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
         try:
             self._open()
@@ -169,14 +164,13 @@ class AMQPConnection:
     def _open(self) -> None:
         self._amqp.connect()
         # The broker's, whatever we asked for; 0 says that it has no limit.
-        self._transport.frame_max = self._amqp.frame_max or _ANY_FRAME
+        self._frame_max = self._amqp.frame_max or _ANY_FRAME
+        self._incoming = self._transport.incoming
+        self._incoming.frame_max = self._frame_max
         self._channel = self._amqp.channel()
-        # A body is bytes: py-amqp would decode it as its sender says, in any encoding.
-        self._channel.auto_decode = False
         self._channel.events["basic_return"].add(self._on_return)
-        self._channel.events["basic_ack"].add(self._on_ack)
-        self._channel.events["basic_nack"].add(self._on_nack)
-        self._selector.register(self._transport.sock, selectors.EVENT_READ)
+        self._interest = selectors.EVENT_READ
+        self._selector.register(self._transport.sock, self._interest)
 
     # --- entities -----------------------------------------------------------
 
@@ -246,7 +240,7 @@ class AMQPConnection:
             self._channel.basic_qos(0, prefetch, a_global=False)
             tag = self._channel.basic_consume(
                 queue,
-                callback=self._on_delivery,
+                callback=_not_called,
                 on_cancel=self._on_cancel,
                 arguments={"x-priority": priority} if priority else None,
             )
@@ -256,8 +250,6 @@ class AMQPConnection:
         """End a consumer; what it delivered can still be acknowledged."""
         with self._synchronously():
             self._channel.basic_cancel(consumer.tag)
-            # What the broker sent before it answered was delivered above; py-amqp
-            # forgets the callback only now.
 
     def confirm(self) -> None:
         """Ask for confirms of what is written from now on."""
@@ -268,26 +260,21 @@ class AMQPConnection:
 
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; their fate comes as events, if confirms were asked for."""
-        batch = list(messages)
-        for message in batch:  # all of them first: the loss in the middle concerns the rest too
+        channel, batch = self._channel.channel_id, list(messages)
+        frames: list[bytes] = []
+        for message in batch:
+            frames += pack_publish(message, channel, self._frame_max)
+        for message in batch:  # all of them: a loss in the middle concerns the rest too
             self._unconfirmed.add(message)
         with self._losing():
-            for message in batch:
-                self._publish(message)
-
-    def _publish(self, message: Publish) -> None:
-        # Not basic_publish: that polls the socket first, once per message.
-        self._channel.send_method(
-            amqp.spec.Basic.Publish,
-            "Bssbb",
-            (0, message.route.exchange, message.route.routing_key, message.mandatory, False),
-            amqp.Message(message.body, **_amqp_properties(message.properties)),
-        )
+            # All at once: a write each would take longer than all that is in them.
+            self._transport.write(b"".join(frames))
+        self._amqp.bytes_sent += len(batch)
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it."""
-        with self._losing():
-            self._channel.basic_ack(tag, multiple=multiple)
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
+        self._transport.write_later(pack_ack(tag, multiple, self._channel.channel_id))
+        self._amqp.bytes_sent += 1
 
     def reject(self, tag: int) -> None:
         """Have the broker drop a delivery."""
@@ -297,13 +284,24 @@ class AMQPConnection:
     def read(self, timeout: float | None, waker: Waker) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken."""
         with self._losing():
-            if not self._events and not self._transport.has_frame():
+            self._transport.flush()
+            self._take_in()
+            if not self._events:
                 self._wait(timeout, waker)
-            while self._transport.has_frame():
-                # py-amqp waits for an answer when the broker has closed the channel.
-                self._transport.deadline = Deadline(_PATIENCE)
-                self._amqp.blocking_read()
+                self._take_in()
         return self.take_events()
+
+    def _take_in(self) -> None:
+        while (came := self._incoming.parse()) is not None:
+            if isinstance(came, (Delivery, Confirm)):
+                self._on_traffic(came)
+            else:
+                self._have_taken(came)
+
+    def _have_taken(self, frame: Frame) -> None:
+        # py-amqp waits for an answer when the broker has closed the channel.
+        self._transport.deadline = Deadline(_PATIENCE)
+        self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
         """Return what came and was not returned yet; also after the loss of the connection."""
@@ -311,7 +309,9 @@ class AMQPConnection:
         return events
 
     def _wait(self, timeout: float | None, waker: Waker) -> None:
-        self._selector.modify(self._transport.sock, self._transport.interest)
+        if self._interest != self._transport.interest:
+            self._interest = self._transport.interest
+            self._selector.modify(self._transport.sock, self._interest)
         if waker.fileno() not in self._selector.get_map():
             self._selector.register(waker, selectors.EVENT_READ)
         for key, mask in self._selector.select(timeout):
@@ -365,32 +365,21 @@ class AMQPConnection:
 
     # --- what py-amqp reports -----------------------------------------------
 
-    def _on_delivery(self, message: Any) -> None:
-        info = message.delivery_info
-        properties = dict(message.properties)
-        if "application_headers" in properties:
-            properties["headers"] = properties.pop("application_headers")
-        self._events.append(
-            Delivery(
-                body=bytes(message.body or b""),  # py-amqp has text for none
-                delivery_tag=info["delivery_tag"],
-                redelivered=info["redelivered"],
-                properties=properties,
-                consumer_tag=info["consumer_tag"],
-            )
-        )
-
     def _on_cancel(self, tag: str) -> None:
         self._events.append(Cancelled(tag))
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         self._unconfirmed.returned(message.properties.get("correlation_id"))
 
-    def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._events.extend(self._unconfirmed.acked(tag, multiple))
-
-    def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._events.extend(self._unconfirmed.nacked(tag, multiple))
+    def _on_traffic(self, came: Delivery | Confirm) -> None:
+        """Take in what goes past py-amqp; its heartbeats are told that the broker lives."""
+        self._amqp.bytes_recv += 1
+        if isinstance(came, Delivery):
+            self._events.append(came)
+        elif came.taken:
+            self._events.extend(self._unconfirmed.acked(came.tag, came.multiple))
+        else:
+            self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
 
     def _on_blocked(self, blocked: bool) -> None:
         self._events.append(Blocked(blocked))
@@ -426,13 +415,18 @@ class AMQPConnection:
             raise lost from error
 
 
-def _make_transport(credentials: AMQPCredentials, deadline: Deadline) -> BufferedTransport:
+def _make_transport(
+    credentials: AMQPCredentials,
+    deadline: Deadline,
+    on_traffic: Callable[[Delivery | Confirm], None],
+) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's default is one second: too short for a broker that is busy.
         settings[socket.TCP_USER_TIMEOUT] = 2 * credentials.heartbeat * 1000
     return BufferedTransport(
-        str(credentials.hostname), credentials.port, credentials.tls, deadline, settings
+        *(str(credentials.hostname), credentials.port, credentials.tls, deadline, settings),
+        on_traffic,
     )
 
 
@@ -446,36 +440,10 @@ def _make_connection(
         virtual_host=credentials.vhost,
         login_method="PLAIN",
         heartbeat=credentials.heartbeat,
-        frame_handler=_tolerant_frame_handler,
         on_blocked=lambda reason: on_blocked(True),
         on_unblocked=lambda: on_blocked(False),
     )
 
 
-def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[Any], Any]:
-    """Return py-amqp's frame handler, with messages whose properties it can't parse.
-
-    Whoever may write to a queue could otherwise end every connection that reads it.
-    Such a message arrives without properties, and is refused as one.
-    """
-    on_frame = frame_handler(connection, callback)
-
-    def on_any_frame(frame: tuple[int, int, bytes]) -> Any:
-        kind, channel, payload = frame
-        try:
-            return on_frame(frame)
-        except Exception:
-            if kind != _CONTENT_HEADER:
-                raise
-        return on_frame((kind, channel, payload[:_SIZES_OF_CONTENT_HEADER] + _NO_PROPERTIES))
-
-    return on_any_frame
-
-
-def _amqp_properties(properties: dict[str, Any]) -> dict[str, Any]:
-    """Rename what py-amqp calls otherwise."""
-    if "headers" not in properties:
-        return properties
-    renamed = dict(properties)
-    renamed["application_headers"] = renamed.pop("headers")
-    return renamed
+def _not_called(message: object) -> None:
+    """Stand for the callback of a consumer, whose deliveries go past py-amqp."""

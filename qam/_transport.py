@@ -2,8 +2,11 @@
 
 py-amqp's own transport reads each frame with several exact ``recv`` calls, and
 blocks in the middle of a frame that does not come.  This one reads what is there
-in one piece, hands out whole frames only, and never blocks on a write: what the
+in one piece, hands out what is whole only, and never blocks on a write: what the
 socket does not take stays in the buffer until it can.
+
+py-amqp gets the frames that are its own through :meth:`BufferedTransport.read_frame`;
+the traffic goes past it.
 """
 
 import os
@@ -11,26 +14,21 @@ import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from struct import pack, unpack_from
+from struct import pack
 from typing import Any
 
-from amqp.exceptions import UnexpectedFrame
 from amqp.transport import TCPTransport
 
 from qam._deadline import Deadline
+from qam._frames import Confirm, Frame, FrameParser
 from qam._tls import TLS
+from qam._wire import Delivery
 
-# Bytes per recv: for small messages faster than larger pieces.
-_READ_SIZE = 32768
-_FRAME_HEADER = 7
-_FRAME_END = 0xCE
-# How the alert begins by which a TLS server answers plain text.
-_TLS_ALERT = b"\x15\x03"
-# The largest frame until broker and client have agreed on another size.
-_FRAME_MAX = 131072
+# Bytes per recv: for small messages faster than larger pieces, which are for large ones.
+_READ_SIZE, _LARGE_READ_SIZE = 32768, 262144
 
 
 def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
@@ -50,12 +48,6 @@ def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
     return addresses.result(timeout)
 
 
-def _what_it_speaks(data: bytearray) -> str:
-    if data.startswith(_TLS_ALERT):
-        return "that port speaks TLS; pass ssl=True, or a URL with amqps://"
-    return "the peer does not speak AMQP 0-9-1"
-
-
 class BufferedTransport(TCPTransport):
     """A connected socket, as py-amqp's Connection expects it.
 
@@ -63,6 +55,7 @@ class BufferedTransport(TCPTransport):
     :param tls: how the connection is secured; None for plain TCP.
     :param deadline: by when the handshake has to be through.
     :param socket_settings: TCP options, by number.
+    :param on_traffic: takes the traffic that comes while py-amqp waits for a frame of its own.
     """
 
     def __init__(
@@ -72,16 +65,17 @@ class BufferedTransport(TCPTransport):
         tls: TLS | None,
         deadline: Deadline,
         socket_settings: dict[int, int],
+        on_traffic: Callable[[Delivery | Confirm], None],
     ) -> None:
         super().__init__("localhost", socket_settings=socket_settings)
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
-        #: The largest payload of a frame; a peer that speaks no AMQP names larger ones.
-        self.frame_max = _FRAME_MAX
         self._tls = tls
+        self._on_traffic = on_traffic
         self.sock: Any = None
-        self._incoming = bytearray()
+        #: What has come.
+        self.incoming = FrameParser()
         self._outgoing = bytearray()
 
     # --- connecting ---------------------------------------------------------
@@ -124,12 +118,17 @@ class BufferedTransport(TCPTransport):
         """py-amqp's own timeouts give way to the one deadline."""
         yield self.sock
 
-    def read_frame(self, unpack: Any = None) -> tuple[int, int, bytes]:
-        """Return the next frame, waiting for it until the deadline."""
-        while not self.has_frame():
-            self.wait()
-            self.receive()
-        return self._take_frame()
+    def read_frame(self, unpack: Any = None) -> Frame:
+        """Return the next frame that is py-amqp's, waiting for it until the deadline."""
+        while True:
+            came = self.incoming.parse()
+            if came is None:
+                self.wait()
+                self.receive()
+            elif isinstance(came, (Delivery, Confirm)):
+                self._on_traffic(came)
+            else:
+                return came
 
     def wait(self) -> None:
         """Wait until the socket can be read (or written, if something waits for that)."""
@@ -140,37 +139,19 @@ class BufferedTransport(TCPTransport):
 
     def receive(self) -> None:
         """Take in what has come; never blocks."""
+        size = _LARGE_READ_SIZE if self.incoming.missing > _READ_SIZE else _READ_SIZE
         pending = True
         while pending:
             try:
-                data = self.sock.recv(_READ_SIZE)
+                data = self.sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             if not data:
                 self.connected = False
                 raise ConnectionResetError("the broker closed the connection")
-            self._incoming += data
+            self.incoming.feed(data)
             # select() does not see what TLS has decrypted already
             pending = self._tls is not None and self.sock.pending() > 0
-
-    def has_frame(self) -> bool:
-        """True if a whole frame has come."""
-        if len(self._incoming) < _FRAME_HEADER:
-            return False
-        kind, size = unpack_from(">BxxI", self._incoming)
-        if size > self.frame_max or kind not in (1, 2, 3, 8):
-            raise UnexpectedFrame(_what_it_speaks(self._incoming))
-        return len(self._incoming) > _FRAME_HEADER + int(size)
-
-    def _take_frame(self) -> tuple[int, int, bytes]:
-        kind, channel, size = unpack_from(">BHI", self._incoming)
-        end = _FRAME_HEADER + size
-        if self._incoming[end] != _FRAME_END:
-            raise UnexpectedFrame("a frame from the broker does not end where it should")
-        payload = bytes(self._incoming[_FRAME_HEADER:end])
-        # bytearray drops its head without moving the rest
-        del self._incoming[: end + 1]
-        return kind, channel, payload
 
     def abort(self) -> None:
         """Have nothing that waits be sent any more, also not by the system after the close.
@@ -207,6 +188,10 @@ class BufferedTransport(TCPTransport):
         self.flush()
 
     _write = write
+
+    def write_later(self, data: bytes) -> None:
+        """Have *data* sent with what is written next, or by :meth:`flush`."""
+        self._outgoing += data
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it; never blocks."""

@@ -782,7 +782,6 @@ def test_when_the_broker_closes_it_every_verb_says_so(
     for verb in (
         lambda: peer.connection.read(0.0, peer.waker),
         lambda: peer.connection.write([unsent]),
-        lambda: peer.connection.acknowledge(1),
         lambda: peer.connection.reject(1),
         lambda: peer.connection.declare_exchange(binding.exchange),
         lambda: peer.connection.declare_queue(binding),

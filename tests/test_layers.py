@@ -26,6 +26,7 @@ LAYERS = [
         "_deadline",
         "_serialization",
         "_wire",
+        "_frames",
         "_messages",
         "_events",
         "_fork",

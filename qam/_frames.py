@@ -1,0 +1,299 @@
+"""The frames of the traffic, packed and parsed by hand: publish, deliver and ack.  No I/O here.
+
+Nearly all of what travels are these three.  py-amqp is general, and takes several
+times as long for each; so here they are packed from parts that are prepared once, and
+parsed out of whatever pieces come from the network.  All other frames are handed
+on as they are, for py-amqp.
+
+The layout is that of AMQP 0-9-1, sections 2.3 and 4.2.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from struct import Struct, pack
+from typing import Any, NamedTuple
+
+from amqp.exceptions import UnexpectedFrame
+from amqp.serialization import dumps, loads
+
+from qam._wire import Delivery, Publish, Route
+
+# Kinds of frames.
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_KINDS = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
+_END = b"\xce"
+# Class and method, as a payload begins.
+_BASIC = 60
+_PUBLISH, _DELIVER = pack(">HH", _BASIC, 40), pack(">HH", _BASIC, 60)
+_ACK, _NACK = pack(">HH", _BASIC, 80), pack(">HH", _BASIC, 120)
+_METHOD_SIZE = 4
+
+#: What a frame has around its payload: kind, channel and size before it, an end mark behind.
+FRAME_OVERHEAD = 8
+_FRAME_START = Struct(">BHI")
+_START_SIZE = _FRAME_START.size
+# Delivery tag and a bit: redelivered, or multiple.
+_TAG_AND_BIT = Struct(">QB")
+_ACK_FRAME = Struct(">BHI4sQBc")
+# Class, weight, size of the body, flags of the properties.
+_CONTENT_HEADER = Struct(">HHQH")
+_HEADER_FRAME_START = Struct(">BHIHHQH")
+
+
+class Confirm(NamedTuple):
+    """The broker has *tag*, or with *multiple* all up to it; or, not *taken*, refuses them."""
+
+    tag: int
+    multiple: bool
+    taken: bool = True
+
+
+#: Any other frame: its kind, channel and payload.
+Frame = tuple[int, int, bytes]
+
+
+# --- properties -------------------------------------------------------------------
+
+
+def _pack_text(value: str) -> bytes:
+    octets = value.encode("utf-8", "surrogatepass")
+    return bytes((len(octets),)) + octets
+
+
+# Content types and reply routing keys are few, and the same again and again.
+_pack_same_text = lru_cache(maxsize=1024)(_pack_text)
+
+
+def _pack_octet(value: int) -> bytes:
+    return bytes((value,))
+
+
+def _pack_table(value: dict[str, Any]) -> bytes:
+    return bytes(dumps("F", [value]))
+
+
+def _pack_time(value: int) -> bytes:
+    return pack(">Q", value)
+
+
+def _parse_text(data: bytes, at: int) -> tuple[str, int]:
+    start = at + 1
+    end = start + data[at]
+    return data[start:end].decode("utf-8", "surrogatepass"), end
+
+
+def _parse_octet(data: bytes, at: int) -> tuple[int, int]:
+    return data[at], at + 1
+
+
+def _parse_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+    (table,), end = loads("F", data, at)
+    return table, end
+
+
+def _parse_time(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 8], "big"), at + 8
+
+
+# In the order in which they travel: name, flag, and how the value is packed and parsed.
+_PROPERTIES: tuple[tuple[str, int, Callable[[Any], bytes], Callable[[bytes, int], Any]], ...] = (
+    ("content_type", 1 << 15, _pack_same_text, _parse_text),
+    ("content_encoding", 1 << 14, _pack_same_text, _parse_text),
+    ("headers", 1 << 13, _pack_table, _parse_table),
+    ("delivery_mode", 1 << 12, _pack_octet, _parse_octet),
+    ("priority", 1 << 11, _pack_octet, _parse_octet),
+    ("correlation_id", 1 << 10, _pack_text, _parse_text),
+    ("reply_to", 1 << 9, _pack_same_text, _parse_text),
+    ("expiration", 1 << 8, _pack_text, _parse_text),
+    ("message_id", 1 << 7, _pack_text, _parse_text),
+    ("timestamp", 1 << 6, _pack_time, _parse_time),
+    ("type", 1 << 5, _pack_text, _parse_text),
+    ("user_id", 1 << 4, _pack_text, _parse_text),
+    ("app_id", 1 << 3, _pack_text, _parse_text),
+    ("cluster_id", 1 << 2, _pack_text, _parse_text),
+)
+
+
+@lru_cache(maxsize=256)
+def _parsers(flags: int) -> tuple[tuple[str, Callable[[bytes, int], Any]], ...]:
+    """Return the names of the properties that *flags* announce, and how each is parsed."""
+    return tuple((name, parse) for name, flag, _, parse in _PROPERTIES if flags & flag)
+
+
+def _parse_properties(header: bytes, flags: int) -> dict[str, Any]:
+    properties = {}
+    at = _CONTENT_HEADER.size
+    for name, parse in _parsers(flags):
+        properties[name], at = parse(header, at)
+    return properties
+
+
+# --- packing ------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _publish_frame(channel: int, route: Route, mandatory: bool) -> bytes:
+    payload = b"".join(
+        (
+            _PUBLISH + b"\0\0",
+            _pack_text(route.exchange),
+            _pack_text(route.routing_key),
+            _pack_octet(mandatory),
+        )
+    )
+    return _frame(_METHOD, channel, payload)
+
+
+def _frame(kind: int, channel: int, payload: bytes | memoryview) -> bytes:
+    return b"".join((_FRAME_START.pack(kind, channel, len(payload)), payload, _END))
+
+
+def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes]:
+    """Return the frames that publish *message*, in parts that are to be joined.
+
+    :param frame_max: bytes of the largest frame that the broker takes.
+    :raises ValueError: a text is too long for AMQP.
+    """
+    flags, values = 0, []
+    get = message.properties.get
+    for name, flag, pack_value, _ in _PROPERTIES:
+        value = get(name)
+        if value is not None:
+            flags |= flag
+            values.append(pack_value(value))
+    packed = b"".join(values)
+    size, body = len(message.body), message.body
+    header = _HEADER_FRAME_START.pack(
+        *(_HEADER, channel, _CONTENT_HEADER.size + len(packed), _BASIC, 0, size, flags)
+    )
+    parts = [_publish_frame(channel, message.route, message.mandatory), header, packed, _END]
+    if 0 < size <= frame_max - FRAME_OVERHEAD:
+        parts += (_FRAME_START.pack(_BODY, channel, size), body, _END)
+    else:
+        parts += _body_frames(body, channel, frame_max - FRAME_OVERHEAD)
+    return parts
+
+
+def _body_frames(body: bytes, channel: int, chunk: int) -> Iterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), chunk):
+        yield _frame(_BODY, channel, view[start : start + chunk])
+
+
+def pack_ack(tag: int, multiple: bool, channel: int) -> bytes:
+    """Return the frame that acknowledges a delivery, or with *multiple* all up to it."""
+    return _ACK_FRAME.pack(_METHOD, channel, 13, _ACK, tag, multiple, _END)
+
+
+# --- parsing ------------------------------------------------------------------------
+
+
+# How the alert begins by which a TLS server answers plain text.
+_TLS_ALERT = b"\x15\x03"
+
+
+def _what_it_speaks(data: bytes) -> str:
+    if data.startswith(_TLS_ALERT):
+        return "that port speaks TLS; pass ssl=True, or a URL with amqps://"
+    return "the peer does not speak AMQP 0-9-1"
+
+
+class FrameParser:
+    """Makes deliveries, confirms and other frames of the pieces that come from the network."""
+
+    def __init__(self) -> None:
+        #: The largest payload of a frame; a peer that speaks no AMQP names larger ones.
+        self.frame_max = 131072  # until broker and client have agreed on another size
+        #: Bytes that are still to come of the message that has begun to come.
+        self.missing = 0
+        self._data, self._at = b"", 0
+        # What came behind _data; joined with it when a frame is whole.
+        self._pieces: list[bytes] = []
+        self._unread = 0
+        # The message that is coming: on which channel, what announced it, and what it has so far.
+        self._channel: int | None = None
+        self._arguments = b""
+        self._header: bytes | None = None
+        self._chunks: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece."""
+        self._pieces.append(data)
+        self._unread += len(data)
+
+    def parse(self) -> Delivery | Confirm | Frame | None:
+        """Return what came next, as soon as it is whole; None if it is not.
+
+        :raises UnexpectedFrame: what came is no AMQP.
+        """
+        while (frame := self._next_frame()) is not None:
+            kind, channel, payload = frame
+            if channel == self._channel and kind != _HEARTBEAT:
+                self._continue(kind, payload)
+                if self._channel is None:
+                    return self._delivery()
+                continue
+            method = payload[:_METHOD_SIZE] if kind == _METHOD else None
+            if method == _DELIVER:
+                self._channel, self._arguments, self._header = channel, payload, None
+            elif method in (_ACK, _NACK):
+                tag, bits = _TAG_AND_BIT.unpack_from(payload, _METHOD_SIZE)
+                return Confirm(tag, bool(bits & 1), method == _ACK)
+            else:
+                return frame
+        return None
+
+    def _next_frame(self) -> Frame | None:
+        if not self._has(_START_SIZE):
+            return None
+        kind, channel, size = _FRAME_START.unpack_from(self._data, self._at)
+        if size > self.frame_max or kind not in _KINDS:
+            raise UnexpectedFrame(_what_it_speaks(self._data[self._at :]))
+        if not self._has(size + FRAME_OVERHEAD):
+            return None
+        data, start = self._data, self._at + _START_SIZE
+        end = start + size
+        if data[end] != _END[0]:
+            raise UnexpectedFrame("a frame from the broker does not end where it should")
+        self._at = end + 1
+        self._unread -= size + FRAME_OVERHEAD
+        return kind, channel, data[start:end]
+
+    def _has(self, size: int) -> bool:
+        """Return True if *size* bytes are there; they are in one piece then."""
+        if len(self._data) - self._at >= size:
+            return True
+        if self._unread < size:
+            return False
+        self._data = b"".join((self._data[self._at :], *self._pieces))
+        self._at = 0
+        self._pieces.clear()
+        return True
+
+    def _continue(self, kind: int, payload: bytes) -> None:
+        """Take in the next part of the message that is coming."""
+        if kind != (_HEADER if self._header is None else _BODY):
+            raise UnexpectedFrame("the parts of a message from the broker are out of order")
+        if self._header is None:
+            self._header = payload
+            self.missing = _CONTENT_HEADER.unpack_from(payload)[2]
+        else:
+            self._chunks.append(payload)
+            self.missing = max(0, self.missing - len(payload))
+        if not self.missing:
+            self._channel = None
+
+    def _delivery(self) -> Delivery:
+        """Return the message that has come."""
+        arguments, header, chunks = self._arguments, self._header or b"", self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        consumer_tag, at = _parse_text(arguments, _METHOD_SIZE)
+        tag, bits = _TAG_AND_BIT.unpack_from(arguments, at)
+        try:
+            properties = _parse_properties(header, _CONTENT_HEADER.unpack_from(header)[3])
+        except Exception:
+            # Whoever may write to a queue could otherwise end every connection that
+            # reads it.  Such a message is refused by who needs its properties.
+            properties = {}
+        return Delivery(body, tag, bool(bits & 1), properties, consumer_tag)
