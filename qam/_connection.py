@@ -9,6 +9,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -92,10 +93,11 @@ class Connection(Protocol):
     def reject(self, tag: int) -> None:
         """Have the broker drop a delivery."""
 
-    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken.
 
-        What came before a loss that it raises is left for :meth:`take_events`.
+        What comes may be left to come for *patience* seconds, so that it is taken in with
+        what comes after it.  What came before a loss that it raises is left for :meth:`take_events`.
         """
 
     def take_events(self) -> list[Event]:
@@ -171,6 +173,7 @@ class AMQPConnection:
         self._channel.events["basic_return"].add(self._on_return)
         self._interest = selectors.EVENT_READ
         self._selector.register(self._transport.sock, self._interest)
+        self._next_tick = 0.0
 
     # --- entities -----------------------------------------------------------
 
@@ -266,9 +269,12 @@ class AMQPConnection:
             frames += pack_publish(message, channel, self._frame_max)
         for message in batch:  # all of them: a loss in the middle concerns the rest too
             self._unconfirmed.add(message)
-        with self._losing():
+        try:
+            self._check()
             # All at once: a write each would take longer than all that is in them.
             self._transport.write(b"".join(frames))
+        except Exception as error:
+            raise self._loss(error) from error
         self._amqp.bytes_sent += len(batch)
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
@@ -281,14 +287,17 @@ class AMQPConnection:
         with self._losing():
             self._channel.basic_reject(tag, requeue=False)
 
-    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken."""
-        with self._losing():
+        try:
+            self._check()
             self._transport.flush()
             self._take_in()
             if not self._events:
-                self._wait(timeout, waker)
+                self._wait(timeout, waker, patience)
                 self._take_in()
+        except Exception as error:
+            raise self._loss(error) from error
         return self.take_events()
 
     def _take_in(self) -> None:
@@ -308,12 +317,14 @@ class AMQPConnection:
         events, self._events = self._events, []
         return events
 
-    def _wait(self, timeout: float | None, waker: Waker) -> None:
-        if self._interest != self._transport.interest:
-            self._interest = self._transport.interest
-            self._selector.modify(self._transport.sock, self._interest)
+    def _wait(self, timeout: float | None, waker: Waker, patience: float) -> None:
         if waker.fileno() not in self._selector.get_map():
             self._selector.register(waker, selectors.EVENT_READ)
+        if patience and not self._transport.backlog and waker.wait(_least(timeout, patience)):
+            waker.clear()
+            self._transport.receive()
+            return
+        self._mind(self._transport.interest)
         for key, mask in self._selector.select(timeout):
             if key.fileobj is waker:
                 waker.clear()
@@ -321,11 +332,22 @@ class AMQPConnection:
                 self._transport.receive()
         self._transport.flush()
 
+    def _mind(self, interest: int) -> None:
+        if self._interest != interest:
+            self._interest = interest
+            self._selector.modify(self._transport.sock, interest)
+
     def tick(self) -> float | None:
         """Send a heartbeat if one is due, and notice when the broker's are missing."""
-        with self._losing():
-            self._amqp.heartbeat_tick(rate=2)
-        return self._amqp.heartbeat / 4 if self._amqp.heartbeat else None
+        interval = self._amqp.heartbeat / 4
+        if not interval:
+            return None
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + interval
+            with self._losing():
+                self._amqp.heartbeat_tick(rate=2)
+        return float(self._next_tick - now)
 
     @property
     def congested(self) -> bool:
@@ -394,25 +416,36 @@ class AMQPConnection:
 
     @contextmanager
     def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except QueueIsDown:
+            raise
+        except Exception as error:
+            raise self._loss(error) from error
+
+    def _check(self) -> None:
+        if self._lost:  # the socket may not know it yet
+            raise ConnectionError("it was closed")
+
+    def _loss(self, error: Exception) -> Exception:
         """Turn each way in which py-amqp loses a connection into the one exception.
 
         An error that closes the channel counts: py-amqp would open it again
         silently, without its consumers and its confirms.  A frame that it can't parse
         shows as what parsing raises, a socket that went away under it as anything.
         """
-        try:
-            yield
-        except QueueIsDown:
-            raise
-        except Exception as error:
-            if self._transport.connected and not isinstance(error, _LOSSES):
-                raise  # a bug
-            lost = QAMConnectionException(
-                f"the connection to the broker at {self._credentials} was lost: {words(error)}"
-            )
-            lost.by_message = isinstance(error, amqp.ChannelError)
-            self._lost = not lost.by_message
-            raise lost from error
+        if self._transport.connected and not isinstance(error, _LOSSES):
+            return error  # a bug
+        lost = QAMConnectionException(
+            f"the connection to the broker at {self._credentials} was lost: {words(error)}"
+        )
+        lost.by_message = isinstance(error, amqp.ChannelError)
+        self._lost = not lost.by_message
+        return lost
+
+
+def _least(timeout: float | None, patience: float) -> float:
+    return patience if timeout is None else min(timeout, patience)
 
 
 def _make_transport(

@@ -218,7 +218,7 @@ class MemoryConnection:
         if self._waker is not None:
             self._waker.wake()
 
-    def read(self, timeout: float | None, waker: Waker) -> list[Event]:
+    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
         """Return what came, waiting for it up to *timeout* seconds or until woken."""
         self._waker = waker  # from here on an event wakes us; one that came before is found below
         if not self._events:

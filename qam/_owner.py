@@ -88,6 +88,10 @@ class ConnectionThread(threading.Thread):
         """Seconds until :meth:`_write` has to be called if nothing happens; None for never."""
         return None
 
+    def _patience(self) -> float:
+        """Seconds for which what the broker sends may wait for more of it."""
+        return 0.0
+
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
 
@@ -200,9 +204,10 @@ class ConnectionThread(threading.Thread):
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
-        times = (connection.tick(), self._next_due())
-        wait_time = min((each for each in times if each is not None), default=None)
-        self._on_events(connection.read(wait_time, self._waker))
+        wait_time, due = connection.tick(), self._next_due()
+        if due is not None and (wait_time is None or due < wait_time):
+            wait_time = due
+        self._on_events(connection.read(wait_time, self._waker, self._patience()))
 
     def _open(self) -> Connection:
         places = deque(self._credentials.places())

@@ -21,6 +21,8 @@ from qam.exceptions import QAMConnectionException
 
 #: Seconds of nothing but refusals after which a new connection is tried, first and at most.
 _FIRST_PATIENCE, _LONGEST_PATIENCE = 1.0, 64.0
+#: Seconds for which a confirm waits for others: each would wake two threads by itself.
+_CONFIRMS_PATIENCE = 0.005
 
 
 class PublishingThread(ConnectionThread):
@@ -46,7 +48,7 @@ class PublishingThread(ConnectionThread):
         self._suspects = 0
         # Since when the broker has refused all that it was sent; and how long that is borne.
         self._refused_since: float | None = None
-        self._patience = _FIRST_PATIENCE
+        self._refusals_borne = _FIRST_PATIENCE
         # What is to be sent at a later time: a heap of when, a tie-breaker, and what.
         self._later: list[tuple[float, int, Any]] = []
         self._later_number = count()
@@ -113,6 +115,10 @@ class PublishingThread(ConnectionThread):
         if self._has_more():
             self.wake()  # for what is left, after a look at what came
 
+    def _patience(self) -> float:
+        in_order = self._in_flight and not (self._suspects or self._blocked)
+        return _CONFIRMS_PATIENCE if in_order else 0.0
+
     def _on_events(self, events: Iterable[Event]) -> None:
         if self._take_in(events):
             self._bear_refusals()
@@ -122,7 +128,7 @@ class PublishingThread(ConnectionThread):
         refused = False
         for event in events:
             if isinstance(event, Confirmed):
-                self._refused_since, self._patience = None, _FIRST_PATIENCE
+                self._refused_since, self._refusals_borne = None, _FIRST_PATIENCE
                 self._arrived(len(event.messages))
                 self._on_confirmed(event.messages)
             elif isinstance(event, Returned):
@@ -145,9 +151,9 @@ class PublishingThread(ConnectionThread):
         """
         now = time.monotonic()
         self._refused_since = self._refused_since or now
-        if now - self._refused_since >= self._patience:
+        if now - self._refused_since >= self._refusals_borne:
             self._refused_since = None
-            self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
+            self._refusals_borne = min(2 * self._refusals_borne, _LONGEST_PATIENCE)
             raise QAMConnectionException("the broker takes no message on this connection")
 
     def _arrived(self, number: int) -> None:

@@ -36,6 +36,9 @@ class Waker:
                 end.setblocking(False)
             self._reader, self._writer = (end.fileno() for end in self._sockets)
         self._closed = False
+        # For a wait for nothing else; where it can, it takes no descriptor.
+        self._selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)()
+        self._selector.register(self._reader, selectors.EVENT_READ)
         disown_in_child(self)
 
     def fileno(self) -> int:
@@ -52,11 +55,12 @@ class Waker:
                 with suppress(BlockingIOError):  # full, so it is awake
                     os.write(self._writer, _ONE)
 
-    def wait(self, timeout: float | None) -> None:
-        """Return once woken, or after *timeout* seconds (None: no end); by the owner."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self, selectors.EVENT_READ)
-            selector.select(timeout)
+    def wait(self, timeout: float | None) -> bool:
+        """Return once woken, or after *timeout* seconds (None: no end); by the owner.
+
+        :returns: whether it was woken.
+        """
+        return bool(self._selector.select(timeout))
 
     def clear(self) -> None:
         """Forget past wakes; by the owner, before it looks for work."""
@@ -73,6 +77,7 @@ class Waker:
             if self._closed:
                 return
             self._closed = True
+            self._selector.close()
             for end in self._sockets:
                 end.close()
             if not self._sockets:

@@ -744,6 +744,7 @@ def test_a_broker_whose_heartbeats_are_missing_is_lost(peer: Peer) -> None:
     # when: time passes, and nothing comes
     inner.last_heartbeat_received -= 10 * inner.heartbeat
     inner.prev_recv = inner.bytes_recv
+    peer.connection._next_tick = 0.0
 
     # then
     with pytest.raises(QAMConnectionException, match=r"was lost: .*heartbeat"):

@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def idle_threads(jobs: "JobQueue[int]", count: int) -> Takers:
     """*count* threads that are all known to wait."""
     takers = Takers(jobs, count)
-    wait_until(lambda: jobs._idle == count)
+    wait_until(lambda: len(jobs._idle) == count)
     return takers
 
 
@@ -59,7 +59,9 @@ def test_without_an_idle_thread_nobody_will_take_a_job() -> None:
 def test_an_idle_thread_takes_one_job_and_not_two() -> None:
     # given: two threads wait, and do not come to run
     jobs: JobQueue[int] = JobQueue()
-    jobs._idle = 2
+    jobs._idle = [threading.Lock(), threading.Lock()]
+    for bed in jobs._idle:
+        bed.acquire()
 
     # when
     answers = [jobs.put(1), jobs.put(2), jobs.put(3)]
@@ -71,7 +73,9 @@ def test_an_idle_thread_takes_one_job_and_not_two() -> None:
 
 def test_a_job_that_an_idle_thread_will_take_waits_for_nobody() -> None:
     jobs: JobQueue[int] = JobQueue()
-    jobs._idle = 1
+    bed = threading.Lock()
+    bed.acquire()
+    jobs._idle = [bed]
 
     jobs.put(1)
 
