@@ -170,6 +170,7 @@ class AMQPConnection:
         self._incoming = self._transport.incoming
         self._incoming.frame_max = self._frame_max
         self._channel = self._amqp.channel()
+        self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
         self._interest = selectors.EVENT_READ
         self._selector.register(self._transport.sock, self._interest)
@@ -263,7 +264,7 @@ class AMQPConnection:
 
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; their fate comes as events, if confirms were asked for."""
-        channel, batch = self._channel.channel_id, list(messages)
+        channel, batch = self._channel_id, list(messages)
         frames: list[bytes] = []
         for message in batch:
             frames += pack_publish(message, channel, self._frame_max)
@@ -279,7 +280,7 @@ class AMQPConnection:
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
-        self._transport.write_later(pack_ack(tag, multiple, self._channel.channel_id))
+        self._transport.write_later(pack_ack(tag, multiple, self._channel_id))
         self._amqp.bytes_sent += 1
 
     def reject(self, tag: int) -> None:
@@ -417,6 +418,7 @@ class AMQPConnection:
     @contextmanager
     def _losing(self) -> Iterator[None]:
         try:
+            self._check()
             yield
         except QueueIsDown:
             raise
