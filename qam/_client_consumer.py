@@ -43,6 +43,8 @@ class ConsumerThread(ClientThread):
         self.consumer: Consumer | None = None
         #: Called when replies are lost: the calls that wait have to be asked again.
         self.on_replies_lost: Callable[[], None] = lambda: None
+        #: Called when the connection is lost, and with it what nobody keeps.
+        self.on_connection_lost: Callable[[QAMConnectionException], None] = lambda error: None
         #: What the reply queue is declared with, beside its expiry.
         self.queue_arguments: dict[str, Any] = {}
         self._binding = reply_binding(self.server_id, self.client_id)
@@ -135,7 +137,9 @@ class ConsumerThread(ClientThread):
         self._declare_reply_queue(connection)
         # Higher each time: after a black hole the broker still serves the consumer
         # of the lost connection, which would get every other reply.
-        self.consumer = connection.consume(self._binding.queue, priority=self._openings)
+        self.consumer = connection.consume(
+            self._binding.queue, priority=self._openings, no_ack=not self._persistent
+        )
         self._openings += 1
         if self._replies_lost:  # not before: here the new replies arrive
             self._replies_lost = False
@@ -166,7 +170,7 @@ class ConsumerThread(ClientThread):
             elif isinstance(event, Cancelled):
                 self._replies_lost = True
                 raise QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
-        if last_tag and self._connection is not None:
+        if last_tag and self._persistent and self._connection is not None:
             self._connection.acknowledge(last_tag, multiple=True)
 
     def _receive(self, delivery: Delivery) -> None:
@@ -182,12 +186,9 @@ class ConsumerThread(ClientThread):
             id = call_id if type(call_id) is int else type(call_id).__name__
             log.debug("a reply that no call waits for was dropped (id %s)", id)
 
-    def _own_call_id(self, correlation_id: str) -> int | None:
-        client_id, _, number = correlation_id.rpartition(":")
-        return int(number) if client_id == self.client_id and number.isdecimal() else None
-
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self.consumer = None
+        self.on_connection_lost(error)
 
     def _before_close(self, connection: Connection) -> None:
         for queue in (self._binding.queue, *self._old_queues):

@@ -183,13 +183,14 @@ class PublisherThread(ClientThread, PublishingThread):
         if self._blocked:
             return "the broker has an alarm and takes no messages"
         if message["copies"]:
-            return "it was sent, and the broker has not confirmed it yet"
+            unconfirmed = ", and the broker has not confirmed it yet"
+            return f"it was sent{unconfirmed if self._persistent else ''}"
         return "it waits to be sent"
 
     def ask_again(self) -> None:
         """Send again what waits for a reply: replies are lost, and the server's record has them."""
         asked = [each for each in self._results.open_messages() if each["copies"]]
-        if not self._results.server_keeps_record:
+        if not (self._persistent and self._results.server_keeps_record):
             for message in asked:
                 self._results.conclude(message["call_id"], _replies_lost(message))
             return
@@ -197,6 +198,16 @@ class PublisherThread(ClientThread, PublishingThread):
             queued = set(map(id, self.method_queue))
             self.method_queue[:0] = [each for each in asked if id(each) not in queued]
         self.wake()
+
+    def fail_written(self, error: QAMConnectionException) -> None:
+        """End each call that was sent: nobody keeps its request or its reply for it."""
+        for message in self._results.open_messages():
+            if message["copies"]:
+                failure = QAMConnectionException(
+                    f"{called_name(message)}() was sent, but {error} before its result came"
+                )
+                failure.__cause__ = error
+                self._fail(message, failure)
 
     def end_calls(self, error: BaseException | None) -> None:
         """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
@@ -220,7 +231,13 @@ class PublisherThread(ClientThread, PublishingThread):
         # Without its exchange a request would close the channel; with it, and no
         # queue, it is returned.
         connection.declare_exchange(self._route.exchange)
-        connection.confirm()
+        if self._persistent:
+            connection.confirm()
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        super()._on_lost(connection, error)
+        if not self._persistent:
+            self.fail_written(error)
 
     def _next_batch(self, alone: bool) -> list[Publish]:
         with self._queue_lock:
@@ -250,6 +267,7 @@ class PublisherThread(ClientThread, PublishingThread):
         deadline = message.get("deadline")
         request_properties = properties(
             self._serializer,
+            self._persistent,
             correlation_id=f"{self.client_id}:{message['call_id']}",
             reply_to=self._reply_key,
             # What is left now: the time in the queue has passed.
@@ -261,7 +279,11 @@ class PublisherThread(ClientThread, PublishingThread):
             age = time.monotonic() - message["written_at"]
             request_properties["headers"] = {RESENT: int(age * 1000)}
             message["confirmed"] = False
-        return Publish(self._route, message["body"], request_properties, context=message)
+        return Publish(
+            *(self._route, message["body"], request_properties),
+            confirm=self._persistent,
+            context=message,
+        )
 
     # --- what becomes of a message ----------------------------------------------
 
@@ -270,13 +292,16 @@ class PublisherThread(ClientThread, PublishingThread):
             message.context["confirmed"] = True
 
     def _on_returned(self, message: Publish) -> None:
-        self._fail(
-            message.context,
-            QAMServerNotFoundException(
-                f"no server with the server_id {self.server_id!r} has ever been there: "
-                f"its request queue does not exist at {self._credentials}",
-                executed=_executed(message.context),
-            ),
+        self._fail(message.context, self._not_found(_executed(message.context)))
+
+    def _on_unroutable(self, correlation_id: str | None) -> None:
+        self._results.conclude(self._own_call_id(correlation_id), self._not_found("no"))
+
+    def _not_found(self, executed: Executed) -> QAMServerNotFoundException:
+        return QAMServerNotFoundException(
+            f"no server with the server_id {self.server_id!r} has ever been there: "
+            f"its request queue does not exist at {self._credentials}",
+            executed=executed,
         )
 
     def _on_refused(self, message: Publish) -> None:

@@ -39,6 +39,7 @@ class ClientThread(ConnectionThread):
         results: ResultList | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        persistent: bool = True,
     ) -> None:
         name = f"qam {type(self).__name__} {client_id}"
         super().__init__(name, amqp_credentials, log, connect_timeout)
@@ -48,11 +49,17 @@ class ClientThread(ConnectionThread):
         self._serializer = _as_serializer(serializer)
         self._results = results or ResultList()
         self._max_message_bytes = max_message_bytes
+        self._persistent = persistent
         self._set_up()
 
     @abstractmethod
     def _set_up(self) -> None:
         """Make what this thread has beside."""
+
+    def _own_call_id(self, correlation_id: str | None) -> int | None:
+        """Return the id of the call that *correlation_id* belongs to; None for another's."""
+        client_id, _, number = (correlation_id or "").rpartition(":")
+        return int(number) if client_id == self.client_id and number.isdecimal() else None
 
     def _on_end(self, error: BaseException | None) -> None:
         self.end_calls(error)

@@ -21,7 +21,7 @@ from kombu.transport import pyamqp
 
 from qam._connect_errors import why_refused, words
 from qam._deadline import Deadline
-from qam._events import Blocked, Cancelled, Consumer, Event
+from qam._events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._frames import Confirm, Frame, pack_ack, pack_publish
 from qam._memory import MemoryConnection
 from qam._transport import BufferedTransport
@@ -75,8 +75,13 @@ class Connection(Protocol):
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
 
-    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
-        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
+    def consume(
+        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+    ) -> Consumer:
+        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any).
+
+        :param no_ack: what it delivers counts as acknowledged.
+        """
 
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer; what it delivered can still be acknowledged."""
@@ -85,7 +90,10 @@ class Connection(Protocol):
         """Ask for confirms of what is written from now on."""
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; their fate comes as events, if confirms were asked for."""
+        """Publish *messages*; the fate of those that want a confirm comes as events.
+
+        Of the others comes only the fate of those that are mandatory and unroutable.
+        """
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
@@ -97,7 +105,8 @@ class Connection(Protocol):
         """Return what came, waiting for it up to *timeout* seconds or until woken.
 
         What comes may be left to come for *patience* seconds, so that it is taken in with
-        what comes after it.  What came before a loss that it raises is left for :meth:`take_events`.
+        what comes after it.  What came before a loss that it raises is left for
+        :meth:`take_events`.
         """
 
     def take_events(self) -> list[Event]:
@@ -172,6 +181,8 @@ class AMQPConnection:
         self._channel = self._amqp.channel()
         self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
+        # Opened when it is wanted; a channel confirms all that it takes, or nothing.
+        self._plain_channel_id: int | None = None
         self._interest = selectors.EVENT_READ
         self._selector.register(self._transport.sock, self._interest)
         self._next_tick = 0.0
@@ -237,13 +248,16 @@ class AMQPConnection:
         with self._synchronously():
             self._channel.queue_delete(name)
 
-    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
+    def consume(
+        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+    ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
         with self._synchronously():
             # Without global, a prefetch holds for the consumers that are started after it.
             self._channel.basic_qos(0, prefetch, a_global=False)
             tag = self._channel.basic_consume(
                 queue,
+                no_ack=no_ack,
                 callback=_not_called,
                 on_cancel=self._on_cancel,
                 arguments={"x-priority": priority} if priority else None,
@@ -263,13 +277,15 @@ class AMQPConnection:
     # --- traffic ------------------------------------------------------------
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; their fate comes as events, if confirms were asked for."""
-        channel, batch = self._channel_id, list(messages)
-        frames: list[bytes] = []
+        """Publish *messages*; the fate of those that want a confirm comes as events."""
+        batch, frames = list(messages), []
+        plain_channel = self._plain_channel(batch)
         for message in batch:
+            channel = self._channel_id if message.confirm else plain_channel
             frames += pack_publish(message, channel, self._frame_max)
         for message in batch:  # all of them: a loss in the middle concerns the rest too
-            self._unconfirmed.add(message)
+            if message.confirm:
+                self._unconfirmed.add(message)
         try:
             self._check()
             # All at once: a write each would take longer than all that is in them.
@@ -277,6 +293,15 @@ class AMQPConnection:
         except Exception as error:
             raise self._loss(error) from error
         self._amqp.bytes_sent += len(batch)
+
+    def _plain_channel(self, messages: list[Publish]) -> int:
+        """Return the channel for those of *messages* that want no confirm."""
+        if self._plain_channel_id is None and not all(each.confirm for each in messages):
+            with self._synchronously():
+                channel = self._amqp.channel()
+            channel.events["basic_return"].add(self._on_unroutable)
+            self._plain_channel_id = channel.channel_id
+        return self._plain_channel_id or 0
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
@@ -393,6 +418,11 @@ class AMQPConnection:
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         self._unconfirmed.returned(message.properties.get("correlation_id"))
+
+    def _on_unroutable(
+        self, error: Exception, exchange: str, routing_key: str, message: Any
+    ) -> None:
+        self._events.append(Unroutable(message.properties.get("correlation_id")))
 
     def _on_traffic(self, came: Delivery | Confirm) -> None:
         """Take in what goes past py-amqp; its heartbeats are told that the broker lives."""

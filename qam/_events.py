@@ -28,6 +28,13 @@ class Returned:
 
 
 @dataclass(slots=True, frozen=True)
+class Unroutable:
+    """No queue is bound where a message was to go of which no confirm was asked for."""
+
+    correlation_id: str | None
+
+
+@dataclass(slots=True, frozen=True)
 class Cancelled:
     """The broker ended a consumer of ours: its queue was deleted."""
 
@@ -41,7 +48,7 @@ class Blocked:
     blocked: bool
 
 
-Event = Delivery | Confirmed | Refused | Returned | Cancelled | Blocked
+Event = Delivery | Confirmed | Refused | Returned | Unroutable | Cancelled | Blocked
 
 
 class Consumer(NamedTuple):

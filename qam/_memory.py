@@ -14,7 +14,7 @@ from math import inf
 from threading import Lock
 from typing import Any
 
-from qam._events import Cancelled, Confirmed, Consumer, Event, Returned
+from qam._events import Cancelled, Confirmed, Consumer, Event, Returned, Unroutable
 from qam._fork import disown_in_child
 from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, QueueState, Route
@@ -35,6 +35,7 @@ class _Reader:
     connection: "MemoryConnection"
     tag: str
     prefetch: int
+    no_ack: bool = False
     unacknowledged: int = 0
 
     def has_room(self) -> bool:
@@ -149,11 +150,13 @@ class MemoryConnection:
             for reader in queue.readers if queue else ():
                 reader.connection.report(Cancelled(reader.tag))
 
-    def consume(self, queue: str, prefetch: int = 0, priority: int = 0) -> Consumer:
+    def consume(
+        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+    ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
         with self._broker.lock:
             source = self._broker.queues[queue]
-            reader = _Reader(self, f"reader-{len(self._readers) + 1}", prefetch)
+            reader = _Reader(self, f"reader-{len(self._readers) + 1}", prefetch, no_ack)
             self._readers[reader.tag] = source, reader
             source.readers.append(reader)
             self._broker.dispatch(source, time.monotonic())
@@ -170,13 +173,16 @@ class MemoryConnection:
         """Nothing to do: here a message is confirmed as soon as it is written."""
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; their fate comes as events."""
+        """Publish *messages*; the fate of those that want a confirm comes as events."""
         now = time.monotonic()
         for message in messages:
             with self._broker.lock:
                 taken = self._broker.put(message, now)
                 refused = message.mandatory and not taken
-                self._events.append(Returned(message) if refused else Confirmed([message]))
+                if message.confirm:
+                    self._events.append(Returned(message) if refused else Confirmed([message]))
+                elif refused:
+                    self._events.append(Unroutable(message.properties.get("correlation_id")))
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         """Acknowledge a delivery, or with *multiple* all up to it."""
@@ -200,8 +206,9 @@ class MemoryConnection:
     def deliver(self, queue: _Queue, reader: _Reader, message: _Message) -> None:
         """Take over a message; under the broker's lock, from any thread."""
         self._last_tag += 1
-        self._unacknowledged[self._last_tag] = queue, reader, message
-        reader.unacknowledged += 1
+        if not reader.no_ack:
+            self._unacknowledged[self._last_tag] = queue, reader, message
+            reader.unacknowledged += 1
         self.report(
             Delivery(
                 message.body,

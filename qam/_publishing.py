@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from qam._connection import Connection
-from qam._events import Blocked, Confirmed, Event, Refused, Returned
+from qam._events import Blocked, Confirmed, Event, Refused, Returned, Unroutable
 from qam._owner import ConnectionThread
 from qam._wire import Publish
 from qam.amqp_credentials import AMQPCredentials
@@ -67,6 +67,9 @@ class PublishingThread(ConnectionThread):
     def _send_first(self, items: list[Any]) -> None:
         """Put *items* before all that waits: messages, or what was given to :meth:`_send_later`."""
 
+    def _on_writing(self, messages: list[Publish]) -> None:
+        """*messages*, of which no confirm will come, are about to be written."""
+
     @abstractmethod
     def _on_confirmed(self, messages: list[Publish]) -> None:
         """The broker is responsible for *messages* now."""
@@ -74,6 +77,9 @@ class PublishingThread(ConnectionThread):
     @abstractmethod
     def _on_returned(self, message: Publish) -> None:
         """No queue takes *message*."""
+
+    def _on_unroutable(self, correlation_id: str | None) -> None:
+        """No queue takes a message of which no confirm was asked for."""
 
     @abstractmethod
     def _on_refused(self, message: Publish) -> None:
@@ -110,7 +116,10 @@ class PublishingThread(ConnectionThread):
         if self._blocked or connection.congested or (alone and self._in_flight):
             return  # each ends with an event, after which we are here again
         batch = self._next_batch(alone)
-        self._in_flight += len(batch)
+        unconfirmed = [message for message in batch if not message.confirm]
+        self._in_flight += len(batch) - len(unconfirmed)
+        if unconfirmed:
+            self._on_writing(unconfirmed)
         connection.write(batch)
         if self._has_more():
             self.wake()  # for what is left, after a look at what came
@@ -134,6 +143,8 @@ class PublishingThread(ConnectionThread):
             elif isinstance(event, Returned):
                 self._arrived(1)
                 self._on_returned(event.message)
+            elif isinstance(event, Unroutable):
+                self._on_unroutable(event.correlation_id)
             elif isinstance(event, Refused):
                 self._arrived(1)
                 self._on_refused(event.message)

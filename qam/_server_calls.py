@@ -8,6 +8,7 @@ from qam._connection import Connection
 from qam._serialization import Serializer
 from qam._wire import (
     GIVEN_BACK,
+    RESENT,
     RUNS,
     Delivery,
     Publish,
@@ -105,11 +106,14 @@ class Messages:
     def _reply(
         self, correlation_id: str | None, answer: Answer, mandatory: bool, to: Call | None = None
     ) -> Publish:
+        # In kind: a client that keeps no request has no use for a reply that is kept.
+        persistent = to is None or to.delivery.persistent
         return Publish(
             Route(self._reply_exchange, answer.routing_key),
             answer.body,
-            properties(self._serializer, correlation_id=correlation_id),
-            mandatory=mandatory,
+            properties(self._serializer, persistent, correlation_id=correlation_id),
+            mandatory=mandatory and persistent,
+            confirm=persistent,
             context=to,
         )
 
@@ -122,9 +126,10 @@ class Messages:
         """
         came_with = call.delivery.properties
         anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
-        anew |= properties(self._serializer, expiration=expiration(call.time_left()))
+        time_left = expiration(call.time_left())
+        anew |= properties(self._serializer, call.delivery.persistent, expiration=time_left)
         if runs is None:
-            anew["headers"] = {**call.delivery.headers, GIVEN_BACK: True}
+            anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}
         else:
             anew["headers"] = {RUNS: runs}
         return Publish(self._request_route, call.delivery.body, anew, mandatory=False, context=call)
@@ -132,6 +137,15 @@ class Messages:
     def is_reply(self, message: Publish) -> bool:
         """Return True for a reply, False for anything else that a server sends."""
         return message.route.exchange == self._reply_exchange
+
+
+def _own_headers(delivery: Delivery) -> dict[str, Any]:
+    """Return those headers that peers set; others might not even be possible to send."""
+    return {
+        name: value
+        for name in (RESENT, RUNS)
+        if isinstance(value := delivery.headers.get(name), int)
+    }
 
 
 def declare_server(connection: Connection, server_id: str, arguments: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from qam._connection import Connection
 from qam._deadline import backoff
 from qam._logs import get_logger
 from qam._publishing import PublishingThread
+from qam._recent import RecentlyWritten
 from qam._serialization import Serializer
 from qam._server_calls import Answer, Call, Messages, declare_server
 from qam._wire import Publish, batch_length
@@ -70,6 +71,8 @@ class PublisherThread(PublishingThread):
         # Guards result_queue.
         self._queue_lock = threading.Lock()
         self._kept_bytes = 0
+        # Twice the heartbeat, after which a dead connection is noticed, and some.
+        self._recent = RecentlyWritten(3.0 * credentials.heartbeat)
         # How many replies were dropped, by where they were to go, since it was last told.
         self._dropped: Counter[str] = Counter()
 
@@ -100,6 +103,14 @@ class PublisherThread(PublishingThread):
             self.result_queue[:0] = items
 
     # --- what becomes of a message ----------------------------------------------
+
+    def _on_writing(self, messages: list[Publish]) -> None:
+        # Their requests are settled: there will be no other sign.
+        self._recent.add(messages)
+        for message in messages:
+            call, message.context = message.context, None
+            if isinstance(call, Call):
+                self._done(message, call)
 
     def _on_confirmed(self, messages: list[Publish]) -> None:
         for message in messages:
@@ -166,7 +177,8 @@ class PublisherThread(PublishingThread):
         self, messages: list[Publish], error: QAMConnectionException
     ) -> list[Publish]:
         # Whether they arrived is open; a reply that arrives twice is dropped by its client.
-        return messages
+        # One of which no confirm comes may be what the broker closed the channel for.
+        return messages if error.by_message else messages + self._recent.take_all()
 
     def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
         log.warning("the broker refuses a reply: %s", error)

@@ -29,9 +29,10 @@ Reply body::
     exception_text      str    server  its text *
     traceback           str    server  its traceback *
 
-Properties: content_type, content_encoding, delivery_mode 2; on requests
-correlation_id (unique per call), reply_to (the reply routing key) and expiration
-(milliseconds, if the call has a timeout); replies echo correlation_id. *
+Properties: content_type, content_encoding, delivery_mode (2; or 1 for requests that
+may be lost with the broker, and for their replies); on requests correlation_id
+(unique per call), reply_to (the reply routing key) and expiration (milliseconds, if
+the call has a timeout); replies echo correlation_id. *
 
 Headers of requests: x-qam-resent (int), where this is not the first copy: the
 milliseconds since the first one was sent; x-qam-runs (int), where the method is
@@ -48,7 +49,7 @@ from typing import Any, NamedTuple
 
 from qam._serialization import Serializer
 
-PERSISTENT = 2
+TRANSIENT, PERSISTENT = 1, 2
 RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
 
 #: The largest body that is sent if nothing else is said: what RabbitMQ 4 takes.
@@ -76,6 +77,13 @@ def check_count(value: object, name: str) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return *value*; raise TypeError naming *name* unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
 
 
@@ -181,6 +189,8 @@ class Publish:
     body: bytes
     properties: dict[str, Any]
     mandatory: bool = True
+    #: Whether the broker is to say that it has taken it.
+    confirm: bool = True
     context: Any = None
 
 
@@ -199,6 +209,11 @@ class Delivery:
     def correlation_id(self) -> str | None:
         """The call that this message belongs to, where its sender says so."""
         return self.properties.get("correlation_id")
+
+    @property
+    def persistent(self) -> bool:
+        """False where its sender would rather lose it than wait for a disk."""
+        return self.properties.get("delivery_mode") != TRANSIENT
 
     @property
     def time_to_live(self) -> float | None:
@@ -238,12 +253,12 @@ class QueueState(NamedTuple):
     consumers: int
 
 
-def properties(serializer: Serializer, **more: Any) -> dict[str, Any]:
-    """Return the properties of a persistent message, and *more* where it is not None."""
+def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> dict[str, Any]:
+    """Return the properties of a message, and *more* where it is not None."""
     basic = {
         "content_type": serializer.content_type,
         "content_encoding": serializer.content_encoding,
-        "delivery_mode": PERSISTENT,
+        "delivery_mode": PERSISTENT if persistent else TRANSIENT,
     }
     return basic | {name: value for name, value in more.items() if value is not None}
 

@@ -33,6 +33,7 @@ from qam._wire import (
     MAX_MESSAGE_BYTES,
     check_count,
     check_entity_name,
+    check_flag,
     check_queue_arguments,
     reply_routing_key,
 )
@@ -159,6 +160,9 @@ class QAMProxy(_RemoteNames):
         call by a callback fails.
     :param queue_arguments: what the reply queue is declared with, as
         ``{'x-queue-type': 'quorum'}`` on a cluster.
+    :param persistent: True: requests and replies survive the broker's restart and a lost
+        connection.  False: they travel faster and are kept nowhere; the calls under way
+        when a connection is lost end with a :class:`QAMConnectionException`.
     :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
         of them counts as lost.
     :raises QAMConnectionException: the broker can't be reached or refuses us.
@@ -184,6 +188,7 @@ class QAMProxy(_RemoteNames):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_queued: int | None = None,
         queue_arguments: Mapping[str, Any] | None = None,
+        persistent: bool = True,
         heartbeat: int = HEARTBEAT,
     ) -> None:
         check_entity_name(server_id, "server_id")
@@ -208,6 +213,7 @@ class QAMProxy(_RemoteNames):
             "results": self._results,
             "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
             "max_message_bytes": check_count(max_message_bytes, "max_message_bytes"),
+            "persistent": check_flag(persistent, "persistent"),
         }
         place = self.amqp_credentials
         #: Receives the results.
@@ -216,6 +222,8 @@ class QAMProxy(_RemoteNames):
         self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
         self.consumer_thread.queue_arguments = check_queue_arguments(queue_arguments)
         self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
+        if not persistent:
+            self.consumer_thread.on_connection_lost = self.publisher_thread.fail_written
         if max_queued is not None:
             self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
         #: Watches over the callbacks.

@@ -34,6 +34,7 @@ LAYERS = [
         "amqp_credentials",
         "_acks",
         "_unconfirmed",
+        "_recent",
         "_pickle_scan",
         "_pickle_names",
         "_pickle_bounds",
