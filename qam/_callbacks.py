@@ -6,6 +6,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qam import _messages
@@ -70,6 +71,8 @@ class CallbackObserverThread(threading.Thread):
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
         self._uids: dict[int, str] = {}  # by slot
+        # A uid is nobody else's: neither of another proxy, nor of an earlier callback.
+        self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
         self._timeouts: list[tuple[float, str]] = []  # a heap of when, and whose
         self._jobs: JobQueue[CallbackJob] = JobQueue()
         self._threads: set[ExecuteCallbackThread] = set()
@@ -93,7 +96,7 @@ class CallbackObserverThread(threading.Thread):
             None for no end.
         :returns: its uid.
         """
-        uid = uuid.uuid4().hex
+        uid = f"{self._uid_prefix}{next(self._uid_number):x}"
         item = {
             "id": id,
             "state": WAITING,
@@ -148,12 +151,16 @@ class CallbackObserverThread(threading.Thread):
             if item is not None and self._uids.get(item["id"]) == uid:
                 del self._uids[item["id"]]
 
+    def finish(self, uid: str) -> None:
+        """Have the callback *uid* in the state 2 (finished), and forget it."""
+        self.change_callback_item_state(uid, FINISHED)
+        self.remove_callback_item(uid)
+
     # --- when a callback is ready -----------------------------------------------
 
     def signal(self, id: int) -> None:
         """The outcome of the call in the slot *id* is there; from any thread."""
-        with self.callback_dict_lock:
-            uid = self._uids.get(id, "")
+        uid = self._uids.get(id, "")
         if not self._jobs.put(CallbackJob(self._execute_callback_of, id, uid)):
             with self.callback_dict_lock:
                 self._have_a_look()
@@ -225,8 +232,9 @@ class CallbackObserverThread(threading.Thread):
 
     def _have_a_look(self) -> None:
         """Wake the thread; the lock is held."""
-        self._has_to_look = True
-        self._look.notify()
+        if not self._has_to_look:  # else it is awake already
+            self._has_to_look = True
+            self._look.notify()
 
     def _next_start(self) -> float:
         """When another thread has to start, if none becomes idle before."""
@@ -340,5 +348,4 @@ class ExecuteCallbackThread(threading.Thread):
         except BaseException:
             log.exception("a callback raised")
         finally:
-            self._observer.change_callback_item_state(job.uid, FINISHED)
-            self._observer.remove_callback_item(job.uid)
+            self._observer.finish(job.uid)

@@ -18,6 +18,7 @@ from qam.exceptions import (
 
 #: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
 _REPLY_QUEUE_EXPIRES = 30 * 60
+_NO_END = Deadline(None)
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 
 
@@ -119,7 +120,7 @@ class ConsumerThread(ClientThread):
         :raises QAMException: the call ended without an outcome of its method.
         :raises Exception: what the remote method raised.
         """
-        self._results.wait(id, Deadline(None))
+        self._results.wait(id, _NO_END)
         try:
             message = self.get_result_item(id)
         finally:

@@ -138,13 +138,16 @@ class Request(NamedTuple):
 
         :raises QAMSerializationException: a field is missing or of the wrong type.
         """
-        match body:
-            case {
-                "method_name": str(method_name),
-                "routing_key": str(routing_key),
-                "params": list() | tuple() as params,
-            } if is_short_text(routing_key) and isinstance(body.get("id"), _TYPES_OF_ID):
-                return cls(body.get("id"), method_name, routing_key, params)
+        id, params = body.get("id"), body.get("params")
+        method_name, routing_key = body.get("method_name"), body.get("routing_key")
+        if (
+            isinstance(id, _TYPES_OF_ID)
+            and isinstance(method_name, str)
+            and isinstance(routing_key, str)
+            and is_short_text(routing_key)
+            and isinstance(params, (list, tuple))
+        ):
+            return cls(id, method_name, routing_key, params)
         raise QAMSerializationException(
             "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
             "or params (a list), or its id is no number"

@@ -54,15 +54,14 @@ class Call:
     answer: Answer | None = None
     #: The same request, where it came again while this one runs.
     copies: "list[Call]" = field(default_factory=list)
+    #: By what it is recognized when it comes again; None for a 0.2.x client.
+    key: str | None = field(init=False)
 
-    @property
-    def key(self) -> str | None:
-        """By what it is recognized when it comes again; None for a 0.2.x client.
-
-        An idempotent method that runs again is another request in this respect.
-        """
-        correlation_id, runs = self.delivery.correlation_id, self.delivery.runs
-        return correlation_id if runs == 1 or correlation_id is None else f"{correlation_id}#{runs}"
+    def __post_init__(self) -> None:
+        # An idempotent method that runs again is another request in this respect.
+        self.key, runs = self.delivery.correlation_id, self.delivery.runs
+        if runs > 1 and self.key is not None:
+            self.key = f"{self.key}#{runs}"
 
     @property
     def marked(self) -> bool:

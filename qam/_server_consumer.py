@@ -97,9 +97,21 @@ class RequestConsumerThread(ConnectionThread):
     # --- from other threads ---------------------------------------------------
 
     def settle(self, call: Call) -> None:
-        """Everything is done for *call*: it may be acknowledged."""
+        """Everything is done for *call*: it may be acknowledged.
+
+        It is acknowledged with others, when this thread wakes next.  It is not woken for
+        each, but when the broker would soon deliver no more, or when the server closes;
+        and some milliseconds later by the thread that publishes.
+        """
         with self._settled_lock:
             self._settled.append(call)
+            many = 4 * len(self._settled) >= self._consumer_prefetch
+        if many or self._answer_until is not None:
+            self.wake()
+
+    def settle_now(self, call: Call) -> None:
+        """As :meth:`settle`, where nobody wakes this thread before long."""
+        self.settle(call)
         self.wake()
 
     def begin_to_close(self, deadline: Deadline) -> None:

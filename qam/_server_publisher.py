@@ -24,6 +24,8 @@ log = get_logger("qam.qam_server")
 _PATIENCE = 60.0
 #: Seconds before such a reply is sent again, first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+#: Seconds for which a settled call waits to be acknowledged with others.
+_ACKS_PATIENCE = 0.005
 #: How many such replies are kept, and how many bytes of them.
 _MAX_KEPT, _MAX_KEPT_BYTES = 10_000, 32 * 1024 * 1024
 
@@ -43,6 +45,7 @@ class PublisherThread(PublishingThread):
     :param messages: makes the messages of the server.
     :param arguments: what the request queue is declared with.
     :param settle: takes a call whose reply the broker has.
+    :param acknowledge: has the settled calls acknowledged.
     :param ended: told of the end of this thread, and of the error that led to it.
     """
 
@@ -55,6 +58,7 @@ class PublisherThread(PublishingThread):
         arguments: dict[str, object],
         *,
         settle: Callable[[Call], None],
+        acknowledge: Callable[[], None],
         ended: Callable[[BaseException | None], None],
         connect_timeout: float,
     ) -> None:
@@ -65,6 +69,9 @@ class PublisherThread(PublishingThread):
         self._messages = messages
         self._arguments = arguments
         self._settle = settle
+        self._acknowledge = acknowledge
+        # When the calls that were settled of late are to be acknowledged.
+        self._acknowledge_at: float | None = None
         self._ended = ended
         #: The messages that are not written yet, oldest first.
         self.result_queue: list[Publish] = []
@@ -121,6 +128,28 @@ class PublisherThread(PublishingThread):
         if self._messages.is_reply(message):
             call.answer = Answer(message.route.routing_key, message.body)
         self._settle(call)
+        if self._acknowledge_at is None:
+            self._acknowledge_at = time.monotonic() + _ACKS_PATIENCE
+
+    def _write(self, connection: Connection) -> None:
+        if self._acknowledge_at is not None and time.monotonic() >= self._acknowledge_at:
+            self._have_acknowledged()
+        super()._write(connection)
+
+    def _have_acknowledged(self) -> None:
+        self._acknowledge_at = None
+        self._acknowledge()
+
+    def _next_due(self) -> float | None:
+        due = super()._next_due()
+        if self._acknowledge_at is None:
+            return due
+        seconds = max(0.0, self._acknowledge_at - time.monotonic())
+        return seconds if due is None else min(due, seconds)
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        super()._on_lost(connection, error)
+        self._have_acknowledged()  # the next turn may be far
 
     def _on_returned(self, message: Publish) -> None:
         self._keep(message)

@@ -144,6 +144,7 @@ class QAMServer:
             self._messages,
             self._queue_arguments,
             settle=self._consumer.settle,
+            acknowledge=self._consumer.wake,
             ended=self._publisher_ended,
             connect_timeout=self._connect_timeout,
         )
@@ -293,7 +294,7 @@ class QAMServer:
                 self._messages,
                 self._max_message_bytes,
                 self._publisher.add_reply_to_send,
-                self._consumer.settle,
+                self._consumer.settle_now,
             )
             self._start_worker(worker)
 

@@ -1,0 +1,64 @@
+"""The command line: `python -m tests.benchmarks --contestants raw,qam --rounds 5`.
+
+It prints tables, and ends with 1 if anything failed.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.benchmarks.contestants import CONTESTANTS
+from tests.benchmarks.environments import install
+from tests.benchmarks.options import Options, parse
+from tests.benchmarks.plan import plan
+from tests.benchmarks.progress import one_after_the_other
+from tests.benchmarks.record import record
+from tests.benchmarks.report import report
+from tests.benchmarks.results import Results
+from tests.benchmarks.task import Stage
+from tests.support.rabbitmq import RabbitMQNode
+
+_ENDED_BY_CTRL_C, _ENDED_BY_SIGTERM = 130, 143
+
+
+def _run(options: Options, results: Results) -> None:
+    pythons = install(options, results)
+    tasks = plan(options, [CONTESTANTS[name] for name in pythons])
+    with RabbitMQNode() as node:
+        stage = Stage(node, pythons)
+        for task, say in one_after_the_other(tasks):
+            task.run(stage, results, say)
+
+
+def _plotter(options: Options) -> Callable[[Results], object]:
+    """Draws at the end; but if there is no matplotlib, that is said at the beginning."""
+    if options.plots is None:
+        return lambda results: None
+    from tests.benchmarks.plots import draw
+
+    folder: Path = options.plots
+    return lambda results: draw(results, folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, and returns the exit code."""
+    options = parse(arguments)
+    draw = _plotter(options)
+    results = Results()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))  # all is taken down
+    code = 0
+    try:
+        _run(options, results)
+    except KeyboardInterrupt:
+        code = _ENDED_BY_CTRL_C  # what there is by now is shown
+    print(report(results, options.contestants))
+    if options.json:
+        options.json.write_text(json.dumps(record(options, results), indent=1))
+    draw(results)
+    return code or (1 if results.failures else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
