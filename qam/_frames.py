@@ -64,8 +64,8 @@ def _pack_text(value: str) -> bytes:
 _pack_same_text = lru_cache(maxsize=1024)(_pack_text)
 
 
-def _pack_octet(value: int) -> bytes:
-    return bytes((value,))
+_OCTETS = tuple(bytes((value,)) for value in range(256))
+_pack_octet = _OCTETS.__getitem__
 
 
 def _pack_table(value: dict[str, Any]) -> bytes:
@@ -74,12 +74,6 @@ def _pack_table(value: dict[str, Any]) -> bytes:
 
 def _pack_time(value: int) -> bytes:
     return pack(">Q", value)
-
-
-def _parse_text(data: bytes, at: int) -> tuple[str, int]:
-    start = at + 1
-    end = start + data[at]
-    return data[start:end].decode("utf-8", "surrogatepass"), end
 
 
 def _parse_octet(data: bytes, at: int) -> tuple[int, int]:
@@ -95,36 +89,69 @@ def _parse_time(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at : at + 8], "big"), at + 8
 
 
-# In the order in which they travel: name, flag, and how the value is packed and parsed.
-_PROPERTIES: tuple[tuple[str, int, Callable[[Any], bytes], Callable[[bytes, int], Any]], ...] = (
-    ("content_type", 1 << 15, _pack_same_text, _parse_text),
-    ("content_encoding", 1 << 14, _pack_same_text, _parse_text),
+# In the order in which they travel: name, flag, and how the value is packed and parsed; most
+# are texts, which are parsed in line.
+_Pack = Callable[[Any], bytes]
+_Parse = Callable[[bytes, int], tuple[Any, int]]
+_PROPERTIES: tuple[tuple[str, int, _Pack, _Parse | None], ...] = (
+    ("content_type", 1 << 15, _pack_same_text, None),
+    ("content_encoding", 1 << 14, _pack_same_text, None),
     ("headers", 1 << 13, _pack_table, _parse_table),
     ("delivery_mode", 1 << 12, _pack_octet, _parse_octet),
     ("priority", 1 << 11, _pack_octet, _parse_octet),
-    ("correlation_id", 1 << 10, _pack_text, _parse_text),
-    ("reply_to", 1 << 9, _pack_same_text, _parse_text),
-    ("expiration", 1 << 8, _pack_text, _parse_text),
-    ("message_id", 1 << 7, _pack_text, _parse_text),
+    ("correlation_id", 1 << 10, _pack_text, None),
+    ("reply_to", 1 << 9, _pack_same_text, None),
+    ("expiration", 1 << 8, _pack_text, None),
+    ("message_id", 1 << 7, _pack_text, None),
     ("timestamp", 1 << 6, _pack_time, _parse_time),
-    ("type", 1 << 5, _pack_text, _parse_text),
-    ("user_id", 1 << 4, _pack_text, _parse_text),
-    ("app_id", 1 << 3, _pack_text, _parse_text),
-    ("cluster_id", 1 << 2, _pack_text, _parse_text),
+    ("type", 1 << 5, _pack_text, None),
+    ("user_id", 1 << 4, _pack_text, None),
+    ("app_id", 1 << 3, _pack_text, None),
+    ("cluster_id", 1 << 2, _pack_text, None),
 )
 
 
+_PACKERS = {name: (flag, pack_value) for name, flag, pack_value, _ in _PROPERTIES}
+
+
+def _pack_properties(properties: dict[str, Any]) -> tuple[int, bytes]:
+    """Return the flags that say which properties there are, and those."""
+    flags, lowest, values = 0, 1 << 16, []
+    for name, value in properties.items():
+        if value is not None and name in _PACKERS:
+            flag, pack_value = _PACKERS[name]
+            if flag > lowest:
+                return _pack_properties({each: properties.get(each) for each in _PACKERS})
+            lowest = flag
+            flags |= flag
+            values.append(pack_value(value))
+    return flags, b"".join(values)
+
+
 @lru_cache(maxsize=256)
-def _parsers(flags: int) -> tuple[tuple[str, Callable[[bytes, int], Any]], ...]:
+def _parsers(flags: int) -> tuple[tuple[str, _Parse | None], ...]:
     """Return the names of the properties that *flags* announce, and how each is parsed."""
     return tuple((name, parse) for name, flag, _, parse in _PROPERTIES if flags & flag)
 
 
-def _parse_properties(header: bytes, flags: int) -> dict[str, Any]:
-    properties = {}
-    at = _CONTENT_HEADER.size
-    for name, parse in _parsers(flags):
-        properties[name], at = parse(header, at)
+def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
+    """Return the properties in *packed*; none, if they can't be parsed.
+
+    Whoever may write to a queue could otherwise end every connection that reads it.  Such
+    a message is refused by who needs its properties.
+    """
+    properties: dict[str, Any] = {}
+    at = 0
+    try:
+        for name, parse in _parsers(flags):
+            if parse is None:
+                start = at + 1
+                at = start + packed[at]
+                properties[name] = str(packed[start:at], "utf-8", "surrogatepass")
+            else:
+                properties[name], at = parse(packed, at)
+    except Exception:
+        return {}
     return properties
 
 
@@ -154,14 +181,7 @@ def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes]:
     :param frame_max: bytes of the largest frame that the broker takes.
     :raises ValueError: a text is too long for AMQP.
     """
-    flags, values = 0, []
-    get = message.properties.get
-    for name, flag, pack_value, _ in _PROPERTIES:
-        value = get(name)
-        if value is not None:
-            flags |= flag
-            values.append(pack_value(value))
-    packed = b"".join(values)
+    flags, packed = _pack_properties(message.properties)
     size, body = len(message.body), message.body
     header = _HEADER_FRAME_START.pack(
         *(_HEADER, channel, _CONTENT_HEADER.size + len(packed), _BASIC, 0, size, flags)
@@ -218,7 +238,10 @@ class FrameParser:
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece."""
-        self._pieces.append(data)
+        if self._unread:
+            self._pieces.append(data)
+        else:
+            self._data, self._at = data, 0
         self._unread += len(data)
 
     def parse(self) -> Delivery | Confirm | Frame | None:
@@ -226,6 +249,8 @@ class FrameParser:
 
         :raises UnexpectedFrame: what came is no AMQP.
         """
+        if self._channel is None and (delivery := self._whole_message()) is not None:
+            return delivery
         while (frame := self._next_frame()) is not None:
             kind, channel, payload = frame
             if channel == self._channel and kind != _HEARTBEAT:
@@ -242,6 +267,37 @@ class FrameParser:
             else:
                 return frame
         return None
+
+    def _whole_message(self) -> Delivery | None:
+        """Return the message that is next, if it is here in one piece and in three frames.
+
+        Nearly all are.  Whatever else is next, or wrong with it, is seen to frame by frame.
+        """
+        data, at = self._data, self._at
+        header = at + _FRAME_START.size
+        if data[header : header + _METHOD_SIZE] != _DELIVER:
+            return None
+        kind, channel, size = _FRAME_START.unpack_from(data, at)
+        header += size + 1
+        if kind != _METHOD or len(data) < header + _HEADER_FRAME_START.size:
+            return None
+        kind, same, length, _, _, body_size, _ = _HEADER_FRAME_START.unpack_from(data, header)
+        body = header + length + FRAME_OVERHEAD
+        end = body + body_size + FRAME_OVERHEAD if body_size else body
+        largest = max(size, length, body_size)
+        if len(data) < end or kind != _HEADER or same != channel or largest > self.frame_max:
+            return None
+        if body_size and _FRAME_START.unpack_from(data, body) != (_BODY, channel, body_size):
+            return None
+        if not data[header - 1] == data[body - 1] == data[end - 1] == _END[0]:
+            return None
+        self._at = end
+        self._unread -= end - at
+        return _delivery(
+            data[at + _START_SIZE : header - 1],
+            data[header + _START_SIZE : body - 1],
+            data[body + _START_SIZE : end - 1],
+        )
 
     def _next_frame(self) -> Frame | None:
         if not self._has(_START_SIZE):
@@ -285,15 +341,16 @@ class FrameParser:
 
     def _delivery(self) -> Delivery:
         """Return the message that has come."""
-        arguments, header, chunks = self._arguments, self._header or b"", self._chunks
+        chunks, self._chunks = self._chunks, []
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        consumer_tag, at = _parse_text(arguments, _METHOD_SIZE)
-        tag, bits = _TAG_AND_BIT.unpack_from(arguments, at)
-        try:
-            properties = _parse_properties(header, _CONTENT_HEADER.unpack_from(header)[3])
-        except Exception:
-            # Whoever may write to a queue could otherwise end every connection that
-            # reads it.  Such a message is refused by who needs its properties.
-            properties = {}
-        return Delivery(body, tag, bool(bits & 1), properties, consumer_tag)
+        return _delivery(self._arguments, self._header or b"", body)
+
+
+def _delivery(arguments: bytes, header: bytes, body: bytes) -> Delivery:
+    start = _METHOD_SIZE + 1
+    end = start + arguments[_METHOD_SIZE]
+    tag, bits = _TAG_AND_BIT.unpack_from(arguments, end)
+    flags = _CONTENT_HEADER.unpack_from(header)[3]
+    properties = _parse_properties(header[_CONTENT_HEADER.size :], flags)
+    consumer_tag = str(arguments[start:end], "utf-8", "surrogatepass")
+    return Delivery(body, tag, bool(bits & 1), properties, consumer_tag)
