@@ -8,8 +8,9 @@ a pair of the same pair into a pair, and so on, take for ever as a key of a dict
 """
 
 import pickle  # for its errors only  # nosec B403
-import pickletools
-import re  # a list of opcodes  # nosec B403
+import pickletools  # a list of opcodes  # nosec B403
+import re
+from enum import IntEnum
 
 # They have no place in a message: persistent ids, out-of-band buffers, and the
 # extension registry.
@@ -67,7 +68,7 @@ _STOP, _MARK, _FRAME, _PUT = map(_CODES.get, ("STOP", "MARK", "FRAME", "PUT"))
 _LONG1, _LONG4 = map(_CODES.get, ("LONG1", "LONG4"))
 _MEMOIZE, _BINPUT = map(_CODES.get, ("MEMOIZE", "BINPUT"))
 _BINGET, _LONG_BINGET = map(_CODES.get, ("BINGET", "LONG_BINGET"))
-_TUPLE, _REDUCE = map(_CODES.get, ("TUPLE", "REDUCE"))
+_TUPLE, _REDUCE, _STACK_GLOBAL = map(_CODES.get, ("TUPLE", "REDUCE", "STACK_GLOBAL"))
 _SMALL_TUPLES = _codes("TUPLE1", "TUPLE2", "TUPLE3")
 _PUTS = _codes("BINPUT", "LONG_BINPUT")
 # They end a mark, and what they make has a hash of its own, or none.
@@ -76,6 +77,7 @@ _NOT_PLAIN = frozenset(_CODES.values()) - _codes(*_PLAIN_NAMES)
 # The others are passed by with no more than a look at their size.
 _MINDED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
 _MINDED |= _codes("MARK", "TUPLE", "REDUCE", "BINGET", "LONG_BINGET", "FRAME", "STOP")
+_MINDED |= _codes("STACK_GLOBAL")
 # Their product may be got from the memo again, since it costs nothing to hash.
 _SHAREABLE = _codes(
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),
@@ -93,6 +95,17 @@ _WIDE = 9
 _BYTES_OF = {"]": 64, "}": 72, "\x8f": 224}
 _FREE_BYTES, _BYTES_PER_BYTE = 64 * 2**20, 40
 _FREE_SIZE = _FREE_BYTES // max(_BYTES_OF.values())
+
+
+class Plainness(IntEnum):
+    """What a pickle consists of."""
+
+    #: What has to be looked at while it is built.
+    NOT_PLAIN = 0
+    #: Values that the C unpickler can build at no more cost than their size, and names.
+    WITH_NAMES = 1
+    #: Such values alone: there is nothing in it that could be called.
+    VALUES = 2
 
 
 def _with_length(opcode: str, size_of_length: int) -> bytes:
@@ -132,40 +145,47 @@ def _is_simple(body: bytes) -> bool:
     return not framed or int.from_bytes(body[3:11], "little") <= len(body) - 11
 
 
-def check(body: bytes) -> bool:
+def check(body: bytes) -> Plainness:
     """Refuse *body* unless its opcodes are whole, and all that they say of sizes is true.
 
-    :returns: True if it is plain: the C unpickler can build it at no more cost than
-        its size, if the names in it are harmless.
+    :returns: how it may be built.
     :raises pickle.UnpicklingError: says what is wrong, and where.
     """
     if _is_simple(body):
-        return True
+        return Plainness.VALUES
     look = _Look(body)
     look.through()
-    if len(body) > _FREE_SIZE:
+    if len(body) - look.long_texts > _FREE_SIZE:
         _check_containers(body)
-    return look.is_plain()
+    return look.plainness()
 
 
 class _Look:
     """One walk over the opcodes of a pickle."""
 
-    __slots__ = ("_body", "_depths", "_has_put", "_memoized", "_unshareable", "_wide", "plain")
+    __slots__ = (
+        *("_body", "_depths", "_has_put", "_memoized", "_names", "_unshareable", "_wide"),
+        *("long_texts", "plain"),
+    )
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self.plain = True
+        #: Bytes of long texts, in which there are no opcodes.
+        self.long_texts = 0
         # For each mark that is open, an upper bound of how deep its tuples are.
         self._depths = [0]
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
+        self._names = False
 
-    def is_plain(self) -> bool:
+    def plainness(self) -> Plainness:
         """Tell after the walk whether only what is plain was met."""
         mixed = self._has_put and self._memoized  # no pickler does that, and the count would be off
-        return self.plain and not mixed and self._wide <= _MAX_WIDE
+        if mixed or not self.plain or self._wide > _MAX_WIDE:
+            return Plainness.NOT_PLAIN
+        return Plainness.WITH_NAMES if self._names else Plainness.VALUES
 
     def through(self) -> None:
         """Walk to the end."""
@@ -204,7 +224,9 @@ class _Look:
                     position += 1  # as most texts are, at once
                     memoized += 1
             elif size == _LENGTH_4:
-                position += 4 + int.from_bytes(body[position : position + 4], "little")
+                length = int.from_bytes(body[position : position + 4], "little")
+                position += 4 + length
+                self.long_texts += length
                 self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
@@ -240,6 +262,7 @@ class _Look:
             if length > len(self._body) - position - 8:
                 raise pickle.UnpicklingError("a frame of the pickle is longer than the rest of it")
         else:
+            self._names = self._names or opcode == _STACK_GLOBAL
             self.plain = self.plain and opcode not in _NOT_PLAIN
         return opcode
 
@@ -262,6 +285,7 @@ class _Look:
             return position + 8 + int.from_bytes(body[position : position + 8], "little")
         if size == _REFUSED:
             raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
+        self._names = self._names or size == _TWO_LINES
         after = _after_line(body, position)
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))

@@ -184,8 +184,11 @@ class BufferedTransport(TCPTransport):
 
     def write(self, s: bytes) -> None:
         """Send *s* as far as the socket takes it; keep the rest for :meth:`flush`."""
-        self._outgoing += s
-        self.flush()
+        if self._outgoing:
+            self._outgoing += s
+            self.flush()
+        elif (sent := self._send(s)) < len(s):
+            self._outgoing += memoryview(s)[sent:]
 
     _write = write
 
@@ -195,9 +198,12 @@ class BufferedTransport(TCPTransport):
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it; never blocks."""
-        while self._outgoing:
-            try:
-                sent = self.sock.send(self._outgoing)
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                return
+        while self._outgoing and (sent := self._send(self._outgoing)):
             del self._outgoing[:sent]
+
+    def _send(self, data: bytes | bytearray) -> int:
+        """Return how many bytes of *data* the socket has taken."""
+        try:
+            return int(self.sock.send(data))
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
