@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from qam import _messages
@@ -28,15 +29,21 @@ from qam.exceptions import (
     QAMTimeoutException,
 )
 
-# What a message gets when it is queued: how often, and when first, it was written; whether
-# the broker has the last copy; how often it did not take one; whether it is taken back.
-_NEW: dict[str, Any] = {
-    "copies": 0,
-    "written_at": None,
-    "confirmed": False,
-    "refusals": 0,
-    "withdrawn": False,
-}
+
+@dataclass(slots=True, eq=False)
+class Sending:
+    """What became of a message so far; it stands in the message as ``sending``."""
+
+    #: How often it was written, and when first.
+    copies: int = 0
+    written_at: float = 0.0
+    #: The broker has the last copy.
+    confirmed: bool = False
+    #: How often the broker did not take it.
+    refusals: int = 0
+    #: It is taken back.
+    withdrawn: bool = False
+
 
 #: Seconds before a request is sent again that the broker did not take, first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -88,7 +95,8 @@ class PublisherThread(ClientThread, PublishingThread):
             deadline of the call; that is what this waits for, and for nothing else.
         """
         call_id = self._results.new_call_id()
-        queued = {**message, "call_id": call_id, **_NEW}
+        # Not more: many may wait, and a dict of eleven takes twice as much.
+        queued = {**message, "call_id": call_id, "sending": Sending()}
         queued["body"] = self._encode(message, call_id)
         # From here on the call is concluded by a reply, by us, or by a close.
         self._results.begin(message["id"], call_id, queued)
@@ -111,7 +119,7 @@ class PublisherThread(ClientThread, PublishingThread):
         deadline = message.get("deadline") or Deadline(None)
         while self._is_full() and self._results.is_open(message["call_id"]):
             if not self._room.wait(deadline.wait_time()) and deadline.expired:
-                message["withdrawn"] = True  # it never was in the queue
+                message["sending"].withdrawn = True  # it never was in the queue
                 self._room.notify()  # the wake that ended this wait may have been another's
                 raise timed_out(self, message)
         return self._results.is_open(message["call_id"])
@@ -148,10 +156,10 @@ class PublisherThread(ClientThread, PublishingThread):
     def withdraw(self, message: Message) -> bool:
         """Take back a message; return True if it was not written and never will be."""
         with self._queue_lock:
-            if message["copies"]:
+            if message["sending"].copies:
                 return False
-            if not message["withdrawn"]:
-                message["withdrawn"] = True
+            if not message["sending"].withdrawn:
+                message["sending"].withdrawn = True
                 self._withdrawn += 1
                 self._drop_withdrawn()
                 self._room.notify()
@@ -162,7 +170,7 @@ class PublisherThread(ClientThread, PublishingThread):
         # and an outage in which every call times out does not fill the memory.
         if 2 * self._withdrawn >= len(self.method_queue):
             seen = len(self.method_queue)
-            kept = [each for each in self.method_queue[:seen] if not each["withdrawn"]]
+            kept = [each for each in self.method_queue[:seen] if not each["sending"].withdrawn]
             self.method_queue[:seen] = kept
             self._withdrawn = 0
 
@@ -176,20 +184,20 @@ class PublisherThread(ClientThread, PublishingThread):
 
     def phase(self, message: Message) -> str:
         """Return what a call is waiting for, in words that follow "it" or "since"."""
-        if message["confirmed"]:
+        if message["sending"].confirmed:
             return "the broker has it: it waits for a server, or runs"
         if self._connection is None:
             return "there is no connection to the broker"
         if self._blocked:
             return "the broker has an alarm and takes no messages"
-        if message["copies"]:
+        if message["sending"].copies:
             unconfirmed = ", and the broker has not confirmed it yet"
             return f"it was sent{unconfirmed if self._persistent else ''}"
         return "it waits to be sent"
 
     def ask_again(self) -> None:
         """Send again what waits for a reply: replies are lost, and the server's record has them."""
-        asked = [each for each in self._results.open_messages() if each["copies"]]
+        asked = [each for each in self._results.open_messages() if each["sending"].copies]
         if not (self._persistent and self._results.server_keeps_record):
             for message in asked:
                 self._results.conclude(message["call_id"], _replies_lost(message))
@@ -202,7 +210,7 @@ class PublisherThread(ClientThread, PublishingThread):
     def fail_written(self, error: QAMConnectionException) -> None:
         """End each call that was sent: nobody keeps its request or its reply for it."""
         for message in self._results.open_messages():
-            if message["copies"]:
+            if message["sending"].copies:
                 failure = QAMConnectionException(
                     f"{called_name(message)}() was sent, but {error} before its result came"
                 )
@@ -244,17 +252,17 @@ class PublisherThread(ClientThread, PublishingThread):
             queue = self.method_queue
             taken = queue[: 1 if alone else batch_length(each["body"] for each in queue)]
             del queue[: len(taken)]
-            batch = [message for message in taken if not message["withdrawn"]]
+            batch = [message for message in taken if not message["sending"].withdrawn]
             self._withdrawn -= len(taken) - len(batch)
             for message in batch:
-                message["copies"] += 1
+                message["sending"].copies += 1
             if self.max_queued is not None:
                 self._room.notify(len(taken))
         return [self._as_publish(message) for message in batch if self._is_wanted(message)]
 
     def _is_wanted(self, message: Message) -> bool:
         # A first copy is: its caller would have withdrawn it.
-        return message["copies"] == 1 or self._results.is_open(message["call_id"])
+        return message["sending"].copies == 1 or self._results.is_open(message["call_id"])
 
     def _has_more(self) -> bool:
         return bool(self.method_queue)
@@ -273,12 +281,12 @@ class PublisherThread(ClientThread, PublishingThread):
             # What is left now: the time in the queue has passed.
             expiration=expiration(deadline.remaining()) if deadline else None,
         )
-        if message["copies"] == 1:
-            message["written_at"] = time.monotonic()
+        if message["sending"].copies == 1:
+            message["sending"].written_at = time.monotonic()
         else:
-            age = time.monotonic() - message["written_at"]
+            age = time.monotonic() - message["sending"].written_at
             request_properties["headers"] = {RESENT: int(age * 1000)}
-            message["confirmed"] = False
+            message["sending"].confirmed = False
         return Publish(
             *(self._route, message["body"], request_properties),
             confirm=self._persistent,
@@ -289,7 +297,7 @@ class PublisherThread(ClientThread, PublishingThread):
 
     def _on_confirmed(self, messages: list[Publish]) -> None:
         for message in messages:
-            message.context["confirmed"] = True
+            message.context["sending"].confirmed = True
 
     def _on_returned(self, message: Publish) -> None:
         self._fail(message.context, self._not_found(_executed(message.context)))
@@ -307,8 +315,10 @@ class PublisherThread(ClientThread, PublishingThread):
     def _on_refused(self, message: Publish) -> None:
         request = message.context
         if self._results.server_keeps_record:
-            request["refusals"] += 1
-            self._send_later(request, backoff(request["refusals"], _FIRST_PAUSE, _LONGEST_PAUSE))
+            request["sending"].refusals += 1
+            self._send_later(
+                request, backoff(request["sending"].refusals, _FIRST_PAUSE, _LONGEST_PAUSE)
+            )
         else:
             name = called_name(request)
             failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
@@ -350,7 +360,7 @@ class PublisherThread(ClientThread, PublishingThread):
 
 def _executed(message: Message) -> Executed:
     """Whether a request ran of which the last copy surely did not."""
-    return "no" if message["copies"] == 1 else "unknown"
+    return "no" if message["sending"].copies == 1 else "unknown"
 
 
 def _replies_lost(message: Message) -> QAMConnectionException:

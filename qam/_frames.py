@@ -10,7 +10,7 @@ The layout is that of AMQP 0-9-1, sections 2.3 and 4.2.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from struct import Struct, pack
+from struct import Struct, pack, unpack_from
 from typing import Any, NamedTuple
 
 from amqp.exceptions import UnexpectedFrame
@@ -64,8 +64,8 @@ def _pack_text(value: str) -> bytes:
 _pack_same_text = lru_cache(maxsize=1024)(_pack_text)
 
 
-_OCTETS = tuple(bytes((value,)) for value in range(256))
-_pack_octet = _OCTETS.__getitem__
+def _pack_octet(value: int) -> bytes:
+    return bytes((value,))
 
 
 def _pack_table(value: dict[str, Any]) -> bytes:
@@ -86,7 +86,8 @@ def _parse_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
 
 
 def _parse_time(data: bytes, at: int) -> tuple[int, int]:
-    return int.from_bytes(data[at : at + 8], "big"), at + 8
+    (value,) = unpack_from(">Q", data, at)
+    return value, at + 8
 
 
 # In the order in which they travel: name, flag, and how the value is packed and parsed; most
@@ -259,7 +260,7 @@ class FrameParser:
                     return self._delivery()
                 continue
             method = payload[:_METHOD_SIZE] if kind == _METHOD else None
-            if method == _DELIVER:
+            if method == _DELIVER and self._channel is None:
                 self._channel, self._arguments, self._header = channel, payload, None
             elif method in (_ACK, _NACK):
                 tag, bits = _TAG_AND_BIT.unpack_from(payload, _METHOD_SIZE)
@@ -347,6 +348,7 @@ class FrameParser:
 
 
 def _delivery(arguments: bytes, header: bytes, body: bytes) -> Delivery:
+    """Return a message by its parts, as they came."""
     start = _METHOD_SIZE + 1
     end = start + arguments[_METHOD_SIZE]
     tag, bits = _TAG_AND_BIT.unpack_from(arguments, end)

@@ -44,6 +44,7 @@ Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -159,6 +160,7 @@ def reply_exchange(server_id: str) -> str:
     return f"{server_id}_client_exchange"
 
 
+@lru_cache(maxsize=1024)  # one text for all calls of a client: many may wait
 def reply_routing_key(client_id: str) -> str:
     """Return the routing key by which replies reach *client_id*."""
     return f"{client_id}_client_routing_key"

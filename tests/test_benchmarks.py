@@ -121,6 +121,12 @@ def test_the_report_has_medians_and_ratios() -> None:
     assert _row("raw", text, 1)[1] == "1.00x"
 
 
+def test_the_report_changes_nothing() -> None:
+    results = _results()
+    report(results, ["raw", "qam"])
+    assert not results.sweeps
+
+
 def test_what_is_missing_is_in_the_report_with_its_reason() -> None:
     results = _results()
     results.add_nothing("raw", MEASURES[3], "no callbacks")
@@ -128,7 +134,7 @@ def test_what_is_missing_is_in_the_report_with_its_reason() -> None:
     text = report(results, ["raw", "qam", "nameko"])
     assert "nameko (not installed)" in text
     assert text.count("FAILED        nameko, installation: needs another Python") == 1
-    assert "raw, polling: no callbacks" in text
+    assert "polling: no callbacks (raw)" in text
 
 
 def test_a_round_that_failed_keeps_its_place() -> None:
@@ -313,6 +319,11 @@ def test_a_client_that_ends_has_last_words(side: Side) -> None:
     with pytest.raises(Failed, match="ended: my last words"):
         side.do("pipeline", calls=1, outstanding=1)
     with pytest.raises(Failed, match="ended"):
+        _look_for_ever(side)  # its output ends some moments before it does
+
+
+def _look_for_ever(side: Side) -> None:
+    while True:
         side.check_alive()
 
 

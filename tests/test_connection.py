@@ -852,7 +852,7 @@ def test_a_mistake_of_this_librarys_own_is_no_loss(
     monkeypatch.delattr(peer.connection, "_channel")
 
     with pytest.raises(AttributeError):
-        peer.connection.acknowledge(1)
+        peer.connection.reject(1)
 
 
 # --- closing ----------------------------------------------------------------

@@ -734,10 +734,13 @@ class TestCopiesOfARequest:
                 results: list[Any] = []
                 proxy.callback(results.append, results.append).add("the token", "!")
                 [message] = publisher.method_queue
-                copy = dict(message)
+                copy = {**message, "sending": type(message["sending"])()}
                 publisher.method_queue.append(copy)
                 for each, marked in zip((message, copy), marks, strict=True):
-                    each["copies"], each["written_at"] = int(marked), time.monotonic()
+                    each["sending"].copies, each["sending"].written_at = (
+                        int(marked),
+                        time.monotonic(),
+                    )
             finish(proxy)
             until(lambda: Counter(service.runs)["the token", "!"] == 1)
             # then
@@ -759,8 +762,8 @@ def test_confirms_that_come_with_the_end_of_a_connection_count(
             assert connection is not None
             read = connection.read
 
-            def read_and_die(timeout: float | None, waker: Any) -> Any:
-                events = read(timeout, waker)
+            def read_and_die(timeout: float | None, waker: Any, patience: float) -> Any:
+                events = read(timeout, waker, patience)
                 if events:
                     connection._events = events  # type: ignore[attr-defined]
                     raise QAMConnectionException("ended by the test")

@@ -50,6 +50,7 @@ def publisher(messages: Messages, settled: list[Call]) -> PublisherThread:
         messages,
         {},
         settle=settled.append,
+        acknowledge=lambda: None,
         ended=lambda error: None,
         connect_timeout=1.0,
     )
