@@ -220,3 +220,73 @@ def test_among_many_threads_each_job_is_taken_exactly_once() -> None:
     # then
     takers.join()
     assert sorted(takers.taken) == list(range(4000))
+
+
+def test_of_the_idle_threads_one_is_woken_at_a_time_and_wakes_the_next() -> None:
+    # given: threads that wait, of which none comes to run
+    jobs: JobQueue[int] = JobQueue()
+    beds = [threading.Lock() for _ in range(3)]
+    for bed in beds:
+        bed.acquire()
+    jobs._idle = list(beds)
+
+    # when
+    for job in (1, 2, 3):
+        jobs.put(job)
+
+    # then the one that fell asleep last is awake, and no other
+    assert [bed.locked() for bed in beds] == [True, True, False]
+
+    # when it comes to look for its job
+    jobs._woken = False
+    assert jobs.get() == 1
+
+    # then there is more to do
+    assert [bed.locked() for bed in beds] == [True, False, False]
+
+
+def test_slow_jobs_have_all_threads_at_work() -> None:
+    # given
+    jobs: JobQueue[threading.Event] = JobQueue()
+    at_work = threading.Semaphore(0)
+    end = threading.Event()
+
+    def work() -> None:
+        while jobs.get() is not None:
+            at_work.release()
+            assert end.wait(LONG)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(jobs._idle) == len(threads))
+
+    # when
+    for _ in threads:
+        assert jobs.put(end)
+
+    # then
+    for _ in threads:
+        assert at_work.acquire(timeout=LONG)
+    end.set()
+    jobs.close()
+    for thread in threads:
+        thread.join(LONG)
+
+
+def test_a_woken_thread_whose_job_is_gone_waits_on() -> None:
+    # given
+    jobs: JobQueue[int] = JobQueue()
+    takers = idle_threads(jobs, 1)
+
+    # when
+    with jobs._lock:  # so that it does not come to look in between
+        jobs.put(1)
+        assert jobs.take_one() == 1
+    wait_until(lambda: len(jobs._idle) == 1)
+
+    # then
+    assert jobs.put(2)
+    jobs.close()
+    takers.join()
+    assert takers.taken == [2]
