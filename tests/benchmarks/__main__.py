@@ -27,6 +27,7 @@ def _run(options: Options, results: Results) -> None:
     pythons = install(options, results)
     tasks = plan(options, [CONTESTANTS[name] for name in pythons])
     with RabbitMQNode() as node:
+        results.broker = f"RabbitMQ {node.ctl('version').strip()}"
         stage = Stage(node, pythons)
         for task, say in one_after_the_other(tasks):
             task.run(stage, results, say)

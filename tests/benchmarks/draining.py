@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from tests.benchmarks.contract import Window, encode_call
+from tests.benchmarks.contract import Window, check, encode_call
 
 
 class DrainingClient:
@@ -67,7 +67,7 @@ class DrainingClient:
 
     def begin(self, calls: int) -> None:
         for _ in range(calls):
-            self._begin(id, "add", 2, 3)
+            self._begin(check, "add", 2, 3)
 
 
 def serve_by_draining(

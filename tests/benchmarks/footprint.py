@@ -111,7 +111,7 @@ def _begin_calls(stage: Stage, client: Side, place: Place) -> None:
     client.do("begin", calls=_CALLS, within=_BEGUN_WITHIN)
     deadline = time.monotonic() + _BEGUN_WITHIN
     while sum(_queues(stage, place).values()) < _CALLS:
-        if time.monotonic() > deadline:
-            raise Failed(f"{_queues(stage, place)}: not all requests are there")
+        if not _queues(stage, place) or time.monotonic() > deadline:
+            raise Failed(f"{_queues(stage, place)}: the requests are not there")
         time.sleep(_SETTLE_SECONDS)
     time.sleep(_SETTLE_SECONDS)

@@ -41,7 +41,7 @@ def _draw_sweep(results: Results, sweep: Sweep, folder: Path) -> None:
     for contestant, points in results.sweeps.get(sweep.name, {}).items():
         medians = [median(samples) for samples in points.values()]
         axes.plot(list(points), medians, marker="o", label=contestant)
-    axes.set_xscale("symlog" if 0 in sweep.points else "log")
+    axes.set_xscale("linear" if 0 in sweep.points else "log")
     axes.set_ylim(bottom=0)
     _save(axes, folder / f"by-{_file_name(sweep.varied)}.png")
 

@@ -44,10 +44,10 @@ class Side:
         self._title = f"{role} of {contestant.name}"
         told = [role, contestant.module, contestant.variant, json.dumps(asdict(place))]
         self._command = [python, "-m", "tests.benchmarks.side", *told]
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
         self._unread = b""
 
     def __enter__(self) -> Self:
+        self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._command,
             cwd=_ROOT,

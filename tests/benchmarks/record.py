@@ -26,7 +26,7 @@ def record(options: Options, results: Results) -> dict[str, Any]:
     """All of it, as JSON can carry it."""
     return {
         "machine": _machine(),
-        "versions": results.versions,
+        "rounds": options.rounds,
         "sizes": asdict(options.sizes),
         "medians": {
             name: {column.name: results.value(name, column) for column in COLUMNS}

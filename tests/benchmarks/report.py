@@ -1,5 +1,6 @@
 """What is printed at the end: the figures as tables in Markdown, and what failed."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from tests.benchmarks.figures import Sample, median
@@ -69,10 +70,13 @@ def _title(results: Results, contestant: str) -> str:
 
 def notes(results: Results) -> list[str]:
     """What is not in the tables, and why; each once."""
+    without: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, reasons in results.not_offered.items():
+        for why in reasons.items():
+            without[why].append(name)
     lines = [
-        f"not offered   {name}, {measure}: {reason}"
-        for name, reasons in results.not_offered.items()
-        for measure, reason in reasons.items()
+        f"not offered   {measure}: {reason} ({', '.join(names)})"
+        for (measure, reason), names in without.items()
     ]
     failed = (f"FAILED        {f.contestant}, {f.what}: {f.error}" for f in results.failures)
     return lines + list(dict.fromkeys(failed))

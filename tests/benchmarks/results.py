@@ -36,6 +36,8 @@ class Results:
     #: Why a contestant has no way to do what a measure asks for.
     not_offered: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     failures: list[Failure] = field(default_factory=list)
+    #: The broker and its version.
+    broker: str = ""
     #: What each was measured with: contestant, then package.
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     #: Points of the sweeps: sweep, then contestant, then what is varied.
@@ -73,7 +75,7 @@ class Results:
 
     def points(self, sweep: str, contestant: str) -> dict[int, list[float]]:
         """What a sweep has shown at each point, in each round."""
-        return self.sweeps[sweep][contestant]
+        return self.sweeps.get(sweep, {}).get(contestant, {})  # makes no entry in the defaultdict
 
     def value(self, contestant: str, column: Column) -> Sample:
         """The median over the rounds."""

@@ -62,7 +62,7 @@ def serve(place: Place, variant: str, ready: Callable[[], object]) -> None:
         channel.basic_publish(reply, routing_key=routing_key)
 
     requests: deque[amqp.Message] = deque()
-    channel.queue_declare(place.name)
+    channel.queue_declare(place.name, auto_delete=False)  # calls can wait for a server
     channel.basic_consume(place.name, no_ack=True, callback=requests.append)
     ready()
     serve_by_draining(connection.drain_events, requests, reply_to)
