@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from qam import _messages
 from qam._client_thread import ClientThread, Message, called_name, log

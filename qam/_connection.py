@@ -6,6 +6,7 @@ aside, belongs to the thread that opened it.
 """
 
 import os
+import select
 import selectors
 import socket
 import struct
@@ -186,6 +187,9 @@ class AMQPConnection:
         self._interest = selectors.EVENT_READ
         self._selector.register(self._transport.sock, self._interest)
         self._next_tick = 0.0
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:  # its end is told by itself where it is not asked for
+            self._poll.register(self._transport.sock, getattr(select, "POLLRDHUP", 0))
 
     # --- entities -----------------------------------------------------------
 
@@ -346,7 +350,7 @@ class AMQPConnection:
     def _wait(self, timeout: float | None, waker: Waker, patience: float) -> None:
         if waker.fileno() not in self._selector.get_map():
             self._selector.register(waker, selectors.EVENT_READ)
-        if patience and not self._transport.backlog and waker.wait(_least(timeout, patience)):
+        if patience and not self._transport.backlog and self._is_woken(waker, timeout, patience):
             waker.clear()
             self._transport.receive()
             return
@@ -357,6 +361,15 @@ class AMQPConnection:
             elif mask & selectors.EVENT_READ:
                 self._transport.receive()
         self._transport.flush()
+
+    def _is_woken(self, waker: Waker, timeout: float | None, patience: float) -> bool:
+        """Wait for *waker*, or the end of the connection, but not for what comes."""
+        if self._poll is None:
+            return False
+        self._poll.register(waker, select.POLLIN)
+        milliseconds = 1000 * (patience if timeout is None else min(timeout, patience))
+        ready = self._poll.poll(milliseconds)
+        return [descriptor for descriptor, _ in ready] == [waker.fileno()]
 
     def _mind(self, interest: int) -> None:
         if self._interest != interest:
@@ -474,10 +487,6 @@ class AMQPConnection:
         lost.by_message = isinstance(error, amqp.ChannelError)
         self._lost = not lost.by_message
         return lost
-
-
-def _least(timeout: float | None, patience: float) -> float:
-    return patience if timeout is None else min(timeout, patience)
 
 
 def _make_transport(

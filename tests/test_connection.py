@@ -389,7 +389,7 @@ def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
     # given: nothing of what we write arrives
     assert isinstance(peer.connection, AMQPConnection)
     monkeypatch.setattr(_connection, "_PATIENCE", 0.2)
-    monkeypatch.setattr(peer.connection._transport, "flush", lambda: None)
+    monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when
     with pytest.raises(QAMConnectionException, match="timed out"):
@@ -715,7 +715,7 @@ def test_it_is_congested_while_the_network_takes_no_more(
 
     # when
     with monkeypatch.context() as patch:
-        patch.setattr(peer.connection._transport, "flush", lambda: None)
+        patch.setattr(peer.connection._transport, "_send", lambda data: 0)
         peer.connection.write(messages)
 
     # then
@@ -884,7 +884,7 @@ def test_closing_does_not_wait_long_for_a_broker_that_does_not_answer(
     # given
     assert isinstance(peer.connection, AMQPConnection)
     monkeypatch.setattr(_connection, "_CLOSE_PATIENCE", 0.2)
-    monkeypatch.setattr(peer.connection._transport, "flush", lambda: None)
+    monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when
     started = time.monotonic()

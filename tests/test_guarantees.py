@@ -100,7 +100,14 @@ class TestRequestsThatAreNotConfirmed:
     ) -> None:
         routes.lead("client's publisher", way.host, way.port)
         ran: list[str] = []
-        old = Server02(rabbitmq_node.url, server_id, "pickle", {"note": ran.append})
+        noticed = threading.Event()
+
+        def note(text: str) -> None:
+            ran.append(text)
+            if text == "the token":  # whose reply would end the call as well
+                assert noticed.wait(20)
+
+        old = Server02(rabbitmq_node.url, server_id, "pickle", {"note": note})
         try:
             with QAMProxy(server_id, timeout=60, pickle_protocol=2, **place) as proxy:
                 proxy.note("warm")
@@ -108,6 +115,7 @@ class TestRequestsThatAreNotConfirmed:
                 # when
                 with pytest.raises(QAMConnectionException, match=r"note\(\) was sent") as raised:
                     proxy.note("the token")
+                noticed.set()
                 # then
                 assert raised.value.executed == "unknown"
                 assert not raised.value.safe_to_retry
