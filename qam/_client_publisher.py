@@ -72,6 +72,7 @@ class PublisherThread(ClientThread, PublishingThread):
         self._withdrawn = 0  # how many in method_queue are not to be sent any more
         self._route = request_binding(self.server_id).route
         self._reply_key = reply_routing_key(self.client_id)
+        self._properties = properties(self._serializer, self._persistent)
         self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
 
     @property
@@ -271,25 +272,25 @@ class PublisherThread(ClientThread, PublishingThread):
             self.method_queue[:0] = items
 
     def _as_publish(self, message: Message) -> Publish:
-        deadline = message.get("deadline")
-        request_properties = properties(
-            self._serializer,
-            self._persistent,
-            correlation_id=f"{self.client_id}:{message['call_id']}",
-            reply_to=self._reply_key,
-            # What is left now: the time in the queue has passed.
-            expiration=expiration(deadline.remaining()) if deadline else None,
-        )
-        if message["sending"].copies == 1:
-            message["sending"].written_at = time.monotonic()
+        deadline, sending = message.get("deadline"), message["sending"]
+        request_properties = {
+            **self._properties,
+            "correlation_id": f"{self.client_id}:{message['call_id']}",
+            "reply_to": self._reply_key,
+        }
+        # What is left now: the time in the queue has passed.
+        if deadline is not None and (left := expiration(deadline.remaining())) is not None:
+            request_properties["expiration"] = left
+        if sending.copies == 1:
+            sending.written_at = time.monotonic()
         else:
-            age = time.monotonic() - message["sending"].written_at
+            age = time.monotonic() - sending.written_at
             request_properties["headers"] = {RESENT: int(age * 1000)}
-            message["sending"].confirmed = False
+            sending.confirmed = False
+        # By position: there is one for each call.
         return Publish(
             *(self._route, message["body"], request_properties),
-            confirm=self._persistent,
-            context=message,
+            *(True, self._persistent, message),
         )
 
     # --- what becomes of a message ----------------------------------------------

@@ -187,6 +187,7 @@ class AMQPConnection:
         self._interest = selectors.EVENT_READ
         self._selector.register(self._transport.sock, self._interest)
         self._next_tick = 0.0
+        self._waker: Waker | None = None
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll is not None:  # its end is told by itself where it is not asked for
             self._poll.register(self._transport.sock, getattr(select, "POLLRDHUP", 0))
@@ -348,8 +349,11 @@ class AMQPConnection:
         return events
 
     def _wait(self, timeout: float | None, waker: Waker, patience: float) -> None:
-        if waker.fileno() not in self._selector.get_map():
+        if self._waker is not waker:
+            self._waker = waker
             self._selector.register(waker, selectors.EVENT_READ)
+            if self._poll is not None:
+                self._poll.register(waker, select.POLLIN)
         if patience and not self._transport.backlog and self._is_woken(waker, timeout, patience):
             waker.clear()
             self._transport.receive()
@@ -366,7 +370,6 @@ class AMQPConnection:
         """Wait for *waker*, or the end of the connection, but not for what comes."""
         if self._poll is None:
             return False
-        self._poll.register(waker, select.POLLIN)
         milliseconds = 1000 * (patience if timeout is None else min(timeout, patience))
         ready = self._poll.poll(milliseconds)
         return [descriptor for descriptor, _ in ready] == [waker.fileno()]
