@@ -40,6 +40,8 @@ class ConsumerThread(ClientThread):
     FREE, WAITING, DONE = FREE, WAITING, DONE
 
     def _set_up(self) -> None:
+        #: Called when replies can be received, at first and again.
+        self.on_consuming: Callable[[], None] = lambda: None
         #: The consumer on the reply queue: its queue and tag; None while not connected.
         self.consumer: Consumer | None = None
         #: Called when replies are lost: the calls that wait have to be asked again.
@@ -52,6 +54,10 @@ class ConsumerThread(ClientThread):
         self._old_queues: list[str] = []
         self._openings = 0
         self._replies_lost = False
+
+    def is_consuming(self) -> bool:
+        """Return True while replies can be received."""
+        return self.consumer is not None
 
     @property
     def amqpconn(self) -> Connection | None:
@@ -142,6 +148,7 @@ class ConsumerThread(ClientThread):
             self._binding.queue, priority=self._openings, no_ack=not self._persistent
         )
         self._openings += 1
+        self.on_consuming()
         if self._replies_lost:  # not before: here the new replies arrive
             self._replies_lost = False
             self.on_replies_lost()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qam import _messages
@@ -69,6 +70,8 @@ class PublisherThread(ClientThread, PublishingThread):
         self._queue_lock = threading.RLock()
         # Notified when there is room again, and when nobody needs to wait any more.
         self._room = threading.Condition(self._queue_lock)
+        #: Whether a reply could be received; where nobody keeps it, nothing is sent without.
+        self.can_receive: Callable[[], bool] = lambda: True
         self._withdrawn = 0  # how many in method_queue are not to be sent any more
         self._route = request_binding(self.server_id).route
         self._reply_key = reply_routing_key(self.client_id)
@@ -186,7 +189,7 @@ class PublisherThread(ClientThread, PublishingThread):
         """Return what a call is waiting for, in words that follow "it" or "since"."""
         if message["sending"].confirmed:
             return "the broker has it: it waits for a server, or runs"
-        if self._connection is None:
+        if self._connection is None or not (message["sending"].copies or self.can_receive()):
             return "there is no connection to the broker"
         if self._blocked:
             return "the broker has an alarm and takes no messages"
@@ -209,13 +212,14 @@ class PublisherThread(ClientThread, PublishingThread):
 
     def fail_written(self, error: QAMConnectionException) -> None:
         """End each call that was sent: nobody keeps its request or its reply for it."""
-        for message in self._results.open_messages():
-            if message["sending"].copies:
-                failure = QAMConnectionException(
-                    f"{called_name(message)}() was sent, but {error} before its result came"
-                )
-                failure.__cause__ = error
-                self._fail(message, failure)
+        with self._queue_lock:  # what is taken from the queue later finds can_receive() false
+            written = [each for each in self._results.open_messages() if each["sending"].copies]
+        for message in written:
+            failure = QAMConnectionException(
+                f"{called_name(message)}() was sent, but {error} before its result came"
+            )
+            failure.__cause__ = error
+            self._fail(message, failure)
 
     def end_calls(self, error: BaseException | None) -> None:
         """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
@@ -249,6 +253,8 @@ class PublisherThread(ClientThread, PublishingThread):
 
     def _next_batch(self, alone: bool) -> list[Publish]:
         with self._queue_lock:
+            if not self.can_receive():
+                return []
             queue = self.method_queue
             taken = queue[: 1 if alone else batch_length(each["body"] for each in queue)]
             del queue[: len(taken)]
@@ -265,7 +271,7 @@ class PublisherThread(ClientThread, PublishingThread):
         return message["sending"].copies == 1 or self._results.is_open(message["call_id"])
 
     def _has_more(self) -> bool:
-        return bool(self.method_queue)
+        return bool(self.method_queue) and self.can_receive()
 
     def _send_first(self, items: list[Message]) -> None:
         with self._queue_lock:

@@ -284,13 +284,13 @@ class AMQPConnection:
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; the fate of those that want a confirm comes as events."""
         batch, frames = list(messages), []
+        for message in batch:  # all of them first: whatever fails below concerns them too
+            if message.confirm:
+                self._unconfirmed.add(message)
         plain_channel = self._plain_channel(batch)
         for message in batch:
             channel = self._channel_id if message.confirm else plain_channel
             frames += pack_publish(message, channel, self._frame_max)
-        for message in batch:  # all of them: a loss in the middle concerns the rest too
-            if message.confirm:
-                self._unconfirmed.add(message)
         try:
             self._check()
             # All at once: a write each would take longer than all that is in them.

@@ -70,6 +70,10 @@ class PublishingThread(ConnectionThread):
     def _on_writing(self, messages: list[Publish]) -> None:
         """*messages*, of which no confirm will come, are about to be written."""
 
+    def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
+        """Return those that may not have arrived, of messages that wanted no confirm."""
+        return []
+
     @abstractmethod
     def _on_confirmed(self, messages: list[Publish]) -> None:
         """The broker is responsible for *messages* now."""
@@ -176,7 +180,7 @@ class PublishingThread(ConnectionThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self._take_in(connection.take_events())  # what came just before the end
-        messages = connection.take_unconfirmed()
+        messages = connection.take_unconfirmed() + self._take_unknown(error)
         self._in_flight, self._blocked = 0, False
         if error.by_message and len(messages) == 1:
             self._suspects = max(0, self._suspects - 1)

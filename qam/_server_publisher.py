@@ -14,7 +14,7 @@ from qam._publishing import PublishingThread
 from qam._recent import RecentlyWritten
 from qam._serialization import Serializer
 from qam._server_calls import Answer, Call, Messages, declare_server
-from qam._wire import Publish, batch_length
+from qam._wire import Publish, batch_length, request_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 
@@ -115,9 +115,16 @@ class PublisherThread(PublishingThread):
         # Their requests are settled: there will be no other sign.
         self._recent.add(messages)
         for message in messages:
-            call, message.context = message.context, None
-            if isinstance(call, Call):
-                self._done(message, call)
+            if isinstance(message.context, Call):
+                self._done(message, message.context)
+                message.context = _Undelivered(message.context, time.monotonic())
+
+    def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
+        messages = self._recent.take_all()
+        if error.by_message:  # the broker closed the channel for one, perhaps of these
+            for message in messages:
+                message.confirm = True
+        return messages
 
     def _on_confirmed(self, messages: list[Publish]) -> None:
         for message in messages:
@@ -206,8 +213,7 @@ class PublisherThread(PublishingThread):
         self, messages: list[Publish], error: QAMConnectionException
     ) -> list[Publish]:
         # Whether they arrived is open; a reply that arrives twice is dropped by its client.
-        # One of which no confirm comes may be what the broker closed the channel for.
-        return messages if error.by_message else messages + self._recent.take_all()
+        return messages
 
     def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
         log.warning("the broker refuses a reply: %s", error)
@@ -227,6 +233,9 @@ class PublisherThread(PublishingThread):
     def _before_close(self, connection: Connection) -> None:
         while self.result_queue and not (self._blocked or connection.congested):
             connection.write(self._next_batch(alone=False))
+        if self._recent.take_all() and not self._blocked:
+            # An answer tells that the broker has all that was written before.
+            connection.look(request_binding(self._server_id).queue)
 
     def _on_end(self, error: BaseException | None) -> None:
         for _, _, message in self._later:

@@ -224,6 +224,8 @@ class QAMProxy(_RemoteNames):
         self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
         if not persistent:
             self.consumer_thread.on_connection_lost = self.publisher_thread.fail_written
+            self.consumer_thread.on_consuming = self.publisher_thread.wake
+            self.publisher_thread.can_receive = self.consumer_thread.is_consuming
         if max_queued is not None:
             self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
         #: Watches over the callbacks.

@@ -1,6 +1,7 @@
 """Calls of a proxy that is not persistent: what they are, and what becomes of them."""
 
 import inspect
+import logging
 import pickle
 import socket
 import threading
@@ -36,7 +37,7 @@ from tests.conftest import Broker
 from tests.support.forwarder import Forwarder
 from tests.support.processes import ServerProcess, read_journal, runs
 from tests.support.rabbitmq import RabbitMQNode
-from tests.support.routes import Routes, recovered
+from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import AnsweredByTheTest, Stranger
 
@@ -64,6 +65,27 @@ def way(rabbitmq_node: RabbitMQNode) -> Iterator[Forwarder]:
     """Another way to the node, which can fail."""
     with Forwarder(rabbitmq_node.host, rabbitmq_node.port) as forwarder:
         yield forwarder
+
+
+class Reconnections:
+    """Counts how often proxies, or servers, say that they have a connection again."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        caplog.set_level(logging.INFO, "qam")
+
+    def wait_for(self, number: int, of: str = "proxy") -> None:
+        """Return when there were that many."""
+        until(lambda: self._count(f"qam.qam_{of}") >= number, self._caplog.text)
+
+    def _count(self, logger: str) -> int:
+        records = self._caplog.records
+        return sum(each.name == logger and "connected again" in each.msg for each in records)
+
+
+@pytest.fixture
+def reconnections(caplog: pytest.LogCaptureFixture) -> Reconnections:
+    return Reconnections(caplog)
 
 
 def until(condition: Any, what: str = "it never came true") -> None:
@@ -95,10 +117,6 @@ def own_id(proxy: QAMProxy) -> str:
 
 def reply_queue(proxy: QAMProxy) -> str:
     return f"{own_id(proxy)}_client_queue"
-
-
-def owners(proxy: QAMProxy) -> tuple[Any, Any]:
-    return proxy.consumer_thread, proxy.publisher_thread
 
 
 def assert_unknown(outcome: Any) -> None:
@@ -416,7 +434,11 @@ class TestAServerIdThatNobodyEverServed:
 
 class TestADeletedReplyQueue:
     def test_ends_the_calls_in_flight_and_no_other(
-        self, stranger: Stranger, service: Service, transient: QAMProxy
+        self,
+        stranger: Stranger,
+        service: Service,
+        transient: QAMProxy,
+        reconnections: Reconnections,
     ) -> None:
         assert transient.add(1, 2) == 3
         outcomes: list[Any] = []
@@ -433,7 +455,7 @@ class TestADeletedReplyQueue:
             assert "hold() was sent" in str(outcome)
             assert "reply queue" in str(outcome)
         # and there is a new one for later calls
-        until(lambda: recovered(owners(transient)))
+        reconnections.wait_for(1)
         assert transient.add(2, 3) == 5
 
     def test_ends_a_call_that_waits_in_its_caller(
@@ -458,6 +480,7 @@ class TestADeletedReplyQueue:
         server_id: str,
         way: Forwarder,
         routes: Routes,
+        reconnections: Reconnections,
     ) -> None:
         routes.lead("client's consumer", way.host, way.port)
         with (
@@ -479,6 +502,7 @@ class TestADeletedReplyQueue:
             [outcome] = outcomes
             assert_unknown(outcome)
             assert "reply queue was deleted" in str(outcome)
+            reconnections.wait_for(1)
             assert proxy.add(2, 3) == 5
 
 
@@ -548,7 +572,7 @@ class TestAKilledServer:
             with ServerProcess(server_id, place, journal):
                 finish(proxy)
                 # then
-                assert proxy.add(1, 2) == 3
+                assert proxy.add("works ", "again") == "works again"
         assert [type(outcome) for outcome in outcomes] == [QAMServerLostException] * 5
         assert {outcome.executed for outcome in outcomes} == {"unknown"}
         assert runs(journal).most_common(1)[0][1] == 1
@@ -579,6 +603,7 @@ class TestALostConnectionOfTheProxy:
         way: Forwarder,
         routes: Routes,
         connection: str,
+        reconnections: Reconnections,
     ) -> None:
         routes.lead(connection, way.host, way.port)
         with (
@@ -600,7 +625,7 @@ class TestALostConnectionOfTheProxy:
                 assert "hold() was sent, but the connection" in str(outcome)
                 assert isinstance(outcome.__cause__, QAMConnectionException)
             # and later calls are not concerned, nor by late replies
-            until(lambda: recovered(owners(proxy)))
+            reconnections.wait_for(1)
             service.go_on.set()
             assert [proxy.add(n, 0) for n in range(20)] == list(range(20))
             assert len(outcomes) == 3
@@ -639,6 +664,7 @@ class TestALostConnectionOfTheProxy:
         way: Forwarder,
         routes: Routes,
         arrives: bool,
+        reconnections: Reconnections,
     ) -> None:
         routes.lead("client's publisher", way.host, way.port)
         with (
@@ -657,7 +683,7 @@ class TestALostConnectionOfTheProxy:
             [outcome] = outcomes
             if not arrives or outcome != "the token!":
                 assert_unknown(outcome)
-            until(lambda: recovered(owners(proxy)))
+            reconnections.wait_for(1)
             assert proxy.add(2, 3) == 5
             if arrives:
                 until(lambda: ("the token", "!") in service.runs)
@@ -694,7 +720,12 @@ class TestALostConnectionOfTheProxy:
             assert ("never", "!") not in service.runs
 
     def test_for_replies_keeps_the_calls_that_were_not_written(
-        self, place: dict[str, Any], server_id: str, way: Forwarder, routes: Routes
+        self,
+        place: dict[str, Any],
+        server_id: str,
+        way: Forwarder,
+        routes: Routes,
+        reconnections: Reconnections,
     ) -> None:
         routes.lead("client's consumer", way.host, way.port)
         with (
@@ -709,12 +740,11 @@ class TestALostConnectionOfTheProxy:
             results: list[Any] = []
             for n in range(5):
                 calls(proxy, results).add(n, 0)
-            lost = proxy.consumer_thread.amqpconn
             # when
             way.cut()
             until(lambda: written)
             assert_unknown(written[0])
-            until(lambda: proxy.consumer_thread.amqpconn not in (None, lost))
+            reconnections.wait_for(1)
             assert results == []
             proxy.publisher_thread._blocked = False
             proxy.publisher_thread.wake()
@@ -820,13 +850,14 @@ def place_of(place: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.rabbitmq
 class TestAllConnectionsLost:
     def test_cost_a_persistent_proxy_nothing_and_a_transient_one_what_runs(
-        self, rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+        self,
+        rabbitmq_node: RabbitMQNode,
+        place: dict[str, Any],
+        server_id: str,
+        reconnections: Reconnections,
     ) -> None:
-        service = Service()
         with ExitStack() as stack:
-            server = stack.enter_context(make_server(service, server_id=server_id, **place))
-            server.start()
-            stack.callback(service.go_on.set)
+            service = stack.enter_context(serving(server_id=server_id, **place))
             persistent = stack.enter_context(QAMProxy(server_id, timeout=LONG, **place))
             transient = stack.enter_context(transient_proxy(server_id, place))
             assert persistent.add(1, 2) == transient.add(1, 2) == 3
@@ -836,20 +867,14 @@ class TestAllConnectionsLost:
             calls(transient, lost).hold("transient")
             until(lambda: len(service.runs) == 4)
             # when
-            everybody = (
-                *owners(persistent),
-                *owners(transient),
-                server._consumer,
-                server._publisher,
-            )
-            before = {each: each._connection for each in everybody}
             rabbitmq_node.close_all_connections("test")
             # then the one ends while it runs
             finish(transient)
             assert len(lost) == 1
             assert_unknown(lost[0])
             # and the other gets its result
-            until(lambda: all(each._connection not in (None, before[each]) for each in everybody))
+            reconnections.wait_for(4)
+            reconnections.wait_for(2, of="server")
             assert kept == []
             service.go_on.set()
             finish(persistent)
@@ -874,7 +899,8 @@ class TestAllConnectionsLost:
             finish(proxy)
             assert len(outcomes) == 1
             assert_unknown(outcomes[0])
-            until(lambda: not any(each._connection for each in owners(proxy)))
+            threads = (proxy.publisher_thread, proxy.consumer_thread)
+            until(lambda: not any(each._connection for each in threads))
             results: list[Any] = []
             for n in range(10):
                 calls(proxy, results).add(n, 0)
@@ -1127,18 +1153,18 @@ def test_a_reply_that_is_on_a_slow_way_when_its_server_closes_arrives(
         proxy = stack.enter_context(
             transient_proxy(server_id, place, timeout=20, persistent=persistent)
         )
-        value = "x" * 4_000_000
+        value = "x" * 12_000_000
         results: list[Any] = []
         calls(proxy, results).hold(value)
         assert service.holding.wait(LONG)
         # given a way that takes four seconds for it
-        way.slow(1_000_000, towards_client=False)
+        way.slow(3_000_000, towards_client=False)
         service.go_on.set()
         # when
         server.close(timeout=20)
         # then
         finish(proxy)
-        assert results == [value]
+        assert [result == value for result in results] == [True], f"{results[0]!r:.200}"
 
 
 def test_close_ends_the_calls_of_a_transient_proxy_too(
