@@ -144,14 +144,15 @@ class ConsumerThread(ClientThread):
         self._declare_reply_queue(connection)
         # Higher each time: after a black hole the broker still serves the consumer
         # of the lost connection, which would get every other reply.
-        self.consumer = connection.consume(
+        consumer = connection.consume(
             self._binding.queue, priority=self._openings, no_ack=not self._persistent
         )
         self._openings += 1
-        self.on_consuming()
         if self._replies_lost:  # not before: here the new replies arrive
             self._replies_lost = False
             self.on_replies_lost()
+        self.consumer = consumer
+        self.on_consuming()
 
     def _declare_reply_queue(self, connection: Connection) -> None:
         arguments = {**_REPLY_QUEUE_ARGUMENTS, **self.queue_arguments}
