@@ -119,14 +119,17 @@ class PublishingThread(ConnectionThread):
         alone = self._suspects > 0
         if self._blocked or connection.congested or (alone and self._in_flight):
             return  # each ends with an event, after which we are here again
-        batch = self._next_batch(alone)
+        if batch := self._next_batch(alone):
+            self._write_batch(connection, batch)
+        if self._has_more():
+            self.wake()  # for what is left, after a look at what came
+
+    def _write_batch(self, connection: Connection, batch: list[Publish]) -> None:
         unconfirmed = [message for message in batch if not message.confirm]
         self._in_flight += len(batch) - len(unconfirmed)
         if unconfirmed:
             self._on_writing(unconfirmed)
         connection.write(batch)
-        if self._has_more():
-            self.wake()  # for what is left, after a look at what came
 
     def _patience(self) -> float:
         in_order = self._in_flight and not (self._suspects or self._blocked)
