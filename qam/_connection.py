@@ -6,8 +6,6 @@ aside, belongs to the thread that opened it.
 """
 
 import os
-import select
-import selectors
 import socket
 import struct
 import time
@@ -25,6 +23,7 @@ from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._frames import Confirm, Frame, pack_ack, pack_publish
 from qam._memory import MemoryConnection
+from qam._readiness import NOTHING, readiness_of
 from qam._transport import BufferedTransport
 from qam._unconfirmed import Unconfirmed
 from qam._waker import Waker
@@ -159,7 +158,7 @@ class AMQPConnection:
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
-        self._selector = selectors.DefaultSelector()
+        self._readiness: Any = None
         self._transport = _make_transport(credentials, Deadline(timeout), self._on_traffic)
         self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
         try:
@@ -184,13 +183,8 @@ class AMQPConnection:
         self._channel.events["basic_return"].add(self._on_return)
         # Opened when it is wanted; a channel confirms all that it takes, or nothing.
         self._plain_channel_id: int | None = None
-        self._interest = selectors.EVENT_READ
-        self._selector.register(self._transport.sock, self._interest)
+        self._readiness = readiness_of(self._transport.sock)
         self._next_tick = 0.0
-        self._waker: Waker | None = None
-        self._poll = select.poll() if hasattr(select, "poll") else None
-        if self._poll is not None:  # its end is told by itself where it is not asked for
-            self._poll.register(self._transport.sock, getattr(select, "POLLRDHUP", 0))
 
     # --- entities -----------------------------------------------------------
 
@@ -349,35 +343,25 @@ class AMQPConnection:
         return events
 
     def _wait(self, timeout: float | None, waker: Waker, patience: float) -> None:
-        if self._waker is not waker:
-            self._waker = waker
-            self._selector.register(waker, selectors.EVENT_READ)
-            if self._poll is not None:
-                self._poll.register(waker, select.POLLIN)
-        if patience and not self._transport.backlog and self._is_woken(waker, timeout, patience):
-            waker.clear()
-            self._transport.receive()
+        if patience and self._has_patience(timeout, waker, patience):
             return
-        self._mind(self._transport.interest)
-        for key, mask in self._selector.select(timeout):
-            if key.fileobj is waker:
-                waker.clear()
-            elif mask & selectors.EVENT_READ:
-                self._transport.receive()
+        woken, readable = self._readiness.wait(self._transport.interest, waker, timeout)
+        if woken:
+            waker.clear()
+        if readable:
+            self._transport.receive()
         self._transport.flush()
 
-    def _is_woken(self, waker: Waker, timeout: float | None, patience: float) -> bool:
-        """Wait for *waker*, or the end of the connection, but not for what comes."""
-        if self._poll is None:
+    def _has_patience(self, timeout: float | None, waker: Waker, patience: float) -> bool:
+        """Wait for *waker* alone; return whether that was all that was to wait for."""
+        if self._transport.backlog or not self._readiness.notices_end:
             return False
-        milliseconds = 1000 * (patience if timeout is None else min(timeout, patience))
-        ready = self._poll.poll(milliseconds)
-        return [descriptor for descriptor, _ in ready] == [waker.fileno()]
-
-    def _mind(self, interest: int) -> None:
-        if self._interest != interest:
-            self._interest = interest
-            self._selector.modify(self._transport.sock, interest)
+        seconds = patience if timeout is None else min(timeout, patience)
+        woken, ended = self._readiness.wait(NOTHING, waker, seconds)
+        if woken:
+            waker.clear()
+            self._transport.receive()  # what has come by the way
+        return woken and not ended
 
     def tick(self) -> float | None:
         """Send a heartbeat if one is due, and notice when the broker's are missing."""
@@ -417,12 +401,16 @@ class AMQPConnection:
         What closes a socket shuts it down, for the parent too; so it is taken away
         from everything that would close it, also when it is collected.
         """
-        self._selector.close()
+        self._close_readiness()
         if (socket := self._transport.detach()) is not None:
             os.close(socket)
 
+    def _close_readiness(self) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+
     def _collect(self) -> None:
-        self._selector.close()
+        self._close_readiness()
         with suppress(AttributeError):
             self._amqp.collect()
         self._transport.close()

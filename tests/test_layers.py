@@ -52,6 +52,7 @@ LAYERS = [
         "_slots",
         "_jobs",
         "_transport",
+        "_readiness",
         "_memory",
         "_connection",
         "_owner",
