@@ -277,7 +277,8 @@ class AMQPConnection:
 
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; the fate of those that want a confirm comes as events."""
-        batch, frames = list(messages), []
+        batch = list(messages)
+        frames: list[bytes | memoryview] = []
         for message in batch:  # all of them first: whatever fails below concerns them too
             if message.confirm:
                 self._unconfirmed.add(message)

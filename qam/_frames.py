@@ -172,11 +172,11 @@ def _publish_frame(channel: int, route: Route, mandatory: bool) -> bytes:
     return _frame(_METHOD, channel, payload)
 
 
-def _frame(kind: int, channel: int, payload: bytes | memoryview) -> bytes:
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
     return b"".join((_FRAME_START.pack(kind, channel, len(payload)), payload, _END))
 
 
-def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes]:
+def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes | memoryview]:
     """Return the frames that publish *message*, in parts that are to be joined.
 
     :param frame_max: bytes of the largest frame that the broker takes.
@@ -187,6 +187,7 @@ def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes]:
     header = _HEADER_FRAME_START.pack(
         *(_HEADER, channel, _CONTENT_HEADER.size + len(packed), _BASIC, 0, size, flags)
     )
+    parts: list[bytes | memoryview]
     parts = [_publish_frame(channel, message.route, message.mandatory), header, packed, _END]
     if 0 < size <= frame_max - FRAME_OVERHEAD:
         parts += (_FRAME_START.pack(_BODY, channel, size), body, _END)
@@ -195,10 +196,13 @@ def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes]:
     return parts
 
 
-def _body_frames(body: bytes, channel: int, chunk: int) -> Iterator[bytes]:
+def _body_frames(body: bytes, channel: int, chunk: int) -> Iterator[bytes | memoryview]:
     view = memoryview(body)
     for start in range(0, len(body), chunk):
-        yield _frame(_BODY, channel, view[start : start + chunk])
+        piece = view[start : start + chunk]
+        yield _FRAME_START.pack(_BODY, channel, len(piece))
+        yield piece
+        yield _END
 
 
 def pack_ack(tag: int, multiple: bool, channel: int) -> bytes:

