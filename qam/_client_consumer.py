@@ -18,8 +18,8 @@ from qam.exceptions import (
 
 #: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
 _REPLY_QUEUE_EXPIRES = 30 * 60
-_NO_END = Deadline(None)
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
+_NO_END = Deadline(None)
 
 
 class ConsumerThread(ClientThread):
@@ -40,10 +40,10 @@ class ConsumerThread(ClientThread):
     FREE, WAITING, DONE = FREE, WAITING, DONE
 
     def _set_up(self) -> None:
-        #: Called when replies can be received, at first and again.
-        self.on_consuming: Callable[[], None] = lambda: None
         #: The consumer on the reply queue: its queue and tag; None while not connected.
         self.consumer: Consumer | None = None
+        #: Called when replies can be received, at first and again.
+        self.on_consuming: Callable[[], None] = lambda: None
         #: Called when replies are lost: the calls that wait have to be asked again.
         self.on_replies_lost: Callable[[], None] = lambda: None
         #: Called when the connection is lost, and with it what nobody keeps.

@@ -19,7 +19,7 @@ from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
 from qam._connect_errors import why_refused, words
-from qam._deadline import Deadline
+from qam._deadline import Deadline, sooner
 from qam._events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._frames import Confirm, Frame, pack_ack, pack_publish
 from qam._memory import MemoryConnection
@@ -357,8 +357,7 @@ class AMQPConnection:
         """Wait for *waker* alone; return whether that was all that was to wait for."""
         if self._transport.backlog or not self._readiness.notices_end:
             return False
-        seconds = patience if timeout is None else min(timeout, patience)
-        woken, ended = self._readiness.wait(NOTHING, waker, seconds)
+        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, patience))
         if woken:
             waker.clear()
             self._transport.receive()  # what has come by the way

@@ -52,6 +52,13 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     return float(timeout)
 
 
+def sooner(first: float | None, second: float | None) -> float | None:
+    """Return the smaller of two numbers of seconds, of which None is without end."""
+    if first is None or second is None:
+        return second if first is None else first
+    return min(first, second)
+
+
 def backoff(times: int, first: float, longest: float) -> float:
     """Return the seconds to pause before what failed so many *times* is tried again.
 

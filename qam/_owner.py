@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from qam._connection import Connection, connect
-from qam._deadline import Deadline, backoff
+from qam._deadline import Deadline, backoff, sooner
 from qam._events import Event
 from qam._fork import disown_in_child
 from qam._waker import Waker
@@ -204,9 +204,7 @@ class ConnectionThread(threading.Thread):
 
     def _turn(self, connection: Connection) -> None:
         self._write(connection)
-        wait_time, due = connection.tick(), self._next_due()
-        if due is not None and (wait_time is None or due < wait_time):
-            wait_time = due
+        wait_time = sooner(connection.tick(), self._next_due())
         self._on_events(connection.read(wait_time, self._waker, self._patience()))
 
     def _open(self) -> Connection:

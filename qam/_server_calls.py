@@ -19,6 +19,8 @@ from qam._wire import (
     request_binding,
 )
 
+# Bytes of a body that show how it is encoded; the rest may be large.
+_HEAD = 16
 # What a request keeps when it is published anew.
 _PROPERTIES = ("correlation_id", "reply_to", "headers")
 
@@ -67,6 +69,11 @@ class Call:
     def marked(self) -> bool:
         """Somebody may have received it before."""
         return self.delivery.redelivered or self.delivery.resent
+
+    @property
+    def like(self) -> bytes:
+        """How its body begins: what a serializer needs to answer in the same way."""
+        return self.delivery.body[:_HEAD]
 
     def time_left(self) -> float | None:
         """Seconds that its caller still waits, at most; None for no end.

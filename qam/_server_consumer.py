@@ -7,7 +7,7 @@ from typing import Any
 
 from qam._acks import OpenDeliveries
 from qam._connection import Connection, QueueIsDown
-from qam._deadline import Deadline
+from qam._deadline import Deadline, sooner
 from qam._events import Cancelled, Consumer, Event
 from qam._logs import get_logger
 from qam._owner import ConnectionThread
@@ -164,8 +164,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _next_due(self) -> float | None:
         deadline = self._give_back_until or self._answer_until
-        times = [self._siblings.next_due(), deadline.wait_time() if deadline else None]
-        return min((seconds for seconds in times if seconds is not None), default=None)
+        return sooner(self._siblings.next_due(), deadline.wait_time() if deadline else None)
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)

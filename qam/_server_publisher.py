@@ -5,10 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qam import _messages
 from qam._connection import Connection
-from qam._deadline import backoff
+from qam._deadline import backoff, sooner
 from qam._logs import get_logger
 from qam._publishing import PublishingThread
 from qam._recent import RecentlyWritten
@@ -24,19 +25,27 @@ log = get_logger("qam.qam_server")
 _PATIENCE = 60.0
 #: Seconds before such a reply is sent again, first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-#: Seconds for which a settled call waits to be acknowledged with others.
-_ACKS_PATIENCE = 0.005
 #: How many such replies are kept, and how many bytes of them.
 _MAX_KEPT, _MAX_KEPT_BYTES = 10_000, 32 * 1024 * 1024
+#: Seconds for which a settled call waits to be acknowledged with others.
+_ACKS_PATIENCE = 0.005
 
 
 @dataclass(slots=True, eq=False)
-class _Undelivered:
-    """Context of a reply that nobody takes: since when, and how often it was sent."""
+class _Settled:
+    """Context of a reply whose request is settled: what is still needed of that, which is freed."""
 
-    call: Call
+    request_id: Any
+    like: bytes
+    #: The broker has refused the reply.
+    refused: bool
+    #: Since when, and how often it was sent, where nobody takes it.
     since: float
     tries: int = 0
+
+
+def _settled(call: Call) -> _Settled:
+    return _Settled(call.request_id, call.like, call.refused, time.monotonic())
 
 
 class PublisherThread(PublishingThread):
@@ -117,7 +126,7 @@ class PublisherThread(PublishingThread):
         for message in messages:
             if isinstance(message.context, Call):
                 self._done(message, message.context)
-                message.context = _Undelivered(message.context, time.monotonic())
+                message.context = _settled(message.context)
 
     def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
         messages = self._recent.take_all()
@@ -151,8 +160,7 @@ class PublisherThread(PublishingThread):
         due = super()._next_due()
         if self._acknowledge_at is None:
             return due
-        seconds = max(0.0, self._acknowledge_at - time.monotonic())
-        return seconds if due is None else min(due, seconds)
+        return sooner(due, max(0.0, self._acknowledge_at - time.monotonic()))
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         super()._on_lost(connection, error)
@@ -176,14 +184,14 @@ class PublisherThread(PublishingThread):
         context = message.context
         if isinstance(context, Call):
             self._done(message, context)
-            context = message.context = _Undelivered(context, time.monotonic())
+            context = message.context = _settled(context)
         if context is None or self._is_to_be_dropped(context):
             self._drop(message)
             return
         self._send_later(message, backoff(context.tries, _FIRST_PAUSE, _LONGEST_PAUSE))
         context.tries += 1
 
-    def _is_to_be_dropped(self, undelivered: _Undelivered) -> bool:
+    def _is_to_be_dropped(self, undelivered: _Settled) -> bool:
         patience_ended = time.monotonic() - undelivered.since > _PATIENCE
         too_many = len(self._later) >= _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES
         return patience_ended or too_many
@@ -218,17 +226,16 @@ class PublisherThread(PublishingThread):
     def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
         log.warning("the broker refuses a reply: %s", error)
         context = message.context
-        call = context.call if isinstance(context, _Undelivered) else context
-        if call is not None and self._messages.is_reply(message) and not call.refused:
-            call.refused = True  # if the next one is refused too, there is no more to say
-            self._send_first([self._in_place_of(message, call, str(error))])
+        if context is not None and self._messages.is_reply(message) and not context.refused:
+            context.refused = True  # if the next one is refused too, there is no more to say
+            self._send_first([self._in_place_of(message, context, str(error))])
         elif isinstance(context, Call):
             self._settle(context)
 
-    def _in_place_of(self, reply: Publish, call: Call, why: str) -> Publish:
+    def _in_place_of(self, reply: Publish, to: Call | _Settled, why: str) -> Publish:
         text = f"the broker refuses the result: {why}"
-        failure = _messages.internal_reply(call.request_id, _messages.RESULT_NOT_SERIALIZABLE, text)
-        return replace(reply, body=self._serializer.encode(failure, call.delivery.body))
+        failure = _messages.internal_reply(to.request_id, _messages.RESULT_NOT_SERIALIZABLE, text)
+        return replace(reply, body=self._serializer.encode(failure, to.like))
 
     def _before_close(self, connection: Connection) -> None:
         while self.result_queue and not (self._blocked or connection.congested):

@@ -55,12 +55,9 @@ class Waker:
                 with suppress(BlockingIOError):  # full, so it is awake
                     os.write(self._writer, _ONE)
 
-    def wait(self, timeout: float | None) -> bool:
-        """Return once woken, or after *timeout* seconds (None: no end); by the owner.
-
-        :returns: whether it was woken.
-        """
-        return bool(self._selector.select(timeout))
+    def wait(self, timeout: float | None) -> None:
+        """Return once woken, or after *timeout* seconds (None: no end); by the owner."""
+        self._selector.select(timeout)
 
     def clear(self) -> None:
         """Forget past wakes; by the owner, before it looks for work."""

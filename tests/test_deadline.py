@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qam import _deadline
-from qam._deadline import Deadline, backoff, check_timeout
+from qam._deadline import Deadline, backoff, check_timeout, sooner
 
 
 class FakeTime:
@@ -110,3 +110,13 @@ def test_a_pause_doubles_up_to_the_longest_however_often_it_failed() -> None:
     pauses = [backoff(times, 0.05, 1.0) for times in range(7)]
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert backoff(100_000, 0.05, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(1.0, 2.0, 1.0), (2.0, 1.0, 1.0), (None, 1.0, 1.0), (0.0, None, 0.0), (None, None, None)],
+)
+def test_the_sooner_of_two_times_is_never_the_one_without_end(
+    first: float | None, second: float | None, expected: float | None
+) -> None:
+    assert sooner(first, second) == expected

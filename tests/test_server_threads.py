@@ -1,5 +1,6 @@
 """The threads of a server, piece by piece, without a broker."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -163,3 +164,27 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer._receive(copy_of(call()))
     assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
     assert consumer.taken == [first]
+
+
+@pytest.mark.parametrize("delivery_mode", [1, 2])
+def test_a_request_that_is_settled_is_not_kept_for_its_reply(
+    publisher: PublisherThread,
+    messages: Messages,
+    settled: list[Call],
+    delivery_mode: int,
+) -> None:
+    # given
+    request = call(number=77)
+    request.delivery.properties["delivery_mode"] = delivery_mode
+    reply = messages.reply(request, Answer("key", b"reply"))
+    # when its reply may have to be sent again
+    if delivery_mode == 1:
+        publisher._on_writing([reply])
+    else:
+        publisher._on_returned(reply)
+    assert settled == [request]
+    settled.clear()
+    del request
+    gc.collect()
+    # then that is all there is
+    assert not [each for each in gc.get_objects() if isinstance(each, Call) and each.key == "c:77"]
