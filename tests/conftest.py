@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from qam import QAMProxy
+from tests.support.forwarder import Forwarder
 from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
@@ -128,3 +129,15 @@ def proxy(broker: Broker, server_id: str, service: Service) -> Iterator[QAMProxy
     """A proxy of the server of `service`."""
     with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
+    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+
+
+@pytest.fixture
+def way(rabbitmq_node: RabbitMQNode) -> Iterator[Forwarder]:
+    """Another way to the node, which can fail."""
+    with Forwarder(rabbitmq_node.host, rabbitmq_node.port) as forwarder:
+        yield forwarder

@@ -389,11 +389,6 @@ def wait_for_ever(connection: amqp.Connection) -> None:
 
 
 @pytest.fixture
-def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
-    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
-@pytest.fixture
 def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal"
 

@@ -24,11 +24,6 @@ from tests.support.service import serving
 pytestmark = pytest.mark.rabbitmq
 
 
-@pytest.fixture
-def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
-    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
 def test_connections_that_are_closed_are_opened_again(
     rabbitmq_node: RabbitMQNode,
     place: dict[str, Any],

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +29,9 @@ from tests.support.processes import ServerProcess, read_journal, runs
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
+from tests.support.waiting import finish, until
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
-    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
-@pytest.fixture
-def way(rabbitmq_node: RabbitMQNode) -> Iterator[Forwarder]:
-    """Another way to the node, which can fail."""
-    with Forwarder(rabbitmq_node.host, rabbitmq_node.port) as forwarder:
-        yield forwarder
-
-
-def until(condition: Any, what: str = "it never came true") -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
-def finish(proxy: QAMProxy) -> None:
-    until(lambda: not proxy.get_num_waiting_callbacks(), "callbacks are still waiting")
 
 
 def is_request(chunk: bytes, towards_broker: bool) -> bool:

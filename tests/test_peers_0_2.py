@@ -17,11 +17,6 @@ def serializer(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
-    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
 def fail(*args: Any) -> None:
     raise KeyError(*args)
 

@@ -40,6 +40,7 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import AnsweredByTheTest, Stranger
+from tests.support.waiting import finish, until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,18 +54,6 @@ def transient(broker: Broker, server_id: str, service: Service) -> Iterator[QAMP
     """A proxy of the server of `service` whose calls are transient."""
     with QAMProxy(server_id, timeout=LONG, persistent=False, **broker.kwargs) as proxy:
         yield proxy
-
-
-@pytest.fixture
-def place(rabbitmq_node: RabbitMQNode) -> dict[str, Any]:
-    return {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-
-
-@pytest.fixture
-def way(rabbitmq_node: RabbitMQNode) -> Iterator[Forwarder]:
-    """Another way to the node, which can fail."""
-    with Forwarder(rabbitmq_node.host, rabbitmq_node.port) as forwarder:
-        yield forwarder
 
 
 class Reconnections:
@@ -86,18 +75,6 @@ class Reconnections:
 @pytest.fixture
 def reconnections(caplog: pytest.LogCaptureFixture) -> Reconnections:
     return Reconnections(caplog)
-
-
-def until(condition: Any, what: str = "it never came true") -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
-def finish(*proxies: QAMProxy) -> None:
-    for proxy in proxies:
-        until(lambda proxy=proxy: not proxy.get_num_waiting_callbacks(), "callbacks still wait")
 
 
 def transient_proxy(server_id: str, place: dict[str, Any], **options: Any) -> QAMProxy:
