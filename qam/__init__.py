@@ -1,5 +1,7 @@
 """Remote procedure calls over AMQP for threaded Python."""
 
+from typing import Any
+
 from qam._trust import trust
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import (
@@ -48,3 +50,12 @@ __all__ = [
     "QAMSerializationException",
     "RemoteException",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``__version__``, which is looked up when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer than all the rest of the import
+
+        return version("qam")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """Which deliveries may be acknowledged, with as few acks as possible."""
 
-from collections import OrderedDict
+from bisect import bisect_left
 from collections.abc import Iterable
 
 
@@ -12,8 +12,8 @@ class OpenDeliveries:
     """
 
     def __init__(self) -> None:
-        # In the order of their delivery; a dict would get slow at finding its first.
-        self._open: OrderedDict[int, None] = OrderedDict()
+        # No larger than the prefetch, so that to look for the lowest one costs little.
+        self._open: set[int] = set()
         self._done: set[int] = set()
 
     def __len__(self) -> int:
@@ -21,26 +21,24 @@ class OpenDeliveries:
 
     def opened(self, tag: int) -> None:
         """The broker delivered *tag*."""
-        self._open[tag] = None
+        self._open.add(tag)
 
     def done(self, tags: Iterable[int]) -> None:
         """What came under *tags* is settled and may be acknowledged."""
-        for tag in tags:
-            if tag in self._open:
-                del self._open[tag]
-                self._done.add(tag)
+        done = self._open.intersection(tags)
+        self._open -= done
+        self._done |= done
 
     def dropped(self, tag: int) -> None:
         """*tag* is settled otherwise, and must not be acknowledged."""
-        self._open.pop(tag, None)
+        self._open.discard(tag)
 
     def take_acks(self) -> list[tuple[int, bool]]:
         """Return what to acknowledge now, as pairs of tag and *multiple*."""
         if not self._done:
             return []
-        lowest_open = next(iter(self._open), None)
-        below = [tag for tag in self._done if lowest_open is None or tag < lowest_open]
-        singly = sorted(self._done.difference(below))
+        done = sorted(self._done)
         self._done.clear()
-        acks = [(max(below), True)] if below else []
-        return acks + [(tag, False) for tag in singly]
+        below = bisect_left(done, min(self._open)) if self._open else len(done)
+        acks = [(done[below - 1], True)] if below else []
+        return acks + [(tag, False) for tag in done[below:]]

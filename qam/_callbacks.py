@@ -5,9 +5,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from qam import _messages
 from qam._client_publisher import timed_out
@@ -16,6 +16,7 @@ from qam._deadline import Deadline
 from qam._fork import disown_in_child
 from qam._jobs import JobQueue
 from qam._logs import get_logger
+from qam._printable import printable
 
 if TYPE_CHECKING:
     from qam.qam_proxy import QAMProxy
@@ -38,12 +39,8 @@ _EXIT_TIMEOUT = 5.0
 CallbackItem = dict[str, Any]
 
 
-class CallbackJob(NamedTuple):
-    """A callback that is ready: what to execute, with what, and whose it is."""
-
-    method: Callable[[Any], Any]
-    params: Any
-    uid: str
+#: A callback that is ready: what to execute, with what, and whose it is.
+CallbackJob = tuple[Callable[[Any], Any], Any, str]
 
 
 class CallbackObserverThread(threading.Thread):
@@ -63,14 +60,18 @@ class CallbackObserverThread(threading.Thread):
         #: The callbacks that are not executed yet, by uid: dicts with ``id`` (the slot)
         #: and ``state``.
         self.callback_uid_dict: dict[str, CallbackItem] = {}
-        #: Guards callback_uid_dict and all that is private here, jobs aside.
+        #: Guards which callbacks there are, and all that is private here, jobs aside.  To
+        #: look one up or to store its state is one step, and needs no lock.
         #: Reentrant, because a finalizer that stops the thread may run inside.
         self.callback_dict_lock = threading.RLock()
         #: The same lock, as the original spells it.
         self.callback_dickt_lock = self.callback_dict_lock
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
-        self._uids: dict[int, str] = {}  # by slot
+        # By slot, until the outcome is there: a slot is another callback's only after that,
+        # so no lock is needed.  What a call leaves behind that could not be made is
+        # overwritten by the next one in its slot.
+        self._uids: dict[int, str] = {}
         # A uid is nobody else's: neither of another proxy, nor of an earlier callback.
         self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
         self._timeouts: list[tuple[float, str]] = []  # a heap of when, and whose
@@ -96,25 +97,29 @@ class CallbackObserverThread(threading.Thread):
             None for no end.
         :returns: its uid.
         """
-        uid = f"{self._uid_prefix}{next(self._uid_number):x}"
+        return self.add_item(id, None if timeout is None else Deadline(timeout))
+
+    def add_item(self, id: int, deadline: Deadline | None) -> str:
+        """Add a callback in the state 0 (waiting), and return its uid; None is no end."""
+        uid = f"{self._uid_prefix}{next(self._uid_number)}"
+        # Not more: many may wait, and a dict of six takes twice as much.
         item = {
             "id": id,
             "state": WAITING,
-            "timeout": timeout,
-            "deadline": Deadline(timeout),
+            "deadline": deadline,
             "message": None,
-            "parent": self.parent,  # the proxy lives while a callback waits
+            "parent": self._parent(),  # the proxy lives while a callback waits
         }
+        self._uids[id] = uid
         with self.callback_dict_lock:
             self.callback_uid_dict[uid] = item
-            self._uids[id] = uid
         return uid
 
     def watch(self, uid: str, message: Message) -> None:
-        """From now on mind the timeout of *uid*, whose call *message* was queued."""
+        """From now on mind the deadline of *uid*, whose call *message* was queued."""
         with self.callback_dict_lock:
             item = self.callback_uid_dict.get(uid)
-            if item is None or item["timeout"] is None:
+            if item is None:  # its outcome was there at once
                 return
             item["message"] = message
             self._forget_past_timeouts()
@@ -134,47 +139,47 @@ class CallbackObserverThread(threading.Thread):
 
         An item that is finished, or was never there, has the id None and the state 2.
         """
-        with self.callback_dict_lock:
-            return self.callback_uid_dict.get(uid) or {"id": None, "state": FINISHED}
+        return self.callback_uid_dict.get(uid) or {"id": None, "state": FINISHED}
 
     def change_callback_item_state(self, uid: str, state: int) -> None:
         """Set the state of *uid*: 0 waiting, 1 processing, 2 finished."""
-        with self.callback_dict_lock:
-            item = self.callback_uid_dict.get(uid)
-            if item is not None:
-                item["state"] = state
+        item = self.callback_uid_dict.get(uid)
+        if item is not None:
+            item["state"] = state
 
     def remove_callback_item(self, uid: str) -> None:
         """Forget the callback *uid*, because it was executed; its state is 2 from then on."""
         with self.callback_dict_lock:
-            item = self.callback_uid_dict.pop(uid, None)
-            if item is not None and self._uids.get(item["id"]) == uid:
-                del self._uids[item["id"]]
+            self.callback_uid_dict.pop(uid, None)
 
     def finish(self, uid: str) -> None:
         """Have the callback *uid* in the state 2 (finished), and forget it."""
-        self.change_callback_item_state(uid, FINISHED)
-        self.remove_callback_item(uid)
+        item = self.callback_uid_dict.get(uid)
+        if item is not None:
+            item["state"] = FINISHED
+            self.remove_callback_item(uid)
 
     # --- when a callback is ready -----------------------------------------------
 
-    def signal(self, id: int) -> None:
-        """The outcome of the call in the slot *id* is there; from any thread."""
-        uid = self._uids.get(id, "")
-        if not self._jobs.put(CallbackJob(self._execute_callback_of, id, uid)):
+    def signal(self, ids: Iterable[int]) -> None:
+        """The outcomes of the calls in the slots *ids* are there; from any thread."""
+        execute, uids = self._execute_callback_of, self._uids
+        have_threads = self._jobs.put_all([(execute, id, uids.pop(id, "")) for id in ids])
+        if not have_threads and not self._has_to_look:  # else it looks after this anyway
             with self.callback_dict_lock:
                 self._have_a_look()
 
     def _execute_callback_of(self, id: int) -> None:
         """Call the success or error function of the slot *id*; in an ExecuteCallbackThread."""
-        slot = self._consumer.result_list[id]
+        slot = self._consumer._results.slots[id]
         method, exception_method = slot["callback_method"], slot["exception_method"]
         try:
             params = self._consumer.get_result(id)
         except Exception as error:
             if exception_method is None:
                 log.error(
-                    "a call failed, and its callback has no error function: %s",
+                    "a call failed, and its callback %s has no error function: %s",
+                    printable(getattr(method, "__qualname__", type(method).__name__)),
                     _messages.describe(error),
                 )
                 return
@@ -334,7 +339,7 @@ class ExecuteCallbackThread(threading.Thread):
 
     def run(self) -> None:
         """Execute the method, and whatever else is ready; called by ``start``."""
-        job: CallbackJob | None = CallbackJob(self.method, self.params, self.uid)
+        job: CallbackJob | None = (self.method, self.params, self.uid)
         while job is not None:
             self.method, self.params, self.uid = job
             self._execute(job)
@@ -342,10 +347,11 @@ class ExecuteCallbackThread(threading.Thread):
             job = self._observer.next_job(self)
 
     def _execute(self, job: CallbackJob) -> None:
-        self._observer.change_callback_item_state(job.uid, PROCESSING)
+        method, params, uid = job
+        self._observer.change_callback_item_state(uid, PROCESSING)
         try:
-            job.method(job.params)
+            method(params)
         except BaseException:
             log.exception("a callback raised")
         finally:
-            self._observer.finish(job.uid)
+            self._observer.finish(uid)

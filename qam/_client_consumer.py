@@ -1,6 +1,8 @@
 """The thread of a proxy that receives."""
 
-from collections.abc import Callable, Iterable
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qam import _messages
@@ -8,7 +10,7 @@ from qam._client_thread import ClientThread, Message, log
 from qam._connection import Connection, QueueIsDown
 from qam._deadline import Deadline
 from qam._events import Cancelled, Consumer, Event
-from qam._slots import DONE, FREE, WAITING, Slot
+from qam._slots import DONE, FREE, WAITING, Outcome, Slot
 from qam._wire import Delivery, reply_binding
 from qam.exceptions import (
     QAMConnectionException,
@@ -19,6 +21,13 @@ from qam.exceptions import (
 #: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
 _REPLY_QUEUE_EXPIRES = 30 * 60
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
+#: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
+_ACKS_PATIENCE = 0.05
+#: Seconds after which it is told that replies came.
+_ANSWERS_PATIENCE = 0.5
+#: Seconds for which a reply waits for others, for each call that is open; if that is worth
+#: while, and at most.  A call that is one of many takes fifty times as long in any case.
+_PATIENCE_PER_CALL, _LEAST_PATIENCE, _MOST_PATIENCE = 2e-6, 0.0002, 0.005
 _NO_END = Deadline(None)
 
 
@@ -48,12 +57,17 @@ class ConsumerThread(ClientThread):
         self.on_replies_lost: Callable[[], None] = lambda: None
         #: Called when the connection is lost, and with it what nobody keeps.
         self.on_connection_lost: Callable[[QAMConnectionException], None] = lambda error: None
+        #: Called some time after replies came.
+        self.on_answered: Callable[[], None] = lambda: None
         #: What the reply queue is declared with, beside its expiry.
         self.queue_arguments: dict[str, Any] = {}
         self._binding = reply_binding(self.server_id, self.client_id)
         self._old_queues: list[str] = []
         self._openings = 0
         self._replies_lost = False
+        self._last_tag = 0
+        # When the replies that came are acknowledged, and when it is told that some came.
+        self._acknowledge_at = self._tell_at = math.inf
 
     def is_consuming(self) -> bool:
         """Return True while replies can be received."""
@@ -106,10 +120,11 @@ class ConsumerThread(ClientThread):
         :returns: the message, a dict; the :class:`QAMException` that ended the call
             here; or None if nothing came yet.
         """
-        slot = self.result_list[id]
-        if isinstance(slot["result_message"], Delivery):
-            slot["result_message"] = self._decode(slot["result_message"])
-        return slot["result_message"]
+        slot = self._results.slots[id]
+        message = slot["result_message"]
+        if isinstance(message, Delivery):
+            message = slot["result_message"] = self._decode(message)
+        return message
 
     def _decode(self, delivery: Delivery) -> Message | QAMException:
         try:
@@ -126,11 +141,13 @@ class ConsumerThread(ClientThread):
         :raises QAMException: the call ended without an outcome of its method.
         :raises Exception: what the remote method raised.
         """
-        self._results.wait(id, _NO_END)
-        try:
-            message = self.get_result_item(id)
-        finally:
-            self.free_result_item(id)
+        slot = self._results.slots[id]
+        if slot["state"] != DONE:  # a callback's is
+            self._results.wait(id, _NO_END)
+        message = slot["result_message"]
+        self.free_result_item(id)
+        if isinstance(message, Delivery):
+            message = self._decode(message)
         if isinstance(message, QAMException):
             raise message
         return _messages.outcome(message)
@@ -168,35 +185,59 @@ class ConsumerThread(ClientThread):
             connection.declare_queue(self._binding, arguments)
 
     def _write(self, connection: Connection) -> None:
-        """A consumer has nothing to write but its acks, which follow each chunk."""
+        now = time.monotonic()
+        if now >= self._acknowledge_at:
+            self._acknowledge_at = math.inf
+            connection.acknowledge(self._last_tag, multiple=True)
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            self.on_answered()
 
-    def _on_events(self, events: Iterable[Event]) -> None:
-        last_tag = 0
-        for event in events:
-            if isinstance(event, Delivery):
-                self._receive(event)
-                last_tag = event.delivery_tag
-            elif isinstance(event, Cancelled):
-                self._replies_lost = True
-                raise QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
-        if last_tag and self._persistent and self._connection is not None:
-            self._connection.acknowledge(last_tag, multiple=True)
+    def _next_due(self) -> float | None:
+        due = min(self._acknowledge_at, self._tell_at)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
-    def _receive(self, delivery: Delivery) -> None:
+    def _on_events(self, events: Sequence[Event]) -> None:
+        outcomes: list[Outcome] = []
+        came = False
+        try:
+            for event in events:
+                if isinstance(event, Delivery):
+                    outcomes.append(self._receive(event))
+                    self._last_tag, came = event.delivery_tag, True
+                elif isinstance(event, Cancelled):
+                    self._replies_lost = True
+                    queue = self._binding.queue
+                    raise QAMConnectionException(f"the reply queue {queue} was deleted")
+        finally:  # what came before something went wrong has come
+            for call_id in self._results.conclude_all(outcomes):
+                log.debug("a reply that no call waits for was dropped (id %s)", call_id)
+        if came and self._persistent:
+            now = time.monotonic()
+            self._acknowledge_at = min(self._acknowledge_at, now + _ACKS_PATIENCE)
+            self._tell_at = min(self._tell_at, now + _ANSWERS_PATIENCE)
+
+    def _patience(self) -> float:
+        patience = self._results.open_calls * _PATIENCE_PER_CALL
+        return min(patience, _MOST_PATIENCE) if patience >= _LEAST_PATIENCE else 0.0
+
+    def _receive(self, delivery: Delivery) -> Outcome:
+        """Return which call *delivery* answers, None for none of ours, and its outcome."""
         message: Delivery | Message | QAMException = delivery
-        self._results.server_keeps_record = delivery.correlation_id is not None
-        if delivery.correlation_id is not None:
-            call_id = self._own_call_id(delivery.correlation_id)
-        else:  # a 0.2.x server: only the body says which call it answers
-            message = self._decode(delivery)
-            call_id = message.get("id") if isinstance(message, dict) else None
+        correlation_id = delivery.correlation_id
+        self._results.server_keeps_record = correlation_id is not None
+        if correlation_id is not None:
+            return self._own_call_id(correlation_id), message
+        # a 0.2.x server: only the body says which call it answers
+        message = self._decode(delivery)
+        call_id = message.get("id") if isinstance(message, dict) else None
         # An id of any other type is none of ours, and may not even be hashable.
-        if type(call_id) is not int or not self._results.conclude(call_id, message):
-            id = call_id if type(call_id) is int else type(call_id).__name__
-            log.debug("a reply that no call waits for was dropped (id %s)", id)
+        return call_id if type(call_id) is int else None, message
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self.consumer = None
+        self._acknowledge_at = self._tell_at = math.inf
+        self.on_answered()
         self.on_connection_lost(error)
 
     def _before_close(self, connection: Connection) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from qam import _messages
 from qam._client_thread import ClientThread, Message, called_name, log
@@ -64,10 +65,11 @@ class PublisherThread(ClientThread, PublishingThread):
         self.method_queue: list[Message] = []
         #: How many messages may wait; None for any number.
         self.max_queued: int | None = None
-        # Guards method_queue, _withdrawn, and how often a message was written.
-        # Reentrant, because a finalizer of the application that makes a call may run
-        # inside; it appends, so each section minds only the length that it has seen.
-        self._queue_lock = threading.RLock()
+        # Guards what is taken from method_queue, _withdrawn, and how often a message was
+        # written.  Who makes a call appends without it, where there is room for any number;
+        # so each section minds only the length that it has seen.  Reentrant, because a
+        # finalizer of the application that makes a call may run inside.
+        self._queue_lock: Any = threading.RLock()
         # Notified when there is room again, and when nobody needs to wait any more.
         self._room = threading.Condition(self._queue_lock)
         #: Whether a reply could be received; where nobody keeps it, nothing is sent without.
@@ -75,8 +77,13 @@ class PublisherThread(ClientThread, PublishingThread):
         self._withdrawn = 0  # how many in method_queue are not to be sent any more
         self._route = request_binding(self.server_id).route
         self._reply_key = reply_routing_key(self.client_id)
-        self._properties = properties(self._serializer, self._persistent)
+        self._properties = properties(self._serializer, self._persistent, reply_to=self._reply_key)
         self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread that asks is this one, or is in the middle of something of it."""
+        return super().is_here or self._queue_lock._is_owned()
 
     @property
     def publisher(self) -> Connection | None:
@@ -97,18 +104,49 @@ class PublisherThread(ClientThread, PublishingThread):
         :raises QAMTimeoutException: the queue was full (``max_queued``) until the
             deadline of the call; that is what this waits for, and for nothing else.
         """
-        call_id = self._results.new_call_id()
+        return self.enqueue(message.copy())
+
+    def enqueue(self, message: Message, waits: bool = False) -> Message:
+        """Do the same with a message that nobody else has, and which is therefore not copied.
+
+        :param waits: the thread that calls waits for the outcome then.  If that is not there
+            soon, or not waited for any more, it calls :meth:`look_again`.
+        """
         # Not more: many may wait, and a dict of eleven takes twice as much.
-        queued = {**message, "call_id": call_id, "sending": Sending()}
-        queued["body"] = self._encode(message, call_id)
+        call_id = self._results.new_call_id()
+        message["sending"] = Sending()
+        message["body"] = self._encode(message, call_id)
         # From here on the call is concluded by a reply, by us, or by a close.
-        self._results.begin(message["id"], call_id, queued)
-        with self._queue_lock:
-            if self._is_full() and not self._find_room(queued):
-                return queued
-            self.method_queue.append(queued)
+        self._results.begin(message["id"], call_id, message)
+        message["call_id"] = call_id
+        if self._results.open_calls == 1 and self._write_lone(message, waits):
+            return message
+        if self.max_queued is None:
+            self.method_queue.append(message)
+        elif not self._append_if_room(message):
+            return message
         self.wake()
-        return queued
+        return message
+
+    def _append_if_room(self, message: Message) -> bool:
+        with self._queue_lock:
+            if self._is_full() and not self._find_room(message):
+                return False
+            self.method_queue.append(message)
+            return True
+
+    def _write_lone(self, message: Message, waits: bool) -> bool:
+        """Write the message of the only call: there is none to be sent together with it."""
+
+        def make() -> Publish | None:
+            with self._queue_lock:
+                if not self.can_receive():
+                    return None
+                message["sending"].copies = 1
+            return self._as_publish(message, time.monotonic())
+
+        # A confirm is of use to who waits for long; who does looks again.
+        return self._write_now(make, rest=waits and self._persistent)
 
     def _is_full(self) -> bool:
         waiting = len(self.method_queue) - self._withdrawn
@@ -117,6 +155,7 @@ class PublisherThread(ClientThread, PublishingThread):
     def _find_room(self, message: Message) -> bool:
         """Wait for room in the queue, where the caller waits anyway; return whether there is."""
         if self._results.is_callback(message["id"]):
+            message["sending"].withdrawn = True  # it never was in the queue
             self._results.conclude(message["call_id"], self._queue_is_full(message))
             return False
         deadline = message.get("deadline") or Deadline(None)
@@ -221,11 +260,6 @@ class PublisherThread(ClientThread, PublishingThread):
             failure.__cause__ = error
             self._fail(message, failure)
 
-    def end_calls(self, error: BaseException | None) -> None:
-        """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
-        super().end_calls(error)
-        self.free_callers()
-
     def free_callers(self) -> None:
         """Have those who wait for room look whether their call has ended."""
         with self._queue_lock:
@@ -264,11 +298,13 @@ class PublisherThread(ClientThread, PublishingThread):
                 message["sending"].copies += 1
             if self.max_queued is not None:
                 self._room.notify(len(taken))
-        return [self._as_publish(message) for message in batch if self._is_wanted(message)]
-
-    def _is_wanted(self, message: Message) -> bool:
-        # A first copy is: its caller would have withdrawn it.
-        return message["sending"].copies == 1 or self._results.is_open(message["call_id"])
+        now = time.monotonic()
+        return [
+            self._as_publish(message, now)
+            for message in batch
+            # A first copy is wanted: its caller would have withdrawn it.
+            if message["sending"].copies == 1 or self._results.is_open(message["call_id"])
+        ]
 
     def _has_more(self) -> bool:
         return bool(self.method_queue) and self.can_receive()
@@ -277,27 +313,21 @@ class PublisherThread(ClientThread, PublishingThread):
         with self._queue_lock:
             self.method_queue[:0] = items
 
-    def _as_publish(self, message: Message) -> Publish:
+    def _as_publish(self, message: Message, now: float) -> Publish:
         deadline, sending = message.get("deadline"), message["sending"]
-        request_properties = {
-            **self._properties,
-            "correlation_id": f"{self.client_id}:{message['call_id']}",
-            "reply_to": self._reply_key,
-        }
+        with_own = self._properties.copy()
+        with_own["correlation_id"] = f"{self.client_id}:{message['call_id']}"
         # What is left now: the time in the queue has passed.
         if deadline is not None and (left := expiration(deadline.remaining())) is not None:
-            request_properties["expiration"] = left
+            with_own["expiration"] = left
         if sending.copies == 1:
-            sending.written_at = time.monotonic()
+            sending.written_at = now
         else:
-            age = time.monotonic() - sending.written_at
-            request_properties["headers"] = {RESENT: int(age * 1000)}
+            age = now - sending.written_at
+            with_own["headers"] = {RESENT: int(age * 1000)}
             sending.confirmed = False
         # By position: there is one for each call.
-        return Publish(
-            *(self._route, message["body"], request_properties),
-            *(True, self._persistent, message),
-        )
+        return Publish(self._route, message["body"], with_own, True, self._persistent, message)
 
     # --- what becomes of a message ----------------------------------------------
 

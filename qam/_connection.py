@@ -1,8 +1,9 @@
 """A connection to the broker, as its one owner sees it.
 
-Three verbs carry the traffic: ``write`` a batch of messages, ``read`` what came as
-events, and ``tick`` for what time asks for.  All of a connection, ``Waker.wake``
-aside, belongs to the thread that opened it.
+Four verbs carry the traffic: ``write`` a batch of messages, ``read`` what came as
+events, ``tick`` for what time asks for, and ``wait`` until there is more.  All of a
+connection belongs to the thread that opened it; but while that waits, another may
+write in its place.
 """
 
 import os
@@ -86,8 +87,11 @@ class Connection(Protocol):
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer; what it delivered can still be acknowledged."""
 
-    def confirm(self) -> None:
-        """Ask for confirms of what is written from now on."""
+    def confirm(self, also_plain: bool = False) -> None:
+        """Ask for confirms of what is written from now on.
+
+        :param also_plain: messages that want no confirm will be written, too.
+        """
 
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; the fate of those that want a confirm comes as events.
@@ -96,18 +100,38 @@ class Connection(Protocol):
         """
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends it."""
 
     def reject(self, tag: int) -> None:
         """Have the broker drop a delivery."""
 
-    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
-        """Return what came, waiting for it up to *timeout* seconds or until woken.
+    def flush(self) -> bool:
+        """Send what waits, as far as the network takes it; return whether that was all."""
+
+    def read(self) -> list[Event]:
+        """Return what has come; does not wait for more.
+
+        What came before a loss that it raises is left for :meth:`take_events`.
+        """
+
+    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+        """Wait up to *timeout* seconds for something to :meth:`read`, or until woken.
 
         What comes may be left to come for *patience* seconds, so that it is taken in with
-        what comes after it.  What came before a loss that it raises is left for
-        :meth:`take_events`.
+        what comes after it.  Another thread may write meanwhile; if it can't
+        :meth:`flush` all that it has written it has to wake this one.
         """
+
+    def rest(self) -> None:
+        """Let what comes not end the :meth:`wait` that goes on, or begins.
+
+        For another thread, which wakes the one that waits.  The loss of the connection ends
+        it all the same.
+        """
+
+    @property
+    def rests(self) -> bool:
+        """True from :meth:`rest` until the next :meth:`read`."""
 
     def take_events(self) -> list[Event]:
         """Return what came and was not returned yet; also after the loss of the connection."""
@@ -117,7 +141,7 @@ class Connection(Protocol):
 
     @property
     def congested(self) -> bool:
-        """True while the network takes no more; :meth:`read` returns when it does again."""
+        """True while the network takes no more; :meth:`wait` returns when it does again."""
 
     def take_unconfirmed(self) -> list[Publish]:
         """Return the messages whose fate is open; also after the loss of the connection."""
@@ -181,9 +205,13 @@ class AMQPConnection:
         self._channel = self._amqp.channel()
         self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
-        # Opened when it is wanted; a channel confirms all that it takes, or nothing.
-        self._plain_channel_id: int | None = None
+        self._confirms = False
+        # A channel confirms all that it takes, or nothing.
+        self._plain_channel_id = self._channel_id
         self._readiness = readiness_of(self._transport.sock)
+        self._has_come = False  # something that was not received yet
+        self._took_in = False  # py-amqp, perhaps, what is not for it, while it waited
+        self._rests = False  # what comes does not end a wait before the next look
         self._next_tick = 0.0
 
     # --- entities -----------------------------------------------------------
@@ -215,6 +243,7 @@ class AMQPConnection:
         """Declare a durable queue and bind it to its exchange.
 
         :raises QueueIsDown: the connection stands, and is as good as new.
+        :raises QAMConnectionException: it is there, with other arguments.
         """
         exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
         queue = Queue(
@@ -229,6 +258,13 @@ class AMQPConnection:
                 queue.declare()
             except amqp.NotFound as error:
                 raise QueueIsDown(words(error)) from error
+            except amqp.PreconditionFailed as error:
+                raise QAMConnectionException(
+                    f"the queue {binding.queue} at {self._credentials} can't be declared like "
+                    f"this: {words(error)}; give the same queue_arguments on all sides, or "
+                    "delete the queue",
+                    executed="no",
+                ) from error
 
     def look(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there.
@@ -268,10 +304,15 @@ class AMQPConnection:
         with self._synchronously():
             self._channel.basic_cancel(consumer.tag)
 
-    def confirm(self) -> None:
+    def confirm(self, also_plain: bool = False) -> None:
         """Ask for confirms of what is written from now on."""
+        self._confirms = True
         with self._synchronously():
             self._channel.confirm_select()
+            if also_plain:
+                channel = self._amqp.channel()
+                channel.events["basic_return"].add(self._on_unroutable)
+                self._plain_channel_id = channel.channel_id
 
     # --- traffic ------------------------------------------------------------
 
@@ -282,9 +323,8 @@ class AMQPConnection:
         for message in batch:  # all of them first: whatever fails below concerns them too
             if message.confirm:
                 self._unconfirmed.add(message)
-        plain_channel = self._plain_channel(batch)
         for message in batch:
-            channel = self._channel_id if message.confirm else plain_channel
+            channel = self._channel_id if message.confirm else self._plain_channel_id
             frames += pack_publish(message, channel, self._frame_max)
         try:
             self._check()
@@ -294,17 +334,8 @@ class AMQPConnection:
             raise self._loss(error) from error
         self._amqp.bytes_sent += len(batch)
 
-    def _plain_channel(self, messages: list[Publish]) -> int:
-        """Return the channel for those of *messages* that want no confirm."""
-        if self._plain_channel_id is None and not all(each.confirm for each in messages):
-            with self._synchronously():
-                channel = self._amqp.channel()
-            channel.events["basic_return"].add(self._on_unroutable)
-            self._plain_channel_id = channel.channel_id
-        return self._plain_channel_id or 0
-
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`read` sends it."""
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends it."""
         self._transport.write_later(pack_ack(tag, multiple, self._channel_id))
         self._amqp.bytes_sent += 1
 
@@ -313,15 +344,26 @@ class AMQPConnection:
         with self._losing():
             self._channel.basic_reject(tag, requeue=False)
 
-    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
-        """Return what came, waiting for it up to *timeout* seconds or until woken."""
+    def flush(self) -> bool:
+        """Send what waits, as far as the network takes it; return whether that was all."""
         try:
             self._check()
             self._transport.flush()
+        except Exception as error:
+            raise self._loss(error) from error
+        return not self._transport.backlog
+
+    def read(self) -> list[Event]:
+        """Return what has come; does not wait for more."""
+        try:
+            self._check()
+            self._took_in = self._rests = False
+            if self._has_come:
+                self._has_come = False
+                if self._transport.receive():
+                    # A sign of life, also if it is a part of a large message.
+                    self._amqp.bytes_recv += 1
             self._take_in()
-            if not self._events:
-                self._wait(timeout, waker, patience)
-                self._take_in()
         except Exception as error:
             raise self._loss(error) from error
         return self.take_events()
@@ -343,15 +385,18 @@ class AMQPConnection:
         events, self._events = self._events, []
         return events
 
-    def _wait(self, timeout: float | None, waker: Waker, patience: float) -> None:
-        if patience and self._has_patience(timeout, waker, patience):
+    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+        """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
+        if self._took_in:
             return
-        woken, readable = self._readiness.wait(self._transport.interest, waker, timeout)
+        if patience and not self._rests and self._has_patience(timeout, waker, patience):
+            return
+        rests = self._rests and self._readiness.notices_end
+        interest = NOTHING if rests else self._transport.interest
+        woken, readable = self._readiness.wait(interest, waker, timeout)
         if woken:
             waker.clear()
-        if readable:
-            self._transport.receive()
-        self._transport.flush()
+        self._has_come |= readable
 
     def _has_patience(self, timeout: float | None, waker: Waker, patience: float) -> bool:
         """Wait for *waker* alone; return whether that was all that was to wait for."""
@@ -360,8 +405,18 @@ class AMQPConnection:
         woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, patience))
         if woken:
             waker.clear()
-            self._transport.receive()  # what has come by the way
+            self._has_come = True  # perhaps, by the way
         return woken and not ended
+
+    def rest(self) -> None:
+        """Let what comes not end the :meth:`wait` that goes on, or begins."""
+        self._rests = self._has_come = True  # something perhaps, by the time that it is woken
+        self._readiness.rest()
+
+    @property
+    def rests(self) -> bool:
+        """True from :meth:`rest` until the next :meth:`read`."""
+        return self._rests
 
     def tick(self) -> float | None:
         """Send a heartbeat if one is due, and notice when the broker's are missing."""
@@ -377,7 +432,7 @@ class AMQPConnection:
 
     @property
     def congested(self) -> bool:
-        """True while the network takes no more; :meth:`read` returns when it does again."""
+        """True while the network takes no more; :meth:`wait` returns when it does again."""
         return self._transport.backlog > _MAX_BACKLOG
 
     def take_unconfirmed(self) -> list[Publish]:
@@ -421,7 +476,10 @@ class AMQPConnection:
         self._events.append(Cancelled(tag))
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        self._unconfirmed.returned(message.properties.get("correlation_id"))
+        if self._confirms:
+            self._unconfirmed.returned(message.properties.get("correlation_id"))
+        else:
+            self._on_unroutable(error, exchange, routing_key, message)
 
     def _on_unroutable(
         self, error: Exception, exchange: str, routing_key: str, message: Any
@@ -446,6 +504,7 @@ class AMQPConnection:
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
         self._transport.deadline = Deadline(_PATIENCE)
+        self._took_in = True
         with self._losing():
             yield
 
@@ -454,7 +513,7 @@ class AMQPConnection:
         try:
             self._check()
             yield
-        except QueueIsDown:
+        except (QueueIsDown, QAMConnectionException):  # it says already what it is
             raise
         except Exception as error:
             raise self._loss(error) from error

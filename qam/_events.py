@@ -43,7 +43,7 @@ class Cancelled:
 
 @dataclass(slots=True, frozen=True)
 class Blocked:
-    """The broker has raised an alarm and takes no messages, or does so again."""
+    """The broker has raised an alarm and takes no messages, or takes them again."""
 
     blocked: bool
 

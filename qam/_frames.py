@@ -28,6 +28,10 @@ _PUBLISH, _DELIVER = pack(">HH", _BASIC, 40), pack(">HH", _BASIC, 60)
 _ACK, _NACK = pack(">HH", _BASIC, 80), pack(">HH", _BASIC, 120)
 _METHOD_SIZE = 4
 
+# Of the arguments of a delivery: class and method, the size of the consumer tag, and behind
+# it the delivery tag and a bit.
+_SIZE_BESIDE_CONSUMER_TAG = _METHOD_SIZE + 1 + 9
+
 #: What a frame has around its payload: kind, channel and size before it, an end mark behind.
 FRAME_OVERHEAD = 8
 _FRAME_START = Struct(">BHI")
@@ -38,6 +42,10 @@ _ACK_FRAME = Struct(">BHI4sQBc")
 # Class, weight, size of the body, flags of the properties.
 _CONTENT_HEADER = Struct(">HHQH")
 _HEADER_FRAME_START = Struct(">BHIHHQH")
+# The end of a frame, and the start of the next.
+_BODY_AFTER_HEADER = Struct(">cBHI")
+# The start of a frame; class and method, and the size of the consumer tag.
+_DELIVER_FRAME_START = Struct(">BHI4sB")
 
 
 class Confirm(NamedTuple):
@@ -48,6 +56,9 @@ class Confirm(NamedTuple):
     taken: bool = True
 
 
+# Bytes of the longest text.
+_MAX_TEXT = 255
+
 #: Any other frame: its kind, channel and payload.
 Frame = tuple[int, int, bytes]
 
@@ -57,7 +68,9 @@ Frame = tuple[int, int, bytes]
 
 def _pack_text(value: str) -> bytes:
     octets = value.encode("utf-8", "surrogatepass")
-    return bytes((len(octets),)) + octets
+    if len(octets) > _MAX_TEXT:
+        raise ValueError(f"AMQP takes texts of {_MAX_TEXT} bytes, not of {len(octets)}")
+    return b"%c%b" % (len(octets), octets)
 
 
 # Content types and reply routing keys are few, and the same again and again.
@@ -113,17 +126,53 @@ _PROPERTIES: tuple[tuple[str, int, _Pack, _Parse | None], ...] = (
 
 
 _PACKERS = {name: (flag, pack_value) for name, flag, pack_value, _ in _PROPERTIES}
+_FLAGS = {name: flag for name, flag, _, _ in _PROPERTIES}
+# What nearly every message begins with.  The same values come again and again, and so do the
+# bytes that stand for them, which are therefore remembered.
+_BEGINNING = ("content_type", "content_encoding", "delivery_mode")
+_BEGINNING_FLAGS = sum(_FLAGS[name] for name in _BEGINNING)
+_BEGINNING_MASK = _BEGINNING_FLAGS | _FLAGS["headers"]  # which would stand among them
+_CORRELATION_ID, _EXPIRATION = _FLAGS["correlation_id"], _FLAGS["expiration"]
+_USUAL = frozenset((*_BEGINNING, "correlation_id", "reply_to", "expiration"))
+_RARE = frozenset(_PACKERS) - _USUAL
 
 
 def _pack_properties(properties: dict[str, Any]) -> tuple[int, bytes]:
     """Return the flags that say which properties there are, and those."""
-    flags, lowest, values = 0, 1 << 16, []
-    for name, value in properties.items():
-        if value is not None and name in _PACKERS:
-            flag, pack_value = _PACKERS[name]
-            if flag > lowest:
-                return _pack_properties({each: properties.get(each) for each in _PACKERS})
-            lowest = flag
+    if not _RARE.isdisjoint(properties):
+        return _pack_each(properties)
+    get = properties.get
+    flags, before, after = _pack_constant(
+        get("content_type"), get("content_encoding"), get("delivery_mode"), get("reply_to")
+    )
+    if (correlation_id := get("correlation_id")) is not None:
+        flags |= _CORRELATION_ID
+        before += _pack_text(correlation_id)
+    if (expiration := get("expiration")) is not None:
+        flags |= _EXPIRATION
+        after += _pack_text(expiration)
+    return flags, before + after
+
+
+@lru_cache(maxsize=256)
+def _pack_constant(
+    content_type: str | None,
+    content_encoding: str | None,
+    delivery_mode: int | None,
+    reply_to: str | None,
+) -> tuple[int, bytes, bytes]:
+    """Return the flags of these properties, and what stands before and behind a correlation_id."""
+    beginning = (content_type, content_encoding, delivery_mode)
+    flags, before = _pack_each(dict(zip(_BEGINNING, beginning, strict=True)))
+    flag, after = _pack_each({"reply_to": reply_to})
+    return flags | flag, before, after
+
+
+def _pack_each(properties: dict[str, Any]) -> tuple[int, bytes]:
+    """Return the flags of any properties, and those, in the order in which they travel."""
+    flags, values = 0, []
+    for name, (flag, pack_value) in _PACKERS.items():
+        if (value := properties.get(name)) is not None:
             flags |= flag
             values.append(pack_value(value))
     return flags, b"".join(values)
@@ -141,18 +190,38 @@ def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
     Whoever may write to a queue could otherwise end every connection that reads it.  Such
     a message is refused by who needs its properties.
     """
-    properties: dict[str, Any] = {}
-    at = 0
     try:
-        for name, parse in _parsers(flags):
-            if parse is None:
-                start = at + 1
-                at = start + packed[at]
-                properties[name] = str(packed[start:at], "utf-8", "surrogatepass")
-            else:
-                properties[name], at = parse(packed, at)
+        if flags & _BEGINNING_MASK != _BEGINNING_FLAGS:
+            return _parse_each({}, packed, 0, flags)
+        # two texts, with their lengths, and an octet
+        end = 1 + packed[0]
+        end += 2 + packed[end]
+        properties = _parse_beginning(packed[:end]).copy()
+        left = flags ^ _BEGINNING_FLAGS
+        if left != _CORRELATION_ID:
+            return _parse_each(properties, packed, end, left)
+        # as in every reply
+        end, start = end + 1 + packed[end], end + 1
+        properties["correlation_id"] = packed[start:end].decode("utf-8", "surrogatepass")
+        return properties
     except Exception:
         return {}
+
+
+@lru_cache(maxsize=256)
+def _parse_beginning(packed: bytes) -> dict[str, Any]:
+    return _parse_each({}, packed, 0, _BEGINNING_FLAGS)
+
+
+def _parse_each(properties: dict[str, Any], packed: bytes, at: int, flags: int) -> dict[str, Any]:
+    """Add to *properties* those that *flags* announce, which begin *at* some place."""
+    for name, parse in _parsers(flags):
+        if parse is None:
+            start = at + 1
+            at = start + packed[at]
+            properties[name] = packed[start:at].decode("utf-8", "surrogatepass")
+        else:
+            properties[name], at = parse(packed, at)
     return properties
 
 
@@ -183,17 +252,18 @@ def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes |
     :raises ValueError: a text is too long for AMQP.
     """
     flags, packed = _pack_properties(message.properties)
-    size, body = len(message.body), message.body
-    header = _HEADER_FRAME_START.pack(
-        *(_HEADER, channel, _CONTENT_HEADER.size + len(packed), _BASIC, 0, size, flags)
-    )
-    parts: list[bytes | memoryview]
-    parts = [_publish_frame(channel, message.route, message.mandatory), header, packed, _END]
+    body = message.body
+    size = len(body)
+    method = _publish_frame(channel, message.route, message.mandatory)
+    length = _CONTENT_HEADER.size + len(packed)
+    header = _HEADER_FRAME_START.pack(_HEADER, channel, length, _BASIC, 0, size, flags)
     if 0 < size <= frame_max - FRAME_OVERHEAD:
-        parts += (_FRAME_START.pack(_BODY, channel, size), body, _END)
-    else:
-        parts += _body_frames(body, channel, frame_max - FRAME_OVERHEAD)
-    return parts
+        start = _BODY_AFTER_HEADER.pack(_END, _BODY, channel, size)
+        return [method, header, packed, start, body, _END]
+    return [
+        *(method, header, packed, _END),
+        *_body_frames(body, channel, frame_max - FRAME_OVERHEAD),
+    ]
 
 
 def _body_frames(body: bytes, channel: int, chunk: int) -> Iterator[bytes | memoryview]:
@@ -279,18 +349,21 @@ class FrameParser:
         Nearly all are.  Whatever else is next, or wrong with it, is seen to frame by frame.
         """
         data, at = self._data, self._at
-        header = at + _FRAME_START.size
-        if data[header : header + _METHOD_SIZE] != _DELIVER:
+        if len(data) - at < _DELIVER_FRAME_START.size:
             return None
-        kind, channel, size = _FRAME_START.unpack_from(data, at)
-        header += size + 1
-        if kind != _METHOD or len(data) < header + _HEADER_FRAME_START.size:
+        kind, channel, size, method, tag_size = _DELIVER_FRAME_START.unpack_from(data, at)
+        if method != _DELIVER or kind != _METHOD or size < tag_size + _SIZE_BESIDE_CONSUMER_TAG:
             return None
-        kind, same, length, _, _, body_size, _ = _HEADER_FRAME_START.unpack_from(data, header)
+        header = at + size + FRAME_OVERHEAD
+        if len(data) < header + _HEADER_FRAME_START.size:
+            return None
+        kind, same, length, _, _, body_size, flags = _HEADER_FRAME_START.unpack_from(data, header)
         body = header + length + FRAME_OVERHEAD
         end = body + body_size + FRAME_OVERHEAD if body_size else body
-        largest = max(size, length, body_size)
-        if len(data) < end or kind != _HEADER or same != channel or largest > self.frame_max:
+        if len(data) < end or kind != _HEADER or same != channel or length < _CONTENT_HEADER.size:
+            return None
+        most = self.frame_max
+        if size > most or length > most or body_size > most:
             return None
         if body_size and _FRAME_START.unpack_from(data, body) != (_BODY, channel, body_size):
             return None
@@ -298,10 +371,10 @@ class FrameParser:
             return None
         self._at = end
         self._unread -= end - at
+        packed = data[header + _HEADER_FRAME_START.size : body - 1]
+        start = at + _DELIVER_FRAME_START.size
         return _delivery(
-            data[at + _START_SIZE : header - 1],
-            data[header + _START_SIZE : body - 1],
-            data[body + _START_SIZE : end - 1],
+            data, start, start + tag_size, packed, flags, data[body + _START_SIZE : end - 1]
         )
 
     def _next_frame(self) -> Frame | None:
@@ -348,15 +421,21 @@ class FrameParser:
         """Return the message that has come."""
         chunks, self._chunks = self._chunks, []
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return _delivery(self._arguments, self._header or b"", body)
+        arguments, header = self._arguments, self._header or b""
+        flags = _CONTENT_HEADER.unpack_from(header)[3]
+        start = _METHOD_SIZE + 1
+        end = start + arguments[_METHOD_SIZE]
+        return _delivery(arguments, start, end, header[_CONTENT_HEADER.size :], flags, body)
 
 
-def _delivery(arguments: bytes, header: bytes, body: bytes) -> Delivery:
-    """Return a message by its parts, as they came."""
-    start = _METHOD_SIZE + 1
-    end = start + arguments[_METHOD_SIZE]
-    tag, bits = _TAG_AND_BIT.unpack_from(arguments, end)
-    flags = _CONTENT_HEADER.unpack_from(header)[3]
-    properties = _parse_properties(header[_CONTENT_HEADER.size :], flags)
-    consumer_tag = str(arguments[start:end], "utf-8", "surrogatepass")
-    return Delivery(body, tag, bool(bits & 1), properties, consumer_tag)
+def _delivery(
+    data: bytes, start: int, end: int, properties: bytes, flags: int, body: bytes
+) -> Delivery:
+    """Return a message by its parts.
+
+    :param data: has the consumer tag from *start* to *end*, and then the delivery tag.
+    :param properties: as they came; *flags* say which there are.
+    """
+    tag, bits = _TAG_AND_BIT.unpack_from(data, end)
+    consumer_tag = data[start:end].decode("utf-8", "surrogatepass")
+    return Delivery(body, tag, bits & 1 == 1, _parse_properties(properties, flags), consumer_tag)

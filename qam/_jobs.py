@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from qam._deadline import Deadline
@@ -40,8 +41,16 @@ class JobQueue(Generic[Job]):
             self._wake_one()
             return self._has_thread_for_all()
 
+    def put_all(self, jobs: Iterable[Job]) -> bool:
+        """Add *jobs*; return True if idle threads are there for all of them."""
+        with self._lock:
+            now = time.monotonic()
+            self._jobs.extend([(now, job) for job in jobs])
+            self._wake_one()
+            return self._has_thread_for_all()
+
     def _wake_one(self) -> None:
-        if self._jobs and self._idle and not self._woken:
+        if self._idle and self._jobs and not self._woken:
             self._woken = True
             self._idle.pop().release()
 
@@ -64,12 +73,14 @@ class JobQueue(Generic[Job]):
             with self._lock:
                 if bed in self._idle:  # nobody has woken it: its time is up
                     self._idle.remove(bed)
-                    return None
+                    # It was counted on for a job that came just now.
+                    return self._take()
                 self._woken = False
 
     def _take(self) -> Job | None:
         job = self._jobs.popleft()[1] if self._jobs else None
-        self._wake_one()
+        if self._idle:
+            self._wake_one()
         return job
 
     def waiting_since(self) -> float | None:

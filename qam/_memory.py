@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 from qam._events import Cancelled, Confirmed, Consumer, Event, Returned, Unroutable
@@ -61,7 +61,8 @@ class _Broker:
 
     def __init__(self) -> None:
         # Guards everything below, and what the connections keep of deliveries.
-        self.lock = Lock()
+        # Reentrant only so that a thread can tell that it holds it: see `congested`.
+        self.lock: Any = RLock()
         self.queues: dict[str, _Queue] = {}
         self.bindings: dict[Route, list[str]] = {}
 
@@ -169,7 +170,7 @@ class MemoryConnection:
             if reader in source.readers:
                 source.readers.remove(reader)
 
-    def confirm(self) -> None:
+    def confirm(self, also_plain: bool = False) -> None:
         """Nothing to do: here a message is confirmed as soon as it is written."""
 
     def write(self, messages: Iterable[Publish]) -> None:
@@ -180,9 +181,9 @@ class MemoryConnection:
                 taken = self._broker.put(message, now)
                 refused = message.mandatory and not taken
                 if message.confirm:
-                    self._events.append(Returned(message) if refused else Confirmed([message]))
+                    self.report(Returned(message) if refused else Confirmed([message]))
                 elif refused:
-                    self._events.append(Unroutable(message.properties.get("correlation_id")))
+                    self.report(Unroutable(message.properties.get("correlation_id")))
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         """Acknowledge a delivery, or with *multiple* all up to it."""
@@ -225,16 +226,31 @@ class MemoryConnection:
         if self._waker is not None:
             self._waker.wake()
 
-    def read(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> list[Event]:
-        """Return what came, waiting for it up to *timeout* seconds or until woken."""
-        self._waker = waker  # from here on an event wakes us; one that came before is found below
-        if not self._events:
-            waker.wait(timeout)
-        waker.clear()
+    def flush(self) -> bool:
+        """Nothing waits here, ever."""
+        return True
+
+    def read(self) -> list[Event]:
+        """Return what has come; does not wait for more."""
         with self._broker.lock:
             events = list(self._events)
             self._events.clear()
         return events
+
+    def rest(self) -> None:
+        """Do nothing: what comes to a thread that waits wakes it."""
+
+    @property
+    def rests(self) -> bool:
+        """Never."""
+        return False
+
+    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+        """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
+        self._waker = waker  # from here on an event wakes us; one that came before is found below
+        if not self._events:
+            waker.wait(timeout)
+        waker.clear()
 
     def take_events(self) -> list[Event]:
         """Return nothing: no connection is lost here."""
@@ -246,8 +262,8 @@ class MemoryConnection:
 
     @property
     def congested(self) -> bool:
-        """Never: there is no network."""
-        return False
+        """True in a finalizer that runs in the middle of another message to the same broker."""
+        return bool(self._broker.lock._is_owned())
 
     def take_unconfirmed(self) -> list[Publish]:
         """Nothing is open here, ever."""

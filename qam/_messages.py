@@ -4,8 +4,9 @@ import builtins
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 from qam._printable import printable
 from qam._serialization import Serializer
@@ -33,11 +34,11 @@ RESULT_NOT_SERIALIZABLE = 4
 SERVER_FAILED = 5
 
 _TYPES_OF_REPLY = {
-    "exception": int,  # a bool is one
-    "internal_exception": int,
-    "exception_type": str,
-    "exception_text": str,
-    "traceback": str,
+    "exception": (int, NoneType),  # a bool is an int
+    "internal_exception": (int, NoneType),
+    "exception_type": (str, NoneType),
+    "exception_text": (str, NoneType),
+    "traceback": (str, NoneType),
 }
 # How many names of classes that are not trusted an error lists.
 _SHOWN = 5
@@ -49,12 +50,12 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
     :raises QAMSerializationException: as :func:`decode`; it says whether the method ran.
     """
     strangers: list[str] = []
-    # A server takes requests in its own serializer only: it refused this one.
-    same = delivery.properties.get("content_type") == serializer.content_type
     try:
         body = decode(serializer, delivery, strangers)
         _check_reply(body)
     except QAMSerializationException as error:
+        # A server takes requests in its own serializer only: it refused this one.
+        same = delivery.properties.get("content_type") == serializer.content_type
         error.executed = "yes" if same else "no"
         raise
     if strangers and not (body.get("exception") and isinstance(body.get("result"), Stranger)):
@@ -66,9 +67,10 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
 
 def _check_reply(body: dict[str, Any]) -> None:
     """Refuse fields of a type that no peer sends; whoever uses them need not look again."""
-    for name, kind in _TYPES_OF_REPLY.items():
-        if not isinstance(body.get(name), (kind, NoneType)):
-            raise QAMSerializationException(f"a reply whose field {name!r} is no {kind.__name__}")
+    for name, value in body.items():
+        if name in _TYPES_OF_REPLY and not isinstance(value, _TYPES_OF_REPLY[name]):
+            kind = _TYPES_OF_REPLY[name][0].__name__
+            raise QAMSerializationException(f"a reply whose field {name!r} is no {kind}")
 
 
 def _some_of(refusals: list[str]) -> str:
@@ -120,11 +122,18 @@ def text_of(error: BaseException) -> str:
 # --- requests ---------------------------------------------------------------
 
 
-# An id is sent back, so it has to be something that can be.
-_TYPES_OF_ID = (int, str, NoneType)
+# An id is sent back, so it has to be something that can be, and small.
+_MOST_BITS_OF_ID = 64
 
 
-class Request(NamedTuple):
+def _is_id(value: object) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _MOST_BITS_OF_ID
+    return value is None or (isinstance(value, str) and is_short_text(value))
+
+
+@dataclass(slots=True)
+class Request:
     """A request as the server sees it, checked."""
 
     id: Any
@@ -141,7 +150,7 @@ class Request(NamedTuple):
         id, params = body.get("id"), body.get("params")
         method_name, routing_key = body.get("method_name"), body.get("routing_key")
         if (
-            isinstance(id, _TYPES_OF_ID)
+            _is_id(id)
             and isinstance(method_name, str)
             and isinstance(routing_key, str)
             and is_short_text(routing_key)
@@ -150,7 +159,7 @@ class Request(NamedTuple):
             return cls(id, method_name, routing_key, params)
         raise QAMSerializationException(
             "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
-            "or params (a list), or its id is no number"
+            "or params (a list), or its id is no number of 64 bits at most"
         )
 
 

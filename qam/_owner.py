@@ -1,17 +1,24 @@
 """What all four connection owners share: to open, beat, read, write, and open again.
 
 The proxy's ConsumerThread and PublisherThread and the server's two counterparts are
-such threads.  Nobody else touches their connections.  Others hand over their work
-under a lock and call :meth:`ConnectionThread.wake`.
+such threads.  Others hand over their work under a lock and call
+:meth:`ConnectionThread.wake`.
+
+While its owner waits a connection can be borrowed.  Beside a lone call there is nothing
+that an owner could do together with it; so its caller does the owner's work, and no
+thread has to be woken, which would take longer than all the rest.
 """
 
 import logging
+import math
 import random
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from qam._connection import Connection, connect
 from qam._deadline import Deadline, backoff, sooner
@@ -29,6 +36,8 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 _SHORT_LIFE = 1.0
 #: Seconds that a thread may take to end after it was asked to.
 _EXIT_TIMEOUT = 5.0
+#: Seconds by which the same time may differ, told twice from now.
+_ROUNDING = 0.001
 
 
 class ConnectionThread(threading.Thread):
@@ -60,6 +69,16 @@ class ConnectionThread(threading.Thread):
         # How many of the places that can be connected to are passed over at first.
         self._skipped_places = 0
         self._connection: Connection | None = None
+        # Held by whoever uses the connection: this thread while it works, another while it
+        # borrows.  It guards what belongs to the connection, and the three below.
+        # Reentrant, because a finalizer that stops this thread may run inside.
+        self._in_use: Any = threading.RLock()
+        self._lent: Connection | None = None
+        # Somebody borrows the connection; if nobody does, Ctrl-C has struck them in the
+        # middle, and how much they have read or written is not known.
+        self._borrowed = False
+        # What a borrower met, and leaves to this thread.
+        self._met: QAMConnectionException | None = None
         self._waker = Waker()
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
@@ -67,7 +86,7 @@ class ConnectionThread(threading.Thread):
         self._opened: Future[None] = Future()
         disown_in_child(self)
 
-    # --- what an owner does with its connection; all in its own thread -------
+    # --- what an owner does with its connection; in its own thread -----------
 
     @abstractmethod
     def _on_open(self, connection: Connection) -> None:
@@ -78,7 +97,7 @@ class ConnectionThread(threading.Thread):
         """Write what waits to be written."""
 
     @abstractmethod
-    def _on_events(self, events: Iterable[Event]) -> None:
+    def _on_events(self, events: Sequence[Event]) -> None:
         """Take in what the broker sent."""
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
@@ -136,13 +155,27 @@ class ConnectionThread(threading.Thread):
     def _after_fork(self) -> None:
         """Give up the connection without a word; in a forked child."""
         self.kill = True
+        self._in_use = threading.RLock()
+        self._lent = None
         if self._connection is not None:
             self._connection.detach()
             self._connection = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread that asks is this one, or does its work at this moment."""
+        in_the_middle = self._in_use._is_owned() or self._waker.is_in_use_here
+        return in_the_middle or threading.current_thread() is self
+
     def wake(self) -> None:
         """Make the owner look for work."""
         self._waker.wake()
+
+    def look_again(self) -> None:
+        """Read what came while this thread rests; any thread may call it, at any time."""
+        connection = self._connection
+        if connection is not None and connection.rests:
+            self.wake()
 
     def ask_to_stop(self) -> None:
         self.kill = True
@@ -177,8 +210,7 @@ class ConnectionThread(threading.Thread):
     def _serve(self, connection: Connection) -> Connection | None:
         """Run *connection* to its end; return its successor, None if there is to be none."""
         try:
-            while not self.kill:
-                self._turn(connection)
+            self._take_turns(connection)
             self._before_close(connection)
         except QAMConnectionException as error:
             if self.kill:
@@ -202,10 +234,95 @@ class ConnectionThread(threading.Thread):
             self._pause(backoff(self._short_lives, _FIRST_BACKOFF, _LONGEST_BACKOFF))
         self._short_lives += 1
 
+    def _take_turns(self, connection: Connection) -> None:
+        try:
+            while not self.kill:
+                self._turn(connection)
+        finally:
+            self._stop_lending()
+
     def _turn(self, connection: Connection) -> None:
+        with self._in_use:
+            self._inspect()
+            wait_time = self._work(connection)
+            self._lent = connection
+        if not self.kill:
+            connection.wait(wait_time, self._waker, self._patience())
+
+    def _inspect(self) -> None:
+        """Have the connection as the borrowers leave it.
+
+        :raises QAMConnectionException: it is lost, or in a state that nobody knows.
+        """
+        if self._met is not None:
+            raise self._met
+        if self._borrowed:
+            raise QAMConnectionException("a caller was interrupted while using the connection")
+
+    def _stop_lending(self) -> None:
+        with self._in_use:
+            self._lent, self._borrowed, self._met = None, False, None
+
+    def _borrow(self, use: Callable[[Connection], bool], rest: bool = False) -> bool:
+        """Call *use* with the connection, in the thread that calls; return what it returns.
+
+        Returns False if the connection is not there, or somebody uses it at this moment: this
+        thread, another one, or the same one, of which a finalizer has taken hold.  Returns
+        True if the connection is lost by that.  Does not wait.
+
+        :param use: returns whether it has used the connection.
+        :param rest: what comes because of that need not wake this thread.  Whoever calls sees
+            to it that :meth:`look_again` is called when it may have become urgent.
+        """
+        if self.is_here:
+            return False
+        try:
+            # Inside, because Ctrl-C may strike as soon as it is acquired.
+            free = self._in_use.acquire(blocking=False)
+            if not free or self._lent is None or self._borrowed or self._met:
+                return False
+            return self._lend(self._lent, use, rest)
+        finally:
+            try:  # without a call before it, for the same reason  # noqa: SIM105
+                self._in_use.release()
+            except RuntimeError:  # it is another's
+                pass
+
+    def _lend(self, connection: Connection, use: Callable[[Connection], bool], rest: bool) -> bool:
+        self._borrowed = True  # until the end, which Ctrl-C may prevent
+        try:
+            due = self._due_at()
+            done = use(connection)
+            if done:
+                self._hand_back(connection, due, rest)
+        except QAMConnectionException as error:
+            self._met, done = error, True
+            self.wake()
+        self._borrowed = False
+        return done
+
+    def _hand_back(self, connection: Connection, due: float, rest: bool) -> None:
+        """Have this thread, which was to wake at *due*, wake for what is left, or rest."""
+        has_to_wake = not connection.flush() or self._due_at() < due - _ROUNDING
+        if has_to_wake or (connection.rests and not rest):
+            self.wake()
+        elif rest:
+            connection.rest()
+
+    def _due_at(self) -> float:
+        """When there is something to do, on the monotonic clock; infinite for never."""
+        due = self._next_due()
+        return math.inf if due is None else time.monotonic() + due
+
+    def _work(self, connection: Connection) -> float | None:
+        """Do all that is to do now; return the seconds until there is more, None for never."""
+        self._on_events(connection.read())
         self._write(connection)
-        wait_time = sooner(connection.tick(), self._next_due())
-        self._on_events(connection.read(wait_time, self._waker, self._patience()))
+        congested = connection.congested
+        connection.flush()
+        if congested and not connection.congested:
+            self.wake()  # for what waited for room
+        return sooner(connection.tick(), self._next_due())
 
     def _open(self) -> Connection:
         places = deque(self._credentials.places())

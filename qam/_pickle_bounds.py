@@ -57,6 +57,8 @@ class Bounds:
             value = left.pop()
             kind = type(value)
             self.spend(1 + (len(value) if kind in SIZED else 0))
+            if kind is int:
+                self.spend(value.bit_length() // 64)
             if check_leaf is not None and kind not in CONTAINERS:
                 check_leaf(value)
             left.extend(parts_of(value))

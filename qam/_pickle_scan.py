@@ -11,6 +11,7 @@ import pickle  # for its errors only  # nosec B403
 import pickletools  # a list of opcodes  # nosec B403
 import re
 from enum import IntEnum
+from struct import Struct
 
 # They have no place in a message: persistent ids, out-of-band buffers, and the
 # extension registry.
@@ -69,15 +70,18 @@ _LONG1, _LONG4 = map(_CODES.get, ("LONG1", "LONG4"))
 _MEMOIZE, _BINPUT = map(_CODES.get, ("MEMOIZE", "BINPUT"))
 _BINGET, _LONG_BINGET = map(_CODES.get, ("BINGET", "LONG_BINGET"))
 _TUPLE, _REDUCE, _STACK_GLOBAL = map(_CODES.get, ("TUPLE", "REDUCE", "STACK_GLOBAL"))
+_SETITEM, _FROZENSET = map(_CODES.get, ("SETITEM", "FROZENSET"))
 _SMALL_TUPLES = _codes("TUPLE1", "TUPLE2", "TUPLE3")
 _PUTS = _codes("BINPUT", "LONG_BINPUT")
 # They end a mark, and what they make has a hash of its own, or none.
 _FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
+# Those of them that hash what lies above the mark.
+_HASHING = _codes("SETITEMS", "ADDITEMS", "FROZENSET")
 _NOT_PLAIN = frozenset(_CODES.values()) - _codes(*_PLAIN_NAMES)
 # The others are passed by with no more than a look at their size.
 _MINDED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
 _MINDED |= _codes("MARK", "TUPLE", "REDUCE", "BINGET", "LONG_BINGET", "FRAME", "STOP")
-_MINDED |= _codes("STACK_GLOBAL")
+_MINDED |= _codes("STACK_GLOBAL", "SETITEM")
 # Their product may be got from the memo again, since it costs nothing to hash.
 _SHAREABLE = _codes(
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),
@@ -90,9 +94,12 @@ _MAX_DEPTH = 2000
 #: How many integers of more than 8 bytes it gets: any number of those has the same hash.
 _MAX_WIDE = 2000
 _WIDE = 9
+#: How many tuples and frozensets may be among keys, and what lies beside keys: any number of
+#: those can be made that have the same hash.
+_MAX_HASHED = 2000
 
 # What the containers that one byte makes take, and how much of that is allowed.
-_BYTES_OF = {"]": 64, "}": 72, "\x8f": 224}
+_BYTES_OF = {"]": 64, "}": 72, "\x8f": 224, "\x91": 216}
 _FREE_BYTES, _BYTES_PER_BYTE = 64 * 2**20, 40
 _FREE_SIZE = _FREE_BYTES // max(_BYTES_OF.values())
 
@@ -108,6 +115,10 @@ class Plainness(IntEnum):
     VALUES = 2
 
 
+# What nearly all are; to look a member up at its class takes as long as two calls.
+VALUES = Plainness.VALUES
+
+
 def _with_length(opcode: str, size_of_length: int) -> bytes:
     """Return a pattern of *opcode* with a text that is as long as it says, up to 255 bytes."""
     texts = (
@@ -119,15 +130,14 @@ def _with_length(opcode: str, size_of_length: int) -> bytes:
 
 # What most messages consist of: small values in lists, tuples and dicts, of which each is
 # used once, and nothing that a name stands for.  Every opcode is told by its first byte,
-# so the pattern looks at each byte once.
+# so the pattern looks at each byte once.  What is most frequent comes first.
 _SIMPLE = re.compile(
-    rb"(?:\x80[\x02-\x05])(?:\x95.{8})?(?:[})\](N\x88\x89\x85-\x87tusae\x94]"
-    rb"|[Kq].|M..|J.{4}|G.{8}|\x8a(?:"
+    rb"(?:\x80[\x02-\x05])(?:\x95.{8})?(?:[})\](N\x88\x89\x85-\x87tusae\x94]++|"
+    + _with_length("SHORT_BINUNICODE", 1)
+    + rb"\x94?+|[Kq].|M..|J.{4}|G.{8}|\x8a(?:"
     + b"|".join(re.escape(bytes((length,))) + b".{%d}" % length for length in range(_WIDE))
     + b")|"
-    + b"|".join(
-        map(_with_length, ("SHORT_BINUNICODE", "SHORT_BINSTRING", "SHORT_BINBYTES"), [1] * 3)
-    )
+    + b"|".join(map(_with_length, ("SHORT_BINSTRING", "SHORT_BINBYTES"), [1] * 2))
     + b"|"
     + _with_length("BINUNICODE", 4)
     + rb")*+\.",
@@ -135,14 +145,14 @@ _SIMPLE = re.compile(
 )
 # Less than what could be too deep; a longer one is worth a walk.
 _SIMPLE_SIZE = 1024
+_FRAME_SIZE = Struct("<Q")
 
 
 def _is_simple(body: bytes) -> bool:
     """Return True if a glance at *body* shows that it is plain, and of the size it says."""
     if len(body) > _SIMPLE_SIZE or _SIMPLE.fullmatch(body) is None:
         return False
-    framed = body[2] == _FRAME
-    return not framed or int.from_bytes(body[3:11], "little") <= len(body) - 11
+    return body[2] != _FRAME or _FRAME_SIZE.unpack_from(body, 3)[0] <= len(body) - 11
 
 
 def check(body: bytes) -> Plainness:
@@ -152,7 +162,7 @@ def check(body: bytes) -> Plainness:
     :raises pickle.UnpicklingError: says what is wrong, and where.
     """
     if _is_simple(body):
-        return Plainness.VALUES
+        return VALUES
     look = _Look(body)
     look.through()
     if len(body) - look.long_texts > _FREE_SIZE:
@@ -164,8 +174,8 @@ class _Look:
     """One walk over the opcodes of a pickle."""
 
     __slots__ = (
-        *("_body", "_depths", "_has_put", "_memoized", "_names", "_unshareable", "_wide"),
-        *("long_texts", "plain"),
+        *("_body", "_composed", "_depths", "_has_put", "_hashed", "_memoized", "_names"),
+        *("_unshareable", "_wide", "long_texts", "plain"),
     )
 
     def __init__(self, body: bytes) -> None:
@@ -175,6 +185,8 @@ class _Look:
         self.long_texts = 0
         # For each mark that is open, an upper bound of how deep its tuples are.
         self._depths = [0]
+        # And how many tuples and frozensets lie above it; and how many may have been hashed.
+        self._composed, self._hashed = [0], 0
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
@@ -183,7 +195,8 @@ class _Look:
     def plainness(self) -> Plainness:
         """Tell after the walk whether only what is plain was met."""
         mixed = self._has_put and self._memoized  # no pickler does that, and the count would be off
-        if mixed or not self.plain or self._wide > _MAX_WIDE:
+        costly = self._wide > _MAX_WIDE or self._hashed > _MAX_HASHED
+        if mixed or costly or not self.plain:
             return Plainness.NOT_PLAIN
         return Plainness.WITH_NAMES if self._names else Plainness.VALUES
 
@@ -237,19 +250,18 @@ class _Look:
         depths = self._depths
         if opcode == _MARK:
             depths.append(0)
+            self._composed.append(0)
         elif opcode in _PUTS:
             self._put(opcode, before, position)
             return before
         elif opcode in _SMALL_TUPLES:
             depths[-1] += 1
+            self._composed[-1] += 1
             self._check_depth(depths[-1])
         elif opcode == _TUPLE or opcode in _FILLING:
-            depth = depths.pop() + 1
-            if not depths:
-                raise pickle.UnpicklingError("a mark is missing")
-            if opcode == _TUPLE:
-                depths[-1] = max(depths[-1], depth)
-                self._check_depth(depth)
+            self._end_mark(opcode)
+        elif opcode == _SETITEM:
+            self._hashed += self._composed[-1] > 0  # the key may be one
         elif opcode == _REDUCE:
             if before in _SMALL_TUPLES:  # what it makes takes the place of the tuple
                 depths[-1] -= 1
@@ -265,6 +277,18 @@ class _Look:
             self._names = self._names or opcode == _STACK_GLOBAL
             self.plain = self.plain and opcode not in _NOT_PLAIN
         return opcode
+
+    def _end_mark(self, opcode: int) -> None:
+        depths, composed = self._depths, self._composed
+        depth, above = depths.pop() + 1, composed.pop()
+        if not depths:
+            raise pickle.UnpicklingError("a mark is missing")
+        if opcode == _TUPLE:
+            depths[-1] = max(depths[-1], depth)
+            self._check_depth(depth)
+        if opcode in _HASHING:
+            self._hashed += above
+        composed[-1] += opcode in (_TUPLE, _FROZENSET)
 
     def _check_depth(self, depth: int) -> None:
         if depth > _MAX_DEPTH:

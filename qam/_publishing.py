@@ -8,7 +8,7 @@ import heapq
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -53,7 +53,7 @@ class PublishingThread(ConnectionThread):
         self._later: list[tuple[float, int, Any]] = []
         self._later_number = count()
 
-    # --- what its owner decides; all in this thread ----------------------------
+    # --- what its owner decides; by who uses the connection --------------------
 
     @abstractmethod
     def _next_batch(self, alone: bool) -> list[Publish]:
@@ -117,12 +117,15 @@ class PublishingThread(ConnectionThread):
         if self._later and (due := self._take_due()):
             self._send_first(due)
         alone = self._suspects > 0
-        if self._blocked or connection.congested or (alone and self._in_flight):
+        if self._has_to_wait(connection) or (alone and self._in_flight):
             return  # each ends with an event, after which we are here again
         if batch := self._next_batch(alone):
             self._write_batch(connection, batch)
         if self._has_more():
             self.wake()  # for what is left, after a look at what came
+
+    def _has_to_wait(self, connection: Connection) -> bool:
+        return self._blocked or connection.congested
 
     def _write_batch(self, connection: Connection, batch: list[Publish]) -> None:
         unconfirmed = [message for message in batch if not message.confirm]
@@ -131,15 +134,33 @@ class PublishingThread(ConnectionThread):
             self._on_writing(unconfirmed)
         connection.write(batch)
 
+    def _write_now(self, make: Callable[[], Publish | None], rest: bool = False) -> bool:
+        """Write one message in the thread that calls; return False if this one has to do it.
+
+        :param make: returns the message, None if it can't be sent now.
+        :param rest: what becomes of it is not urgent; see :meth:`_borrow`.
+        """
+
+        def write(connection: Connection) -> bool:
+            if self._has_to_wait(connection) or self._suspects or self._has_more():
+                return False
+            message = make()
+            if message is None:
+                return False
+            self._write_batch(connection, [message])
+            return True
+
+        return self._borrow(write, rest)
+
     def _patience(self) -> float:
         in_order = self._in_flight and not (self._suspects or self._blocked)
         return _CONFIRMS_PATIENCE if in_order else 0.0
 
-    def _on_events(self, events: Iterable[Event]) -> None:
+    def _on_events(self, events: Sequence[Event]) -> None:
         if self._take_in(events):
             self._bear_refusals()
 
-    def _take_in(self, events: Iterable[Event]) -> bool:
+    def _take_in(self, events: Sequence[Event]) -> bool:
         """See to what became of messages; return whether the broker refused one."""
         refused = False
         for event in events:

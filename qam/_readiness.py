@@ -2,6 +2,7 @@
 
 import select
 import selectors
+import threading
 from typing import Any
 
 from qam._waker import Waker
@@ -21,9 +22,11 @@ class Readiness:
 
     def __init__(self, sock: Any) -> None:
         self._descriptor = sock.fileno()
-        self._poll = select.poll()
+        self._epoll = select.epoll()
+        self._epoll.register(self._descriptor, _events(TO_READ))
         self._interest = TO_READ
-        self._poll.register(self._descriptor, _events(TO_READ))
+        # Guards _interest, and that the system is told of it: see rest().
+        self._interest_lock = threading.Lock()
         self._waker: Waker | None = None
 
     def wait(self, interest: int, waker: Waker, timeout: float | None) -> tuple[bool, bool]:
@@ -33,31 +36,39 @@ class Readiness:
         :returns: whether the waker is ready, and whether the socket can be read or has ended.
         """
         self._mind(interest, waker)
-        milliseconds = None if timeout is None else 1000 * timeout
-        ready = dict(self._poll.poll(milliseconds))
-        return waker.fileno() in ready, bool(ready.get(self._descriptor, 0) & ~select.POLLOUT)
+        ready = dict(self._epoll.poll(timeout))
+        return waker.fileno() in ready, bool(ready.get(self._descriptor, 0) & ~select.EPOLLOUT)
+
+    def rest(self) -> None:
+        """Have the wait that goes on end by the waker or the socket's end; from any thread."""
+        self._wait_for(NOTHING)
 
     def _mind(self, interest: int, waker: Waker) -> None:
-        if interest != self._interest:
-            self._interest = interest
-            self._poll.modify(self._descriptor, _events(interest))
+        self._wait_for(interest)
         if waker is not self._waker:
             self._waker = waker
-            self._poll.register(waker, select.POLLIN)
+            self._epoll.register(waker, select.EPOLLIN)
+
+    def _wait_for(self, interest: int) -> None:
+        with self._interest_lock:
+            if interest != self._interest:
+                self._interest = interest
+                self._epoll.modify(self._descriptor, _events(interest))
 
     def close(self) -> None:
-        """Nothing to give back: it takes no descriptor."""
+        """Give its descriptor back."""
+        self._epoll.close()
 
 
 def _events(interest: int) -> int:
-    # By itself poll tells only of a reset.
-    events: int = getattr(select, "POLLRDHUP", 0)
-    events |= select.POLLIN if interest & TO_READ else 0
-    return events | (select.POLLOUT if interest & TO_WRITE else 0)
+    # By itself epoll tells only of a reset.
+    events: int = select.EPOLLRDHUP
+    events |= select.EPOLLIN if interest & TO_READ else 0
+    return events | (select.EPOLLOUT if interest & TO_WRITE else 0)
 
 
 class _SelectorReadiness:
-    """The same by whatever the system has; Windows has no poll."""
+    """The same by whatever the system has; only Linux has epoll."""
 
     notices_end = False
 
@@ -73,10 +84,13 @@ class _SelectorReadiness:
         ready = {key.fileobj: mask for key, mask in self._selector.select(timeout)}
         return waker in ready, bool(ready.get(self._sock, 0) & TO_READ)
 
+    def rest(self) -> None:
+        """Do nothing: the wait that goes on may end sooner."""
+
     def close(self) -> None:
         self._selector.close()
 
 
 def readiness_of(sock: Any) -> Readiness | _SelectorReadiness:
     """Return what tells when *sock* is ready, the best that the system has."""
-    return Readiness(sock) if hasattr(select, "poll") else _SelectorReadiness(sock)
+    return Readiness(sock) if hasattr(select, "epoll") else _SelectorReadiness(sock)

@@ -26,17 +26,14 @@ class RecentlyWritten:
     def add(self, messages: list[Publish]) -> None:
         """*messages* are about to be written."""
         now = time.monotonic()
-        for message in messages:
-            self._messages.append((now, message))
-            self._bytes += len(message.body)
+        self._messages.extend([(now, message) for message in messages])
+        self._bytes += sum([len(message.body) for message in messages])
         self._forget(now)
 
     def _forget(self, now: float) -> None:
-        messages = self._messages
+        messages, too_old = self._messages, now - self._seconds
         while messages and (
-            messages[0][0] < now - self._seconds
-            or len(messages) > _MAX_MESSAGES
-            or self._bytes > _MAX_BYTES
+            len(messages) > _MAX_MESSAGES or self._bytes > _MAX_BYTES or messages[0][0] < too_old
         ):
             self._bytes -= len(messages.popleft()[1].body)
 

@@ -4,9 +4,10 @@ Its owner is the thread that receives the requests; nobody else uses it.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TypeVar
 
-from qam._server_calls import Answer, Call
+from qam._server_calls import Answer, Call, next_run
 
 Value = TypeVar("Value")
 
@@ -45,29 +46,39 @@ class Record:
         :param first: no server had it, or any call of that client with a higher number,
             before.
         """
-        if call.key is None:
+        key = call.key
+        if key is None:
             return
-        self.running[call.key] = call
-        client, number = _number_of(call.key)
-        if first and number >= 0 and client not in self._covered_from:
-            _put(self._covered_from, client, number, _MAX_CLIENTS)
+        self.running[key] = call
+        if first and _client_of(key) not in self._covered_from:
+            client, number = _number_of(key)
+            if number >= 0:
+                _put(self._covered_from, client, number, _MAX_CLIENTS)
 
-    def end(self, call: Call) -> None:
-        """*call* is answered, or there is nothing to answer."""
-        if call.key is None or self.running.get(call.key) is not call:
-            return
-        del self.running[call.key]
-        self._answers[call.key] = call.answer
-        self._bytes += _size(call.answer)
-        while len(self._answers) > self._max_answers or self._bytes > self._max_bytes:
-            self._forget_oldest()
+    def end(self, calls: Iterable[Call]) -> None:
+        """*calls* are answered, or there is nothing to answer."""
+        for call in calls:
+            key = call.key
+            if key is not None and self.running.get(key) is call:
+                del self.running[key]
+                self._answers[key] = answer = call.answer
+                self._bytes += len(answer.body) if answer else 0
+        self._forget_oldest()
 
     def _forget_oldest(self) -> None:
-        key, answer = self._answers.popitem(last=False)
-        self._bytes -= _size(answer)
-        client, number = _number_of(key)
-        highest = max(number, self._forgotten_to.get(client, 0))
-        _put(self._forgotten_to, client, highest, _MAX_CLIENTS)
+        """Forget what is too much, but not of which clients it was and up to which number."""
+        answers, forgotten_to = self._answers, dict[str, int]()
+        while len(answers) > self._max_answers or self._bytes > self._max_bytes:
+            key, answer = answers.popitem(last=False)
+            self._bytes -= len(answer.body) if answer else 0
+            client, number = _number_of(key)
+            highest = forgotten_to.get(client)
+            if highest is None or number > highest:
+                forgotten_to[client] = number
+        for client, number in forgotten_to.items():
+            highest = max(number, self._forgotten_to.get(client, 0))
+            pushed_out = _put(self._forgotten_to, client, highest, _MAX_CLIENTS)
+            self._covered_from.pop(pushed_out, None)
 
     def drop(self, call: Call) -> None:
         """*call* was not begun, and is somebody else's again."""
@@ -78,6 +89,10 @@ class Record:
         """Another server has *key*; or it is *doubtful* who has it, and this one had it last."""
         _put(self._asked, key, doubtful or self._asked.get(key, False), self._max_answers)
 
+    def uncover(self) -> None:
+        """What another server ran is not known any more: nobody can ask it."""
+        self._covered_from.clear()
+
     # --- what is known ------------------------------------------------------------
 
     def knows(self, key: str) -> bool:
@@ -86,9 +101,9 @@ class Record:
 
     def latest(self, key: str) -> str:
         """Return the key of the last run that is here of the same call; *key* if it is that one."""
-        correlation_id, _, runs = key.partition("#")
-        following = f"{correlation_id}#{int(runs or 1) + 1}"
-        return self.latest(following) if self.knows(following) else key
+        while self.knows(following := next_run(key)):
+            key = following
+        return key
 
     def answer(self, key: str) -> Answer | None:
         """Return what was answered; None if nothing was, or nothing is known."""
@@ -111,18 +126,20 @@ class Record:
         return covered_from is not None and number >= covered_from
 
 
+def _client_of(key: str) -> str:
+    return key.rpartition(":")[0]
+
+
 def _number_of(key: str) -> tuple[str, int]:
     """Take a key apart: the client, and the number of its call; -1 if it has none."""
-    client, _, number = key.partition("#")[0].rpartition(":")
+    client, _, number = key.rpartition(":")
+    if "#" in number:  # another run of it
+        number = number.partition("#")[0]
     return client, int(number) if number.isdecimal() and len(number) < 20 else -1
 
 
-def _size(answer: Answer | None) -> int:
-    return len(answer.body) if answer else 0
-
-
-def _put(table: OrderedDict[str, Value], key: str, value: Value, limit: int) -> None:
+def _put(table: OrderedDict[str, Value], key: str, value: Value, limit: int) -> str:
+    """Enter *value* as the latest; return the key that is pushed out by that, or else ""."""
     table[key] = value
     table.move_to_end(key)
-    if len(table) > limit:
-        table.popitem(last=False)
+    return table.popitem(last=False)[0] if len(table) > limit else ""

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from qam._messages import APPLY, SYSTEM
+from qam._wire import check_flag
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
 Method = Callable[..., Any]
+# What is returned by a call of these can't be sent, and would do nothing at the other side.
+_NOT_CALLED_PLAINLY: dict[str, Callable[[object], bool]] = {
+    "a coroutine function": inspect.iscoroutinefunction,
+    "a generator function": inspect.isgeneratorfunction,
+    "an asynchronous generator function": inspect.isasyncgenfunction,
+}
 _WRAPPERS = (staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod)
 
 
@@ -28,14 +35,18 @@ class MethodRegistry:
     ) -> None:
         """Offer *method* as *name*, by default its own."""
         if not callable(method):
-            raise TypeError(f"method must be callable, not {method!r}")
+            raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
+        for kind, is_kind in _NOT_CALLED_PLAINLY.items():
+            if is_kind(method):
+                raise TypeError(f"method: {method!r} is {kind}; a plain function is needed")
         if name is None:
             name = getattr(method, "__name__", None)
             if name is None:
                 raise ValueError(f"name is needed: {method!r} has none of its own")
         _check_name(name)
+        check_flag(idempotent, "idempotent")
         self._methods[name] = method
-        self._set_idempotent(name, bool(idempotent))
+        self._set_idempotent(name, idempotent)
 
     def add_instance(
         self,
@@ -45,6 +56,8 @@ class MethodRegistry:
         idempotent: Iterable[str] = (),
     ) -> None:
         """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
+        if isinstance(instance, type):
+            raise TypeError(f"instance: {instance!r} is a class; an instance of it is needed")
         _check_name(name)
         _check_names(only, "methods")
         _check_names(idempotent, "idempotent")
@@ -93,6 +106,10 @@ class MethodRegistry:
         if method is None:
             raise QAMMethodNotFoundException(f"no method {name!r} is registered on this server")
         return method
+
+
+def _as_name(method: object) -> str:
+    return f"; a name is given as name={method!r}" if isinstance(method, str) else ""
 
 
 def _is_text(value: object) -> bool:

@@ -19,7 +19,8 @@ from qam._trust import EVERYWHERE, Trusted
 from qam._unpickler import loads
 
 _PYTHON_2_PROTOCOL = 2  # the highest that it reads
-_PROTO = 0x80  # the opcode that opens a pickle of protocol 2 or later
+# By how a pickle begins, if it is of protocol 2 or later: an opcode, and the protocol.
+_PROTOCOLS = {bytes((0x80, number)): min(number, pickle.HIGHEST_PROTOCOL) for number in range(256)}
 
 
 class Serializer(Protocol):
@@ -62,7 +63,7 @@ class PickleSerializer:
 
     def encode(self, value: Any, like: bytes | None = None) -> bytes:
         """Pickle *value*, in the protocol of *like* where that is given."""
-        protocol = self._protocol if like is None else _protocol_of(like)
+        protocol = self._protocol if like is None else _PROTOCOLS.get(like[:2], 0)
         if protocol > _PYTHON_2_PROTOCOL:
             return (
                 _dump_long(value, protocol) if _has_long(value) else pickle.dumps(value, protocol)
@@ -80,6 +81,7 @@ class PickleSerializer:
 
 #: From this size on a pickler hands bytes over as they are, to what it writes to.
 _LONG = 65536
+_TEXTS = frozenset((bytes, str))
 
 
 class _Pieces(list[bytes]):
@@ -98,23 +100,11 @@ def _has_long(value: Any) -> bool:
     """Return True if a glance at the body of a message finds something long in it."""
     if type(value) is not dict:
         return False
-    for each in value.values():
-        if type(each) is tuple:  # the params of a request
-            if any(_is_long(param) for param in each):
-                return True
-        elif _is_long(each):
+    params = value.get("params")  # a request has them, a reply a result
+    for each in params if type(params) is tuple else (value.get("result"),):
+        if type(each) in _TEXTS and len(each) >= _LONG:
             return True
     return False
-
-
-def _is_long(value: Any) -> bool:
-    return type(value) in (bytes, str) and len(value) >= _LONG
-
-
-def _protocol_of(body: bytes) -> int:
-    if len(body) < 2 or body[0] != _PROTO:
-        return 0
-    return min(body[1], pickle.HIGHEST_PROTOCOL)
 
 
 def _nearest_of_python_2(kind: type) -> type:
@@ -178,9 +168,13 @@ class MsgpackSerializer:
         return bytes(self._msgpack.packb(value, use_bin_type=True))
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Return what the msgpack in *body* stands for; a tuple has become a list."""
+        """Return what the msgpack in *body* stands for; a tuple has become a list.
+
+        A Timestamp becomes its seconds, a float.
+        """
         # Numbers may be keys of dicts, as they may in the other serializers but JSON.
-        return self._msgpack.unpackb(body, raw=False, strict_map_key=False)
+        # A Timestamp may not: any number of those can be made that have the same hash.
+        return self._msgpack.unpackb(body, raw=False, strict_map_key=False, timestamp=1)
 
 
 _NAMES = (PickleSerializer.name, JSONSerializer.name, MsgpackSerializer.name)

@@ -1,8 +1,9 @@
 """The thread of a server that receives."""
 
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from qam._acks import OpenDeliveries
@@ -13,7 +14,7 @@ from qam._logs import get_logger
 from qam._owner import ConnectionThread
 from qam._prefetch import Prefetch
 from qam._record import Record
-from qam._server_calls import Call, Messages, declare_server
+from qam._server_calls import Answer, Call, Messages, declare_server, next_run
 from qam._siblings import Siblings, Verdict
 from qam._wire import (
     PERSISTENT,
@@ -28,6 +29,10 @@ from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
 
+#: Seconds that closing gives the requests at hand.
+CLOSE_TIMEOUT = 30.0
+#: Seconds beyond its timeout that closing may take to end the threads of a server.
+CLOSE_GRACE = 5.0
 #: Seconds that giving requests back may take when closing has no time left.
 _GIVE_BACK_TIME = 2.0
 #: Seconds for which what siblings say waits for a server that is away.  One that is away
@@ -96,22 +101,22 @@ class RequestConsumerThread(ConnectionThread):
 
     # --- from other threads ---------------------------------------------------
 
-    def settle(self, call: Call) -> None:
-        """Everything is done for *call*: it may be acknowledged.
+    def settle(self, calls: Iterable[Call]) -> None:
+        """Everything is done for *calls*: they may be acknowledged.
 
-        It is acknowledged with others, when this thread wakes next.  It is not woken for
-        each, but when the broker would soon deliver no more, or when the server closes;
-        and some milliseconds later by the thread that publishes.
+        They are acknowledged with others, when this thread wakes next.  It is not woken
+        for each, but when the broker would soon deliver no more, or when the server
+        closes; and some milliseconds later by the thread that publishes.
         """
         with self._settled_lock:
-            self._settled.append(call)
+            self._settled.extend(calls)
             many = 4 * len(self._settled) >= self._consumer_prefetch
         if many or self._answer_until is not None:
             self.wake()
 
     def settle_now(self, call: Call) -> None:
         """As :meth:`settle`, where nobody wakes this thread before long."""
-        self.settle(call)
+        self.settle([call])
         self.wake()
 
     def begin_to_close(self, deadline: Deadline) -> None:
@@ -123,6 +128,14 @@ class RequestConsumerThread(ConnectionThread):
         if self._connection is None:  # nothing at hand can be answered or given back
             self.kill = True
         self.wake()
+
+    def exit(self) -> None:
+        """Take no more requests, answer those at hand, and end; return when that is done.
+
+        Also when a start is interrupted: requests may have been taken by then.
+        """
+        self.begin_to_close(Deadline(CLOSE_TIMEOUT))
+        self.join_until(Deadline(CLOSE_TIMEOUT + CLOSE_GRACE))
 
     # --- the connection ---------------------------------------------------------
 
@@ -160,6 +173,9 @@ class RequestConsumerThread(ConnectionThread):
         self._consumer = connection.consume(self._queue, prefetch=self._consumer_prefetch)
         if before is not None:
             connection.cancel(before)
+        else:
+            self._siblings.tell_consuming(True)
+            self._talk()
         self.taking.set()
 
     def _next_due(self) -> float | None:
@@ -199,7 +215,7 @@ class RequestConsumerThread(ConnectionThread):
         for call in self._take_back():
             self._record.drop(call)
         for call in self._record.running.values():
-            call.copies.clear()
+            call.copies = ()
             # As after a method that ran longer than the broker allows; it would close
             # the channel for the same method again.
             call.outlives_its_delivery |= error.by_message
@@ -210,17 +226,20 @@ class RequestConsumerThread(ConnectionThread):
 
     # --- requests come ------------------------------------------------------------
 
-    def _on_events(self, events: Iterable[Event]) -> None:
+    def _on_events(self, events: Sequence[Event]) -> None:
+        now, siblings_tag = time.monotonic(), self._siblings_tag
         for event in events:
             if isinstance(event, Delivery):
                 self._open_deliveries.opened(event.delivery_tag)
-                if event.consumer_tag == self._siblings_tag:
+                if event.consumer_tag == siblings_tag:
                     self._siblings.heard(event.body)
                     self._open_deliveries.done([event.delivery_tag])
                 else:
-                    self._receive(Call(event, self._connection_number))
+                    call = Call(event, self._connection_number, arrived=now)
+                    call.alone = len(events) == 1
+                    self._receive(call)
             elif isinstance(event, Cancelled):
-                if event.consumer == self._siblings_tag:
+                if event.consumer == siblings_tag:
                     raise QAMConnectionException("the queue of what its siblings say was deleted")
                 raise self._queue_deleted()
 
@@ -240,14 +259,17 @@ class RequestConsumerThread(ConnectionThread):
             self._siblings.ask(call)
         else:
             # Of what was given back, later ones of the same client may have run elsewhere.
-            first = self._siblings.vouches and not call.delivery.given_back
+            first = self._siblings.vouches and not call.given_back
             self._begin(call, first)
 
     def _receive_again(self, call: Call, key: str) -> None:
         if key in self._record.running:
             self._receive_copy(call, self._record.running[key])
-        else:
-            self._answer_again(call, key)
+            return
+        answer = self._record.answer(key)
+        if answer is None:
+            self._siblings.have_repeated(next_run(key))
+        self._answer_again(call, answer)
 
     def _begin(self, call: Call, first: bool = False) -> None:
         self._record.begin(call, first)
@@ -257,10 +279,9 @@ class RequestConsumerThread(ConnectionThread):
         if running.outlives_its_delivery:
             self._finish(call)
         else:
-            running.copies.append(call)
+            running.copies += (call,)
 
-    def _answer_again(self, call: Call, key: str) -> None:
-        answer = self._record.answer(key)
+    def _answer_again(self, call: Call, answer: Answer | None) -> None:
         if answer is None:
             self._finish(call)
         else:
@@ -269,9 +290,13 @@ class RequestConsumerThread(ConnectionThread):
     def _repeat(self, key: str) -> None:
         """Answer again to a client that asked another server."""
         key = self._record.latest(key)
-        answer, running = self._record.answer(key), self._record.running.get(key)
-        if running is None and answer is not None:
+        if key in self._record.running:
+            return
+        answer = self._record.answer(key)
+        if answer is not None:
             self._publish(self._messages.repeated_reply(key, answer))
+        else:  # perhaps because it was given to another to run again
+            self._siblings.have_repeated(next_run(key))
 
     def _carry_out_verdicts(self) -> None:
         for calls, verdict in self._siblings.take_verdicts():
@@ -286,8 +311,8 @@ class RequestConsumerThread(ConnectionThread):
 
     def _talk(self) -> None:
         """Send what the other servers are to hear."""
-        route = self._siblings_binding.route
         for body in self._siblings.take_messages():
+            route = self._siblings_binding.route
             self._publish(Publish(route, body, _SIBLINGS_PROPERTIES, mandatory=False))
 
     # --- requests are settled --------------------------------------------------------
@@ -295,19 +320,33 @@ class RequestConsumerThread(ConnectionThread):
     def _acknowledge(self, connection: Connection) -> None:
         with self._settled_lock:
             settled, self._settled = self._settled, []
-        for call in settled:
-            self._record.end(call)
-            if call.seconds is not None:
-                self._prefetch.ran(call.seconds)
-            for copy in call.copies:
-                self._answer_again(copy, str(call.key))
-            if call.rejected and call.connection_number == self._connection_number:
-                self._open_deliveries.dropped(call.delivery.delivery_tag)
-                connection.reject(call.delivery.delivery_tag)
-            else:
-                self._finish(call)
+        if settled:
+            self._conclude(connection, settled)
         for tag, multiple in self._open_deliveries.take_acks():
             connection.acknowledge(tag, multiple)
+
+    def _conclude(self, connection: Connection, settled: list[Call]) -> None:
+        self._record.end(settled)
+        self._prefetch.ran([call.seconds for call in settled if call.seconds is not None])
+        for call in settled:
+            for copy in call.copies:
+                self._answer_again(copy, call.answer)
+            if call.rejected:
+                self._reject(connection, call)
+        # What was rejected is open no more, and what another connection brought went with it.
+        self._open_deliveries.done(
+            [
+                call.delivery.delivery_tag
+                for call in settled
+                if call.connection_number == self._connection_number
+            ]
+        )
+
+    def _reject(self, connection: Connection, call: Call) -> None:
+        """Have the broker drop a delivery that is of no use to anybody."""
+        if call.connection_number == self._connection_number:
+            self._open_deliveries.dropped(call.delivery.delivery_tag)
+            connection.reject(call.delivery.delivery_tag)
 
     def _finish(self, call: Call) -> None:
         """There is nothing more to do for a delivery; it is acknowledged with the next ones."""
@@ -318,10 +357,12 @@ class RequestConsumerThread(ConnectionThread):
 
     def _close_down(self, connection: Connection, answer_until: Deadline) -> None:
         if self._consumer is not None:
+            self._siblings.tell_consuming(False)
+            self._talk()
             connection.cancel(self._consumer)
             self._consumer = None
             self.wake()  # to look here again after what came with the cancel
-        elif not self._open_deliveries:
+        elif not (self._open_deliveries or self._record.running):
             self._leave(connection)
         elif self._give_back_until is not None:
             self.kill = self._give_back_until.expired

@@ -15,7 +15,7 @@ from qam._publishing import PublishingThread
 from qam._recent import RecentlyWritten
 from qam._serialization import Serializer
 from qam._server_calls import Answer, Call, Messages, declare_server
-from qam._wire import Publish, batch_length, request_binding
+from qam._wire import RESENT, Publish, batch_length, request_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 
@@ -44,8 +44,8 @@ class _Settled:
     tries: int = 0
 
 
-def _settled(call: Call) -> _Settled:
-    return _Settled(call.request_id, call.like, call.refused, time.monotonic())
+def _settled(call: Call, now: float) -> _Settled:
+    return _Settled(call.request_id, call.like, call.refused, now)
 
 
 class PublisherThread(PublishingThread):
@@ -53,7 +53,7 @@ class PublisherThread(PublishingThread):
 
     :param messages: makes the messages of the server.
     :param arguments: what the request queue is declared with.
-    :param settle: takes a call whose reply the broker has.
+    :param settle: takes the calls whose replies the broker has.
     :param acknowledge: has the settled calls acknowledged.
     :param ended: told of the end of this thread, and of the error that led to it.
     """
@@ -66,7 +66,7 @@ class PublisherThread(PublishingThread):
         messages: Messages,
         arguments: dict[str, object],
         *,
-        settle: Callable[[Call], None],
+        settle: Callable[[list[Call]], None],
         acknowledge: Callable[[], None],
         ended: Callable[[BaseException | None], None],
         connect_timeout: float,
@@ -92,19 +92,28 @@ class PublisherThread(PublishingThread):
         # How many replies were dropped, by where they were to go, since it was last told.
         self._dropped: Counter[str] = Counter()
 
+    def send_lone(self, reply: Publish) -> None:
+        """Send a reply at once, in the thread that calls: no other is to be expected soon."""
+        if not self._write_now(lambda: reply):
+            self.add_reply_to_send(reply)
+
     def add_reply_to_send(self, reply: Publish) -> None:
         """Append a message to the result queue; does not wait for it to be sent."""
         with self._queue_lock:
             self.result_queue.append(reply)
-        self.wake()
+            first = len(self.result_queue) == 1
+        if first:  # for the others this thread is awake, or comes back to them by itself
+            self.wake()
 
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:
         declare_server(connection, self._server_id, self._arguments)
-        connection.confirm()
+        connection.confirm(also_plain=True)
 
     def _next_batch(self, alone: bool) -> list[Publish]:
+        if not self.result_queue:  # what comes after this look comes with a wake
+            return []
         with self._queue_lock:
             length = batch_length(message.body for message in self.result_queue)
             batch = self.result_queue[: min(length, 1) if alone else length]
@@ -121,12 +130,13 @@ class PublisherThread(PublishingThread):
     # --- what becomes of a message ----------------------------------------------
 
     def _on_writing(self, messages: list[Publish]) -> None:
-        # Their requests are settled: there will be no other sign.
         self._recent.add(messages)
+        # Their requests are settled: there will be no other sign.
+        self._done(messages)
+        now = time.monotonic()
         for message in messages:
             if isinstance(message.context, Call):
-                self._done(message, message.context)
-                message.context = _settled(message.context)
+                message.context = _settled(message.context, now)
 
     def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
         messages = self._recent.take_all()
@@ -136,14 +146,14 @@ class PublisherThread(PublishingThread):
         return messages
 
     def _on_confirmed(self, messages: list[Publish]) -> None:
-        for message in messages:
-            if isinstance(message.context, Call):
-                self._done(message, message.context)
+        self._done(messages)
 
-    def _done(self, message: Publish, call: Call) -> None:
-        if self._messages.is_reply(message):
-            call.answer = Answer(message.route.routing_key, message.body)
-        self._settle(call)
+    def _done(self, messages: list[Publish]) -> None:
+        """Nothing more is to be done for what *messages* were sent for."""
+        calls = [each.context for each in messages if isinstance(each.context, Call)]
+        if not calls:
+            return
+        self._settle(calls)
         if self._acknowledge_at is None:
             self._acknowledge_at = time.monotonic() + _ACKS_PATIENCE
 
@@ -183,8 +193,8 @@ class PublisherThread(PublishingThread):
         """
         context = message.context
         if isinstance(context, Call):
-            self._done(message, context)
-            context = message.context = _settled(context)
+            self._done([message])
+            context = message.context = _settled(context, time.monotonic())
         if context is None or self._is_to_be_dropped(context):
             self._drop(message)
             return
@@ -221,6 +231,11 @@ class PublisherThread(PublishingThread):
         self, messages: list[Publish], error: QAMConnectionException
     ) -> list[Publish]:
         # Whether they arrived is open; a reply that arrives twice is dropped by its client.
+        # A request that is given back is not: another server may have it by now.
+        for message in messages:
+            if isinstance(message.context, Call) and not self._messages.is_reply(message):
+                headers = message.properties["headers"]
+                message.properties["headers"] = {RESENT: 0, **headers}
         return messages
 
     def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
@@ -230,12 +245,16 @@ class PublisherThread(PublishingThread):
             context.refused = True  # if the next one is refused too, there is no more to say
             self._send_first([self._in_place_of(message, context, str(error))])
         elif isinstance(context, Call):
-            self._settle(context)
+            context.answer = None
+            self._settle([context])
 
     def _in_place_of(self, reply: Publish, to: Call | _Settled, why: str) -> Publish:
         text = f"the broker refuses the result: {why}"
         failure = _messages.internal_reply(to.request_id, _messages.RESULT_NOT_SERIALIZABLE, text)
-        return replace(reply, body=self._serializer.encode(failure, to.like))
+        body = self._serializer.encode(failure, to.like)
+        if isinstance(to, Call):
+            to.answer = Answer(reply.route.routing_key, body)
+        return replace(reply, body=body)
 
     def _before_close(self, connection: Connection) -> None:
         while self.result_queue and not (self._blocked or connection.congested):

@@ -8,6 +8,7 @@ from typing import Any
 from qam import _messages
 from qam._jobs import JobQueue
 from qam._logs import get_logger
+from qam._printable import printable
 from qam._registry import MethodRegistry
 from qam._serialization import Serializer
 from qam._server_calls import Answer, Call, Messages
@@ -30,6 +31,7 @@ class ExecuteMethodThread(threading.Thread):
     :param messages: makes the replies.
     :param max_message_bytes: the size of the largest reply.
     :param publish: takes a reply to send.
+    :param publish_lone: the same, where no other request waits.
     :param settle: takes a call that needs no reply.
     """
 
@@ -42,6 +44,7 @@ class ExecuteMethodThread(threading.Thread):
         messages: Messages,
         max_message_bytes: int,
         publish: Callable[[Publish], None],
+        publish_lone: Callable[[Publish], None],
         settle: Callable[[Call], None],
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.
@@ -52,6 +55,7 @@ class ExecuteMethodThread(threading.Thread):
         self._messages = messages
         self._max_message_bytes = max_message_bytes
         self._publish = publish
+        self._publish_lone = publish_lone
         self._settle = settle
 
     def run(self) -> None:
@@ -60,6 +64,8 @@ class ExecuteMethodThread(threading.Thread):
             reply = self._answer(call)
             if reply is None:
                 self._settle(call)
+            elif call.alone and self._calls.waiting_since() is None:
+                self._publish_lone(reply)
             else:
                 self._publish(reply)
 
@@ -84,9 +90,10 @@ class ExecuteMethodThread(threading.Thread):
         call.request_id = request.id
         if call.lost and self._may_run_again(call, request):
             log.info("%s() runs again: its server went away", request.method_name)
-            return self._messages.request_anew(call, runs=call.delivery.runs + 1)
+            return self._messages.request_anew(call, runs=call.runs + 1)
         try:
-            body = self._encode(call, self._run(call, request))
+            what = f"the result of {printable(request.method_name)}()"
+            body = self._encode(call, self._run(call, request), what)
         except BaseException as error:  # a bug of this library: the call alone suffers
             log.exception("a request could not be answered")
             failure = _messages.internal_reply(
@@ -97,7 +104,7 @@ class ExecuteMethodThread(threading.Thread):
 
     def _may_run_again(self, call: Call, request: _messages.Request) -> bool:
         idempotent = self._methods.is_idempotent(request.method_name, request.params)
-        return idempotent and call.delivery.runs < _MAX_RUNS
+        return idempotent and call.runs < _MAX_RUNS
 
     def _refuse(self, call: Call, error: QAMSerializationException) -> Publish | None:
         """Have a request dropped; tell its caller why, where there is a way."""
@@ -109,7 +116,8 @@ class ExecuteMethodThread(threading.Thread):
         reply = _messages.internal_reply(
             None, _not_run(call, _messages.REQUEST_UNREADABLE), str(error)
         )
-        return self._messages.reply(call, Answer(routing_key, self._encode(call, reply)))
+        body = self._encode(call, reply, "what is wrong with a request")
+        return self._messages.reply(call, Answer(routing_key, body))
 
     def _run(self, call: Call, request: _messages.Request) -> dict[str, Any]:
         """Run the method; return the reply's body, whatever happens."""
@@ -136,7 +144,7 @@ class ExecuteMethodThread(threading.Thread):
         finally:
             call.seconds = time.monotonic() - started
 
-    def _encode(self, call: Call, reply: dict[str, Any]) -> bytes:
+    def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
         like = call.delivery.body
         try:
             body = self._serializer.encode(reply, like)
@@ -146,14 +154,14 @@ class ExecuteMethodThread(threading.Thread):
             if len(body) <= self._max_message_bytes:
                 return body
             why = f"has {len(body)} bytes, more than max_message_bytes={self._max_message_bytes}"
-        log.warning("a result %s", why)
+        log.warning("%s %s", what, why)
         failure = _messages.internal_reply(
-            reply["id"], _messages.RESULT_NOT_SERIALIZABLE, f"the result {why}"
+            reply["id"], _messages.RESULT_NOT_SERIALIZABLE, f"{what} {why}"
         )
         return self._serializer.encode(failure, like)
 
 
 def _not_run(call: Call, code: int) -> int:
     """Return *code*, which says that no method ran; unless an earlier server may have run it."""
-    may_have_run = call.lost or call.delivery.runs > 1
+    may_have_run = call.lost or call.runs > 1
     return _messages.SERVER_LOST if may_have_run else code

@@ -62,12 +62,18 @@ class Verdict(Enum):
 class _Sibling:
     #: It said something since this server can hear without a gap.
     heard: bool = False
+    #: It consumes from the request queue, or so it said last.
+    consumes: bool = False
     #: When it said something last.
     last_heard: float = -inf
     #: It did not answer in time.
     absent: bool = False
     #: When the request queue was seen empty after that.
     settled_at: float | None = None
+
+    @property
+    def is_consuming(self) -> bool:
+        return self.heard and self.consumes and not self.absent
 
 
 @dataclass(slots=True)
@@ -120,6 +126,7 @@ class Siblings:
         self._hello = 0
         #: True once this server is known to all others, and may take requests.
         self.announced = False
+        self._consumes = False
 
     @property
     def vouches(self) -> bool:
@@ -134,10 +141,11 @@ class Siblings:
         :param without_gap: all that was said in the meantime waits in the queue.
         """
         self._opened_at = self._clock()
-        self.announced = False
+        self.announced = self._consumes = False
         self._hello += 1
         if not without_gap:
             self._vouches_since = None
+            self._record.uncover()
             for sibling in self._known.values():
                 sibling.heard = False
         self._say("hello", number=self._hello)
@@ -155,6 +163,15 @@ class Siblings:
             if now - left_at < _UNSAFE:  # its last acks may be forgotten
                 self._known[instance] = _Sibling(absent=True)
         self._left.clear()
+
+    def tell_consuming(self, whether: bool) -> None:
+        """This server has begun to consume from the request queue, or is about to end that.
+
+        Others count with its consumer only while it says so: else it would make up for one
+        that nobody knows.
+        """
+        self._consumes = whether
+        self._say("here")
 
     def leave(self) -> None:
         """Say goodbye: this server has nothing open, and takes nothing any more."""
@@ -174,6 +191,10 @@ class Siblings:
             if self._record.is_lost(key):
                 question.verdict = Verdict.LOST
         question.calls.append(call)
+
+    def have_repeated(self, key: str) -> None:
+        """Have whoever answered the request *key* send its answer again."""
+        self._to_ask[key] = True
 
     def is_judging(self, key: str) -> bool:
         """Return True if the verdict on *key* is open."""
@@ -239,21 +260,18 @@ class Siblings:
 
     def next_due(self) -> float | None:
         """Seconds until there is something to do, if nothing is heard; None for never."""
-        due = [
-            self._patience_ends(each, self._silent(each))
-            for each in self._questions.values()
-            if each.echoed_at is not None
-        ]
+        soonest = self._next_look()
+        for each in self._questions.values():
+            if each.echoed_at is not None:
+                soonest = min(soonest, self._patience_ends(each, self._silent(each)))
         if self._roll_called_at is not None:
-            due.append(self._roll_called_at + GRACE)
-        due.append(self._next_look())
-        soonest = min(due)
+            soonest = min(soonest, self._roll_called_at + GRACE)
         return None if soonest == inf else max(0.0, soonest - self._clock())
 
     def _next_look(self) -> float:
         if not self.announced or (self.vouches and not self._known):
             return inf
-        calm = self.vouches and not self._absent
+        calm = self.vouches and not any(each.absent for each in self._known.values())
         return self._looked_at + (_SLOW_LOOK_INTERVAL if calm else _LOOK_INTERVAL)
 
     @property
@@ -264,7 +282,7 @@ class Siblings:
     def looked(self, state: QueueState, own_consumers: int) -> None:
         """This is the state of the request queue, with some consumers of our own."""
         now = self._looked_at = self._clock()
-        present = sum(each.heard and not each.absent for each in self._known.values())
+        present = sum(each.is_consuming for each in self._known.values())
         if state.consumers < own_consumers + present and self._roll_called_at is None:
             self._call_the_roll()
         if state.messages or state.consumers != own_consumers + present:
@@ -282,6 +300,7 @@ class Siblings:
             sibling.settled_at = now
         elif now - sibling.settled_at > _VALID:
             del self._known[instance]
+            self._record.uncover()
             self._buried[instance] = None
             if len(self._buried) > _MAX_BURIED:
                 del self._buried[next(iter(self._buried))]
@@ -297,7 +316,10 @@ class Siblings:
         return messages
 
     def _say(self, kind: str, **more: Any) -> None:
-        self._messages.append(json.dumps({"kind": kind, "from": self._instance, **more}).encode())
+        message = {"kind": kind, "from": self._instance, "consumes": self._consumes, **more}
+        # As it is: of the halves of a character that a key may have, escapes make one.
+        text = json.dumps(message, ensure_ascii=False)
+        self._messages.append(text.encode("utf-8", "surrogatepass"))
 
     def heard(self, body: bytes) -> None:
         """Take in what a sibling said, or this server itself."""
@@ -310,11 +332,13 @@ class Siblings:
         except _NONSENSE as error:
             log.warning("what another server of the same server_id said makes no sense: %r", error)
 
-    def _meet(self, sender: str) -> None:
+    def _meet(self, sender: str, message: dict[str, Any]) -> None:
         sibling = self._known.setdefault(sender, _Sibling())
-        if not sibling.heard:
-            self._looked_at = -inf  # with one more to count on, look at once
+        before = sibling.is_consuming
         sibling.heard, sibling.absent, sibling.settled_at = True, False, None
+        sibling.consumes = message.get("consumes") is True
+        if sibling.is_consuming and not before:
+            self._looked_at = -inf  # with one more to count on, look at once
         sibling.last_heard = self._clock()
         self._buried.pop(sender, None)
 
@@ -323,7 +347,7 @@ class Siblings:
             # One of an earlier connection may come again, before the others have this one.
             self.announced = self.announced or message.get("number") == self._hello
             return
-        self._meet(sender)
+        self._meet(sender, message)
         self._say("here")
         # It may have been away when it was asked.
         open_questions = {each.key: each.resent for each in self._questions.values()}
@@ -332,9 +356,10 @@ class Siblings:
 
     def _hear_here(self, sender: str, message: dict[str, Any]) -> None:
         if sender != self._instance:
-            self._meet(sender)
+            self._meet(sender, message)
 
     def _hear_bye(self, sender: str, message: dict[str, Any]) -> None:
+        self._record.uncover()
         if self._known.pop(sender, None) is not None:
             now = self._clock()
             self._left = {each: at for each, at in self._left.items() if now - at < _UNSAFE}
@@ -346,7 +371,7 @@ class Siblings:
             for key in calls.keys() & self._questions.keys():
                 self._questions[key].echoed_at = self._clock()
             return
-        self._meet(sender)
+        self._meet(sender, message)
         answers = {key: self._word_on(key, bool(resent), sender) for key, resent in calls.items()}
         knows = {instance: not each.absent for instance, each in self._known.items()}
         self._say("answer", to=sender, calls=answers, knows=knows)
@@ -372,7 +397,7 @@ class Siblings:
     def _hear_answer(self, sender: str, message: dict[str, Any]) -> None:
         if sender == self._instance:
             return
-        self._meet(sender)
+        self._meet(sender, message)
         if message["to"] != self._instance:
             return
         for instance, present in dict(message["knows"]).items():

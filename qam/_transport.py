@@ -137,21 +137,24 @@ class BufferedTransport(TCPTransport):
             selector.select(self._time_left())
         self.flush()
 
-    def receive(self) -> None:
-        """Take in what has come; never blocks."""
+    def receive(self) -> bool:
+        """Take in what has come, and return whether something has; never blocks."""
+        came = False
         size = _LARGE_READ_SIZE if self.incoming.missing > _READ_SIZE else _READ_SIZE
         pending = True
         while pending:
             try:
                 data = self.sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
+                return came
             if not data:
                 self.connected = False
                 raise ConnectionResetError("the broker closed the connection")
             self.incoming.feed(data)
+            came = True
             # select() does not see what TLS has decrypted already
             pending = self._tls is not None and self.sock.pending() > 0
+        return came
 
     def abort(self) -> None:
         """Have nothing that waits be sent any more, also not by the system after the close.

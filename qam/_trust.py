@@ -158,7 +158,7 @@ def refusal(name: Name) -> str:
     full = printable(".".join(name))
     if _is_function_of_python(name):
         return f"{full} is not trusted, and does not stand for a value"
-    return f"{full} is not trusted; call qam.trust({full}) in this process"
+    return f"{full} is not trusted; call qam.trust({full}) in the process that receives it"
 
 
 def _is_function_of_python(name: Name) -> bool:

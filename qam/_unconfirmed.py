@@ -31,9 +31,12 @@ class Unconfirmed:
 
     def acked(self, tag: int, multiple: bool) -> list[Event]:
         """Return what the broker says with an ack."""
+        messages = self._settle(tag, multiple)
+        if not self._returned:
+            return [Confirmed(messages)]
         confirmed: list[Publish] = []
         events: list[Event] = [Confirmed(confirmed)]
-        for message in self._settle(tag, multiple):
+        for message in messages:
             if self._was_returned(message):
                 events.append(Returned(message))
             else:
@@ -52,7 +55,10 @@ class Unconfirmed:
 
     def _settle(self, tag: int, multiple: bool) -> list[Publish]:
         if not multiple:
-            return [self._messages.pop(tag)] if tag in self._messages else []
+            settled = [self._messages.pop(tag)] if tag in self._messages else []
+            if not self._messages:
+                self._lowest_tag = self._last_tag + 1
+            return settled
         # Each tag is passed once: what is acked together was never looked at before.
         tags, self._lowest_tag = range(self._lowest_tag, tag + 1), max(self._lowest_tag, tag + 1)
         return [self._messages.pop(each) for each in tags if each in self._messages]

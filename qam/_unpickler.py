@@ -12,7 +12,7 @@ Three steps, each for fewer messages than the one before it:
 import datetime
 import io
 import pickle  # what it builds is restricted  # nosec B403
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum, EnumType
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from qam._pickle_names import (
     BASES,
     CALLED_WITH_VALUES,
     CONSTRUCTORS,
+    CONTAINERS,
     EXCEPTIONS,
     FILLED_LATER,
     HARMLESS,
@@ -73,7 +74,7 @@ def loads(body: bytes, trusted: Trusted, strangers: list[str] | None = None) -> 
     """
     plainness = _pickle_scan.check(body)
     try:
-        if plainness is Plainness.VALUES:
+        if plainness is _pickle_scan.VALUES:
             return pickle.loads(body, encoding="utf-8")  # it names nothing  # nosec B301
         if plainness is Plainness.WITH_NAMES:
             return _QuickUnpickler(_stream(body), encoding="utf-8").load()
@@ -256,10 +257,12 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def _check_items(self, called: Any, args: Any) -> None:
         """Look at the keys that a container is made of."""
-        if args and called in (set, frozenset):
+        if args and called in (set, frozenset, Counter):
             self._bounds.check_keys(args[0], args)
-        elif args and called is OrderedDict:  # pairs, from Python 2
-            self._bounds.check_keys([key for key, _ in args[0]], args)
+        elif called in (OrderedDict, defaultdict):  # of pairs, as Python 2 writes the first
+            for pairs in args:
+                if type(pairs) in CONTAINERS and not isinstance(pairs, dict):
+                    self._bounds.check_keys([key for key, _ in pairs], args)
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:

@@ -5,6 +5,7 @@ import selectors
 import socket
 import threading
 from contextlib import suppress
+from typing import Any
 
 from qam._fork import disown_in_child
 
@@ -26,7 +27,7 @@ class Waker:
         # Guards the descriptor: a late wake must not write to one that was closed,
         # and perhaps opened again by somebody else.  The write never blocks.
         # Reentrant, because a finalizer that wakes may run inside.
-        self._lock = threading.RLock()
+        self._lock: Any = threading.RLock()
         if hasattr(os, "eventfd"):
             self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._sockets: tuple[socket.socket, ...] = ()
@@ -51,9 +52,21 @@ class Waker:
             return
         with self._lock:
             if not self._closed:
-                self._awake = True
-                with suppress(BlockingIOError):  # full, so it is awake
-                    os.write(self._writer, _ONE)
+                self._write()
+
+    @property
+    def is_in_use_here(self) -> bool:
+        """Whether the thread that asks is in the middle of :meth:`wake`: it is a finalizer."""
+        return bool(self._lock._is_owned())
+
+    def _write(self) -> None:
+        self._awake = True
+        try:
+            with suppress(BlockingIOError):  # full, so it is awake
+                os.write(self._writer, _ONE)
+        except BaseException:  # Ctrl-C: perhaps nothing was written
+            self._awake = False
+            raise
 
     def wait(self, timeout: float | None) -> None:
         """Return once woken, or after *timeout* seconds (None: no end); by the owner."""

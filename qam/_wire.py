@@ -72,12 +72,14 @@ def check_entity_name(value: object, name: str) -> None:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
 
 
-def check_count(value: object, name: str) -> int:
-    """Return *value*; raise TypeError or ValueError naming *name* unless it is 1 or more."""
+def check_count(value: object, name: str, most: int | None = None) -> int:
+    """Return *value*; raise TypeError or ValueError naming *name* unless it is 1 to *most*."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value!r}")
     return value
 
 
@@ -101,6 +103,8 @@ def is_short_text(value: object) -> bool:
     """Return True if *value* fits where AMQP wants a short string, as in a routing key."""
     if not isinstance(value, str):
         return False
+    if value.isascii():
+        return len(value) <= _MAX_SHORT_TEXT
     try:
         return len(value.encode("utf-8")) <= _MAX_SHORT_TEXT
     except UnicodeEncodeError:  # lone surrogates

@@ -166,14 +166,20 @@ class AMQPCredentials:
             parts = urlsplit(hostname)
             parts.port  # noqa: B018 - raises for what is no port
         except ValueError:
-            raise ValueError(f"hostname: the {scheme}:// URL has no valid port") from None
+            raise ValueError(
+                f"hostname: the {scheme}:// URL has no valid port; or its password has something "
+                "special in it that has to be quoted, see urllib.parse.quote"
+            ) from None
         if "@" in parts.path:
             raise ValueError(
                 f"hostname: in the {scheme}:// URL an '@' follows a '/'; what is special in the "
                 "user name, password or vhost has to be quoted, see urllib.parse.quote"
             )
         if parts.query or parts.fragment:
-            raise ValueError(f"hostname: nothing may follow the vhost in the {scheme}:// URL")
+            raise ValueError(
+                f"hostname: nothing may follow the vhost in the {scheme}:// URL; what else there "
+                "is to say, as heartbeat, is an argument"
+            )
         url = parse_url(hostname)
         return replace(
             self,
@@ -187,11 +193,10 @@ class AMQPCredentials:
 
 
 def _check_host(host: object) -> None:
+    # Of a wrong one only the type is shown: it may hold a password.
+    shown = type(host).__name__ if host != "" else "an empty text"
     if not isinstance(host, str) or not host:
-        # Of a wrong one only the type is shown: it may hold a password.
-        raise TypeError(
-            f"hostname must be a host name or a URL, or a list of them, not {type(host).__name__}"
-        )
+        raise TypeError(f"hostname must be a host name or a URL, or a list of them, not {shown}")
     if "://" not in host and set(host) & set("@/"):
         raise ValueError(
             "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "

@@ -8,7 +8,6 @@
 
 import atexit
 import os
-import threading
 import time
 import uuid
 import weakref
@@ -65,6 +64,8 @@ QAMMEthodNotFoundException = QAMMethodNotFoundException
 
 #: Seconds that closing takes at most.
 _CLOSE_TIMEOUT = 5.0
+#: Seconds after which it is asked what becomes of a call whose result is not there.
+_SOON = 0.02
 
 # Lets another thread run without waiting; sleeping waits, even for 0 seconds.
 _give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
@@ -78,12 +79,15 @@ class _Method:
     An attribute of it is a method of the remote instance of that name.
     """
 
+    __slots__ = ("__name", "__send")
+
     def __init__(self, send: Send, name: str) -> None:
         self.__send = send
         self.__name = name
 
     def __getattr__(self, name: str) -> "_Method":
-        return _Method(self.__send, f"{self.__name}.{_public(name)}")
+        part = _public(name)  # first: a copy in the making has no attributes yet
+        return _Method(self.__send, f"{self.__name}.{part}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__send(self.__name, args, kwargs)
@@ -106,7 +110,7 @@ class _RemoteNames:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> _Method:
-        return _Method(self._send, _public(name))
+        return _Method(self._send, name if name[:1] != "_" else _public(name))
 
     def __getitem__(self, name: str) -> _Method:
         """Return the remote method *name*, also where the object has that name itself."""
@@ -221,6 +225,7 @@ class QAMProxy(_RemoteNames):
         #: Sends the calls.
         self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
         self.consumer_thread.queue_arguments = check_queue_arguments(queue_arguments)
+        self.consumer_thread.on_answered = self.publisher_thread.look_again
         self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
         if not persistent:
             self.consumer_thread.on_connection_lost = self.publisher_thread.fail_written
@@ -230,21 +235,23 @@ class QAMProxy(_RemoteNames):
             self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._results.on_callback_ready = self.callback_observer_thread.signal
+        self._results.on_callbacks_ready = self.callback_observer_thread.signal
+        self._results.on_closed = self.publisher_thread.free_callers
         self._start()
 
     def _start(self) -> None:
-        threads = (self.consumer_thread, self.publisher_thread)
+        owners = (self.consumer_thread, self.publisher_thread)
+        observer = self.callback_observer_thread
         try:
-            for thread in threads:
+            for thread in (*owners, observer):
                 thread.start()
+            # An idle proxy that is dropped takes its threads along.
+            weakref.finalize(self, _stop, *owners, observer).atexit = False
         except BaseException:
-            for thread in threads:
-                thread.exit()
+            _stop(observer)
+            for owner in owners:
+                owner.exit()
             raise
-        self.callback_observer_thread.start()
-        # An idle proxy that is dropped takes its threads along.
-        weakref.finalize(self, _stop, *threads, self.callback_observer_thread).atexit = False
         _open_proxies.add(self)
         disown_in_child(self)
 
@@ -264,28 +271,39 @@ class QAMProxy(_RemoteNames):
         timeout: float | None,
     ) -> Any:
         """Call a remote method and wait for its result."""
-        if threading.current_thread() in (self.consumer_thread, self.publisher_thread):
-            # A finalizer may run anywhere; here the call would wait for itself.
+        here = self.consumer_thread.is_here or self.publisher_thread.is_here
+        if here or self._results.is_in_use_here:
+            # A finalizer may run anywhere; the call would wait for who can't go on meanwhile.
             raise QAMException(
-                f"{method_name}() was called in a thread of the proxy; use a callback there",
+                f"{method_name}() was called in a thread of the proxy, or by a finalizer or a "
+                "signal handler in the middle of another call; use a callback there",
                 executed="no",
             )
         deadline = Deadline(timeout)
         id = self.consumer_thread.get_free_result_list_id()
         message: Message | None = None
         try:
-            message = self.publisher_thread.add_message_to_send(
-                self._message(id, client_id, method_name, args, kwargs, deadline)
+            message = self.publisher_thread.enqueue(
+                self._message(id, client_id, method_name, args, kwargs, deadline), waits=True
             )
-            if not self._results.wait(id, deadline):
+            if not self._wait(id, deadline):
                 raise timed_out(self.publisher_thread, message)
         except BaseException:
+            self.publisher_thread.look_again()
             if message is not None:  # Ctrl-C: nobody waits for it any more
                 self.publisher_thread.withdraw(message)
             self.consumer_thread.free_result_item(id)
             raise
         # This gives the slot back, too; a second time might take it from another call.
         return self.consumer_thread.get_result(id)
+
+    def _wait(self, id: int, deadline: Deadline) -> bool:
+        """Wait for the outcome of a call; return whether it is there."""
+        soon = Deadline(_SOON)
+        if soon.at < deadline.at and self._results.wait(id, soon):
+            return True
+        self.publisher_thread.look_again()  # the broker may say what becomes of the call
+        return self._results.wait(id, deadline)
 
     def _message(
         self,
@@ -294,7 +312,7 @@ class QAMProxy(_RemoteNames):
         method_name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        deadline: Deadline,
+        deadline: Deadline | None,
     ) -> Message:
         name, params = _messages.apply_message(method_name, args, kwargs)
         return {
@@ -337,7 +355,7 @@ class QAMProxy(_RemoteNames):
             raise TypeError(f"callback_method must be callable, not {callback_method!r}")
         if exception_method is not None and not callable(exception_method):
             raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
-        id = self.consumer_thread.get_free_result_list_id(callback_method, exception_method)
+        id = self._results.reserve(callback_method, exception_method)
         return Callback(self, id, self.consumer_thread.client_id)
 
     def get_callback_state(self, uid: str) -> int:
@@ -345,10 +363,20 @@ class QAMProxy(_RemoteNames):
 
         A uid that is not known counts as finished.  Does not wait, but lets other
         threads run, so it can be asked in a loop.
+
+        :param uid: what a call by a callback has returned.
+        :raises TypeError: *uid* is a :class:`Callback`, on which no method was called.
         """
         _give_way()
         item = self.callback_observer_thread.callback_uid_dict.get(uid)
-        return FINISHED if item is None else int(item["state"])
+        if item is not None:
+            return int(item["state"])
+        if isinstance(uid, (Callback, _Method)):
+            raise TypeError(
+                f"uid: no call was made yet by {uid!r}; "
+                "as in uid = proxy.callback(success).add(2, 4)"
+            )
+        return FINISHED
 
     def get_num_waiting_callbacks(self) -> int:
         """Return how many callbacks are not executed yet; does not wait."""
@@ -378,7 +406,6 @@ class QAMProxy(_RemoteNames):
             # What was not written surely does not run; then all that waits is told.
             self.publisher_thread.withdraw_all(self._closed)
             self._results.close(self._closed)
-            self.publisher_thread.free_callers()
         finally:
             _stop(*owners)
         for thread in owners:
@@ -425,6 +452,12 @@ class SynchronTimeout(_RemoteNames):
         self._timeout = check_timeout(timeout)
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method_name == "callback" and args and callable(args[0]):
+            # A remote method of that name is hardly meant: a function can't be sent.
+            raise TypeError(
+                "callback() comes before set_timeout(), as in "
+                "proxy.callback(success).set_timeout(10).add(2, 4)"
+            )
         return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
     def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
@@ -446,12 +479,15 @@ class Callback(_RemoteNames):
     :param client_id: names the routing key by which the reply comes back.
     """
 
+    # The slot, until a call uses it; there is none before __init__ has run, either.
+    _id: int | None = None
+
     def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
         self._parent = parent
         self._client_id = client_id
         self._timeout = parent._timeout
-        self._id: int | None = id
-        slot = parent.consumer_thread.result_list[id]
+        self._id = id
+        slot = parent._results.slots[id]
         self._functions = slot["callback_method"], slot["exception_method"]
 
     def set_timeout(self, timeout: float) -> Self:
@@ -467,17 +503,18 @@ class Callback(_RemoteNames):
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         parent, observer = self._parent, self._parent.callback_observer_thread
         id = self._take_slot()
-        uid = observer.init_waiting_callback_item(id, self._timeout)
-        deadline = observer.get_callback_item(uid)["deadline"]
+        deadline = None if self._timeout is None else Deadline(self._timeout)
+        uid = observer.add_item(id, deadline)
+        message: Message = {}
         try:
-            message = parent.publisher_thread.add_message_to_send(
-                parent._message(id, self._client_id, method_name, args, kwargs, deadline)
-            )
+            message = parent._message(id, self._client_id, method_name, args, kwargs, deadline)
+            parent.publisher_thread.enqueue(message)
         except BaseException:
             observer.remove_callback_item(uid)
-            parent.consumer_thread.free_result_item(id)
+            parent._results.take_back(id, message.get("call_id"))
             raise
-        observer.watch(uid, message)
+        if deadline is not None:
+            observer.watch(uid, message)
         return uid
 
     def _take_slot(self) -> int:
@@ -493,9 +530,8 @@ class Callback(_RemoteNames):
         return uid
 
     def __del__(self) -> None:
-        id = self.__dict__.get("_id")
-        if id is not None:
-            self._parent.consumer_thread.free_result_item(id)
+        if self._id is not None:
+            self._parent.consumer_thread.free_result_item(self._id)
 
     def __repr__(self) -> str:
         return f"<callback {self._functions[0]!r} on {self._parent!r}>"

@@ -19,11 +19,11 @@ from qam._fork import disown_in_child
 from qam._jobs import JobQueue
 from qam._logs import get_logger
 from qam._owner import CONNECT_TIMEOUT, connect_first
-from qam._prefetch import Prefetch
+from qam._prefetch import MAX_PREFETCH, Prefetch
 from qam._registry import MethodRegistry
 from qam._serialization import get_serializer
 from qam._server_calls import Call, Messages, declare_server
-from qam._server_consumer import RequestConsumerThread
+from qam._server_consumer import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
 from qam._server_publisher import PublisherThread
 from qam._server_workers import ExecuteMethodThread
 from qam._wire import (
@@ -40,10 +40,7 @@ __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
 log = get_logger("qam.qam_server")
 
-#: Seconds that closing gives the requests at hand.
-CLOSE_TIMEOUT = 30.0
-# Seconds beyond its timeout that closing may take to end its threads.
-_GRACE = 5.0
+_NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
 # Seconds for workers whose replies are sent to end; those that still run were given up.
 _WORKER_GRACE = 1.0
 
@@ -68,8 +65,8 @@ class QAMServer:
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param max_workers: how many methods run at once, at most.
-    :param prefetch: how many requests the server holds, at most; by default as many
-        as workers, and more while methods are short.
+    :param prefetch: how many requests the server holds, at most, up to 65,535; by default
+        as many as workers, and more while methods are short.
     :param connect_timeout: seconds that connecting to the broker may take.
     :param trusted: classes, or names of modules and classes, that messages may build
         here, beside those of :func:`qam.trust`.
@@ -104,7 +101,7 @@ class QAMServer:
         check_entity_name(server_id, "server_id")
         self._max_workers = check_count(max_workers, "max_workers")
         self._max_message_bytes = check_count(max_message_bytes, "max_message_bytes")
-        fixed = None if prefetch is None else check_count(prefetch, "prefetch")
+        fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
         self._connect_timeout = check_timeout(connect_timeout, "connect_timeout")
         self._serializer = get_serializer(serializer, trusted=trusted)
         #: Where the broker is.
@@ -122,6 +119,7 @@ class QAMServer:
         # because a signal handler that closes may run inside.
         self._state_lock = threading.RLock()
         self._closing = self._started = False
+        self._is_forked = False
         self._waits_in_serve: threading.Thread | None = None
         self._ended = threading.Event()
         self._failure: BaseException | None = None
@@ -214,15 +212,19 @@ class QAMServer:
         """Take and answer requests until :meth:`close`; blocks.
 
         Ctrl-C closes the server, then raises KeyboardInterrupt.  A connection that is
-        lost is opened again.
+        lost is opened again.  Returns at once if the server was closed before.
 
         :param stop_on: signals that close the server meanwhile, as ``[signal.SIGTERM]``;
             in the main thread only.
-        :raises ValueError: *stop_on* is given in another thread than the main one.
+        :raises TypeError: *stop_on* is no list.
+        :raises ValueError: *stop_on* is given in another thread than the main one, or has
+            something in it that is no signal, or can't be handled.
+        :raises QAMClosedException: the process was forked after the server was made; or
+            the server died of an internal error.
         :raises QAMConnectionException: the broker can't be reached at the start.
         :raises RuntimeError: the server serves already.
         """
-        stop_on = tuple(stop_on)
+        stop_on = _check_signals(stop_on)
         if stop_on and threading.current_thread() is not threading.main_thread():
             raise ValueError("stop_on: signals can be handled in the main thread only")
         if not self._begin():
@@ -234,7 +236,7 @@ class QAMServer:
                 self._ended.wait()
         except KeyboardInterrupt:
             self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
-            self._ended.wait(CLOSE_TIMEOUT + _GRACE)  # a second Ctrl-C does not
+            self._ended.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
             raise
         if self._failure is not None:
             raise QAMClosedException("the server died of an internal error") from self._failure
@@ -242,8 +244,10 @@ class QAMServer:
     @contextmanager
     def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
         """Have *signals* close the server meanwhile."""
-        before = {each: signal.signal(each, lambda *_: self.close()) for each in signals}
+        before: dict[signal.Signals, Any] = {}
         try:
+            for each in signals:
+                before[each] = signal.signal(each, lambda *_: self.close())
             yield
         finally:
             for each, handler in before.items():
@@ -253,7 +257,8 @@ class QAMServer:
         """Serve in threads of its own; return when requests are being taken.
 
         :raises QAMConnectionException: the broker can't be reached.
-        :raises QAMClosedException: the server is closed.
+        :raises QAMClosedException: the server is closed, or the process was forked after
+            it was made.
         :raises RuntimeError: the server serves already.
         """
         if not self._begin():
@@ -263,6 +268,11 @@ class QAMServer:
     def _begin(self) -> bool:
         """Make this the one time that the server serves; False if it is closed."""
         with self._state_lock:
+            if self._is_forked:
+                raise QAMClosedException(
+                    "the server belongs to the process that this one was forked from; "
+                    "make a new one here"
+                )
             if self._closing:
                 return False
             if self._started:
@@ -294,6 +304,7 @@ class QAMServer:
                 self._messages,
                 self._max_message_bytes,
                 self._publisher.add_reply_to_send,
+                self._publisher.send_lone,
                 self._consumer.settle_now,
             )
             self._start_worker(worker)
@@ -319,7 +330,7 @@ class QAMServer:
         self._state_lock = threading.RLock()
         self._ended = threading.Event()
         self._ended.set()
-        self._closing = True
+        self._closing = self._is_forked = True
         _serving.discard(self)
 
     # --- closing ----------------------------------------------------------------
@@ -343,7 +354,7 @@ class QAMServer:
                 return
         self._consumer.begin_to_close(Deadline(timeout))
         if threading.current_thread() not in (self._waits_in_serve, *self._workers):
-            self._ended.wait(Deadline(timeout + _GRACE).wait_time())
+            self._ended.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
 
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; in the last one, when requests are taken no more."""
@@ -366,6 +377,17 @@ class QAMServer:
         ended = self._closing or self._ended.is_set()
         state = "closed" if ended else "serving" if self._started else "new"
         return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
+
+
+def _check_signals(stop_on: Iterable[signal.Signals]) -> tuple[signal.Signals, ...]:
+    if isinstance(stop_on, (int, str)) or not isinstance(stop_on, Iterable):
+        raise TypeError(f"stop_on must be a list of signals, as [signal.SIGTERM], not {stop_on!r}")
+    signals = tuple(stop_on)
+    can_be_handled = signal.valid_signals() - _NEVER_HANDLED
+    for each in signals:
+        if each not in can_be_handled:
+            raise ValueError(f"stop_on: {each!r} is no signal, or none that can be handled")
+    return signals
 
 
 _serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()

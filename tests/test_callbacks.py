@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
-from qam.qam_proxy import ExecuteCallbackThread
+from qam.qam_proxy import ConsumerThread, ExecuteCallbackThread
 from tests.conftest import Broker
 from tests.support.service import Service
+from tests.support.waiting import until
 
 
 def wait_for(proxy: QAMProxy, *uids: str) -> None:
@@ -93,7 +94,7 @@ def test_a_timeout_goes_to_the_error_function_once(proxy: QAMProxy, service: Ser
 def test_timeouts_come_in_their_own_order(proxy: QAMProxy, service: Service) -> None:
     outcomes: list[str] = []
     finished = threading.Barrier(3)
-    for name, timeout in (("later", 0.3), ("sooner", 0.05)):
+    for name, timeout in (("later", 2.0), ("sooner", 0.05)):
 
         def error(exception: Exception, name: str = name) -> None:
             outcomes.append(name)
@@ -142,6 +143,7 @@ def test_a_callback_that_blocks_holds_up_no_other(proxy: QAMProxy) -> None:
     # given ten callbacks that block
     leave = threading.Event()
     blocked = [proxy.callback(lambda result: leave.wait(60)).add(n, n) for n in range(10)]
+    until(lambda: {proxy.get_callback_state(uid) for uid in blocked} == {1})
     # when
     results: list[int] = []
     wait_for(proxy, proxy.callback(results.append).add(1, 2))
@@ -226,3 +228,41 @@ def test_a_system_without_threads_to_spare_delays_a_callback_and_loses_none(
     # then
     assert results == [3]
     assert len(refused) == 3
+
+
+def test_who_sets_a_timeout_before_the_callback_is_told_the_order(proxy: QAMProxy) -> None:
+    with pytest.raises(TypeError, match="before set_timeout"):
+        proxy.set_timeout(5).callback(print)
+    # a remote method may have that name
+    with pytest.raises(QAMMethodNotFoundException):
+        proxy.set_timeout(5).callback("x")
+
+
+def test_the_state_of_a_callback_that_nobody_called_is_not_finished(proxy: QAMProxy) -> None:
+    callback = proxy.callback(print)
+    for uid in (callback, callback.add):
+        with pytest.raises(TypeError, match="no call was made"):
+            proxy.get_callback_state(uid)  # type: ignore[arg-type]
+    assert proxy.get_callback_state("unknown") == 2
+
+
+def test_ctrl_c_after_a_callback_was_concluded_gives_no_slot_of_another_call_back(
+    proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results: list[int] = []
+    others: list[int] = []
+    enqueue = proxy.publisher_thread.enqueue
+
+    def enqueue_and_be_struck(message: Any) -> None:
+        slot = proxy.consumer_thread.result_list[message["id"]]
+        enqueue(message)
+        until(lambda: results == [3] and slot["state"] == ConsumerThread.FREE)
+        others.append(proxy.consumer_thread.get_free_result_list_id())
+        assert others == [message["id"]]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proxy.publisher_thread, "enqueue", enqueue_and_be_struck)
+    with pytest.raises(KeyboardInterrupt):
+        proxy.callback(results.append).add(1, 2)
+
+    assert proxy.consumer_thread.result_list[others[0]]["state"] == ConsumerThread.WAITING

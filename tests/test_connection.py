@@ -17,12 +17,15 @@ from qam._connection import AMQPConnection, connect
 from qam._deadline import Deadline
 from qam._events import Blocked, Cancelled, Confirmed, Event, Refused, Returned
 from qam._memory import MemoryConnection
+from qam._readiness import _SelectorReadiness
 from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, Route
 from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.support.descriptors import open_descriptors
 from tests.support.rabbitmq import RabbitMQNode, free_ports
+from tests.support.reading import read
+from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -44,7 +47,7 @@ class Peer:
         deadline = time.monotonic() + LONG
         while not condition(self.came):
             assert time.monotonic() < deadline, f"no more came than {self.came}"
-            self.came += self.connection.read(1.0, self.waker)
+            self.came += read(self.connection, 1.0, self.waker)
         came, self.came = self.came, []
         return came
 
@@ -326,6 +329,20 @@ def test_without_the_option_of_the_system_it_connects_as_well(
     connect(credentials, LONG).close()
 
 
+def test_where_only_a_selector_is_a_rest_is_none(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection: Any = peer.connection
+    readiness = _SelectorReadiness(connection._transport.sock)
+    monkeypatch.setattr(connection, "_readiness", readiness)
+
+    connection.rest()
+    connection.wait(0.0, peer.waker)
+
+    assert connection.read() == []
+    readiness.close()
+
+
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 def test_data_may_stay_unacknowledged_for_two_heartbeats(peer: Peer) -> None:
     assert isinstance(peer.connection, AMQPConnection)
@@ -380,7 +397,7 @@ def test_a_declaration_that_the_broker_refuses_is_told_in_its_words(
     with pytest.raises(QAMConnectionException, match="PRECONDITION_FAILED") as caught:
         peer.connection.declare_queue(binding, {"x-expires": 60_000})
 
-    assert caught.value.executed == "unknown"
+    assert caught.value.executed == "no"
 
 
 def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
@@ -528,6 +545,21 @@ def test_a_message_that_the_queue_rejects_is_refused(peer: Peer, server_id: str)
     peer.connection.delete_queue(server_id)
 
 
+def test_what_came_with_an_answer_of_the_broker_is_not_waited_for(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    peer.connection.consume(binding.queue)
+    peer.connection.write([message(binding)])
+    # given a delivery that was taken in by the way
+    until(lambda: peer.connection.look(binding.queue) and peer.connection._events)  # type: ignore[attr-defined]
+    # when
+    began = time.monotonic()
+    peer.connection.wait(LONG, peer.waker)
+    # then
+    assert time.monotonic() - began < LONG
+    assert [type(event) for event in peer.connection.read()] == [Delivery]
+
+
 def test_a_consumer_holds_no_more_than_its_prefetch(
     peer: Peer, other: Peer, binding: QueueBinding
 ) -> None:
@@ -537,7 +569,7 @@ def test_a_consumer_holds_no_more_than_its_prefetch(
     first, second = peer.deliveries(2)
     assert (first.body, second.body) == (b"0", b"1")
     assert not first.redelivered
-    assert peer.connection.read(0.0, peer.waker) == []
+    assert read(peer.connection, 0.0, peer.waker) == []
 
     # when
     peer.connection.acknowledge(second.delivery_tag, multiple=True)
@@ -591,7 +623,7 @@ def test_the_consumer_of_the_highest_priority_is_served(
 
     # then
     assert len(other.deliveries(6)) == 6
-    assert peer.connection.read(0.0, peer.waker) == []
+    assert read(peer.connection, 0.0, peer.waker) == []
 
 
 def test_a_message_that_is_rejected_is_dropped(
@@ -668,7 +700,7 @@ def test_the_end_of_a_queue_does_not_disturb_what_else_is_asked(
 
 
 def test_reading_ends_when_the_time_is_up(peer: Peer) -> None:
-    assert peer.connection.read(0.01, peer.waker) == []
+    assert read(peer.connection, 0.01, peer.waker) == []
 
 
 def test_reading_ends_when_it_is_woken_and_forgets_that(peer: Peer) -> None:
@@ -677,12 +709,12 @@ def test_reading_ends_when_it_is_woken_and_forgets_that(peer: Peer) -> None:
     waker.start()
 
     # when
-    assert peer.connection.read(LONG, peer.waker) == []
+    assert read(peer.connection, LONG, peer.waker) == []
 
     # then
     waker.join(LONG)
     started = time.monotonic()
-    assert peer.connection.read(0.05, peer.waker) == []
+    assert read(peer.connection, 0.05, peer.waker) == []
     assert time.monotonic() - started >= 0.04
 
 
@@ -781,7 +813,7 @@ def test_when_the_broker_closes_it_every_verb_says_so(
     assert f":{rabbitmq_node.port}, vhost '/'" in str(caught.value)
     unsent = message(binding)
     for verb in (
-        lambda: peer.connection.read(0.0, peer.waker),
+        lambda: read(peer.connection, 0.0, peer.waker),
         lambda: peer.connection.write([unsent]),
         lambda: peer.connection.reject(1),
         lambda: peer.connection.declare_exchange(binding.exchange),
@@ -924,3 +956,23 @@ def test_a_broker_whose_frames_are_larger_is_understood() -> None:
 
         # then
         assert peer.deliveries(1)[0].body == body
+
+
+def test_a_part_of_a_message_is_a_sign_of_life(peer: Peer) -> None:
+    connection: Any = peer.connection
+    before = connection._amqp.bytes_recv
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        broker, connection._transport.sock = connection._transport.sock, ours
+        try:
+            theirs.send(b"\x03\x00\x01\x00\x02\x00\x00" + b"x" * 100)  # of a body frame
+            connection._has_come = True
+            assert connection.read() == []
+            assert connection._amqp.bytes_recv == before + 1
+            # and what does not come is none
+            connection._has_come = True
+            assert connection.read() == []
+            assert connection._amqp.bytes_recv == before + 1
+        finally:
+            connection._transport.sock = broker

@@ -58,6 +58,23 @@ def test_a_call_of_the_child_says_what_is_wrong(proxy: QAMProxy) -> None:
     assert proxy.add(2, 3) == 5
 
 
+def test_a_server_of_the_parent_says_in_the_child_that_it_is_not_served_there(
+    broker: Broker, server_id: str
+) -> None:
+    with make_server(Service(), server_id=server_id, **broker.kwargs) as server:
+
+        def serve() -> None:
+            for begin in (server.serve, server.start):
+                with pytest.raises(QAMClosedException, match="forked"):
+                    begin()
+
+        assert in_a_child(serve) == 0
+        # the parent's can still be started
+        server.start()
+        with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
+            assert proxy.add(1, 2) == 3
+
+
 def test_closing_and_collecting_in_the_child_do_the_parent_no_harm(
     broker: Broker, server_id: str
 ) -> None:

@@ -581,6 +581,16 @@ def test_each_delivery_has_properties_of_its_own() -> None:
     assert second.properties == EACH_PROPERTY
 
 
+def test_what_begins_alike_is_each_deliverys_own() -> None:
+    usual = {"content_type": "a/b", "content_encoding": "utf-8", "delivery_mode": 2}
+    usual["correlation_id"] = "call:1"
+    first, second = parse(deliver(b"body", usual) * 2)
+
+    first.properties["content_type"] = first.properties["correlation_id"] = "changed"
+
+    assert second.properties == usual
+
+
 # --- pieces -----------------------------------------------------------------------------
 
 

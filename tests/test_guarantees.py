@@ -649,6 +649,7 @@ def test_a_reply_that_is_deleted_with_its_queue_is_asked_for_again(
         assert proxy.add("warm", "!") == "warm!"
         # given a reply that lies in the queue of a client that can't be reached
         queue = f"{proxy.consumer_thread.client_id}_client_queue"
+        until(lambda: rabbitmq_node.queues()[queue] == 0)  # the first one is acknowledged
         way.refuse()
         way.cut()
         results: list[Any] = []
@@ -715,9 +716,11 @@ class TestCopiesOfARequest:
             assert proxy.add("warm", "!") == "warm!"
             publisher = proxy.publisher_thread
             # when the same request is written twice, the first time perhaps as the second
-            with publisher._queue_lock:
+            with publisher._in_use, publisher._queue_lock:
                 results: list[Any] = []
+                publisher._blocked = True
                 proxy.callback(results.append, results.append).add("the token", "!")
+                publisher._blocked = False
                 [message] = publisher.method_queue
                 copy = {**message, "sending": type(message["sending"])()}
                 publisher.method_queue.append(copy)
@@ -747,8 +750,8 @@ def test_confirms_that_come_with_the_end_of_a_connection_count(
             assert connection is not None
             read = connection.read
 
-            def read_and_die(timeout: float | None, waker: Any, patience: float) -> Any:
-                events = read(timeout, waker, patience)
+            def read_and_die() -> Any:
+                events = read()
                 if events:
                     connection._events = events  # type: ignore[attr-defined]
                     raise QAMConnectionException("ended by the test")

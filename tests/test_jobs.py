@@ -2,6 +2,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from qam._jobs import JobQueue
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -47,6 +49,39 @@ def test_jobs_are_taken_in_the_order_in_which_they_came() -> None:
         jobs.put(job)
 
     assert [jobs.get(), jobs.get(), jobs.get()] == [1, 2, 3]
+
+
+def test_jobs_that_are_put_together_are_taken_in_their_order() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put(1)
+    jobs.put_all([2, 3])
+
+    assert jobs.take_all() == [1, 2, 3]
+
+
+def test_jobs_that_are_put_together_are_all_done_by_the_threads_that_are_idle() -> None:
+    # given
+    jobs: JobQueue[int] = JobQueue()
+    takers = idle_threads(jobs, 2)
+
+    # when
+    assert jobs.put_all([1, 2])
+    jobs.close()
+
+    # then
+    takers.join()
+    assert sorted(takers.taken) == [1, 2]
+
+
+def test_of_jobs_that_are_put_together_some_may_have_no_thread() -> None:
+    # given: two threads wait, and do not come to run
+    jobs: JobQueue[int] = JobQueue()
+    jobs._idle = [threading.Lock(), threading.Lock()]
+    for bed in jobs._idle:
+        bed.acquire()
+
+    # when / then
+    assert not jobs.put_all([1, 2, 3])
 
 
 def test_without_an_idle_thread_nobody_will_take_a_job() -> None:
@@ -290,3 +325,29 @@ def test_a_woken_thread_whose_job_is_gone_waits_on() -> None:
     jobs.close()
     takers.join()
     assert takers.taken == [2]
+
+
+def test_a_thread_whose_time_is_up_takes_the_job_that_it_was_counted_on_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a thread whose time is up just as two jobs come, of which another one gets one
+    queue: JobQueue[str] = JobQueue()
+    counted: list[bool] = []
+
+    class Bed:
+        def acquire(self, timeout: float = -1) -> bool:
+            if timeout >= 0:
+                queue._idle.append(threading.Lock())  # another thread that is idle, and is woken
+                queue._idle[-1].acquire()
+                counted.append(queue.put_all(["a", "b"]))
+                return False
+            return True
+
+        def release(self) -> None:
+            """Nobody waits."""
+
+    monkeypatch.setattr(threading, "Lock", Bed)
+    taken = queue.get(idle_time=0.01)
+    # then none lies there that both were counted on for
+    assert counted == [True]
+    assert taken == "a"

@@ -4,14 +4,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from qam import _memory
+from qam import QAMProxy, _memory
 from qam._events import Cancelled, Confirmed, Event, Returned
 from qam._memory import MemoryConnection
 from qam._waker import Waker
 from qam._wire import Delivery, Publish, QueueBinding, Route
+from tests.support.reading import read
+from tests.support.service import serving
+from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 QUEUE = QueueBinding("queue", "exchange", "key")
@@ -38,7 +42,7 @@ class Peer(MemoryConnection):
 
     def events(self) -> list[Event]:
         """What came; does not wait."""
-        return self.read(0.0, self.waker)
+        return read(self, 0.0, self.waker)
 
     def bodies(self) -> list[bytes]:
         """The bodies of what was delivered; does not wait."""
@@ -427,7 +431,7 @@ def test_whoever_reads_is_woken_by_what_another_thread_publishes(
     # when
     events: list[Event] = []
     while not events:  # a read may also end because a wake is left over
-        events = consumer.read(LONG, consumer.waker)
+        events = read(consumer, LONG, consumer.waker)
 
     # then
     assert [event.body for event in events if isinstance(event, Delivery)] == [b"1"]
@@ -440,7 +444,7 @@ def test_reading_ends_when_its_waker_is_woken_and_forgets_that(
     _, consumer, _ = peers
     consumer.waker.wake()
 
-    assert consumer.read(None, consumer.waker) == []
+    assert read(consumer, None, consumer.waker) == []
 
     assert not select.select([consumer.waker], [], [], 0)[0]
 
@@ -449,7 +453,7 @@ def test_reading_does_not_wait_when_something_has_come(peers: tuple[Peer, Peer, 
     publisher, _, _ = peers
     publisher.publish(b"1")
 
-    assert len(publisher.read(None, publisher.waker)) == 1
+    assert len(read(publisher, None, publisher.waker)) == 1
 
 
 def test_nothing_is_ever_due_and_nothing_ever_in_the_way(peers: tuple[Peer, Peer, Peer]) -> None:
@@ -474,7 +478,7 @@ def test_between_many_threads_each_message_arrives_once(peers: tuple[Peer, Peer,
         peer.consume("queue", prefetch=10)
         together.wait(LONG)
         while len(taken) < total and time.monotonic() < stop_at:
-            for event in peer.read(0.05, peer.waker):
+            for event in read(peer, 0.05, peer.waker):
                 assert isinstance(event, Delivery)
                 taken.append(event.body)
                 peer.acknowledge(event.delivery_tag)
@@ -495,3 +499,26 @@ def test_between_many_threads_each_message_arrives_once(peers: tuple[Peer, Peer,
     assert len(set(taken)) == total
     for peer in publishers:
         peer.close()
+
+
+def test_a_finalizer_in_the_middle_of_a_message_may_send_another(
+    server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"memory://{server_id}"
+    results: list[int] = []
+    with (
+        serving(server_id=server_id, hostname=place),
+        QAMProxy(server_id, place, timeout=60) as one,
+        QAMProxy(server_id, place, timeout=60) as other,
+    ):
+        put = _memory._Broker.put
+
+        def put_and_finalize(broker: Any, message: Any, now: float) -> bool:
+            monkeypatch.setattr(_memory._Broker, "put", put)
+            other.callback(results.append).add(3, 4)
+            return put(broker, message, now)
+
+        monkeypatch.setattr(_memory._Broker, "put", put_and_finalize)
+
+        assert one.add(1, 2) == 3
+        until(lambda: results == [7])

@@ -165,12 +165,18 @@ def test_an_error_is_described_in_one_line_by_type_and_text() -> None:
 def test_a_request_is_understood(params: Any) -> None:
     request = Request.from_body(REQUEST | {"params": params, "more": "ignored"})
 
-    assert request == (7, "add", "key", params)
+    assert request == Request(7, "add", "key", params)
 
 
-def test_the_id_of_a_request_may_be_anything() -> None:
+def test_the_id_of_a_request_may_be_a_number_a_text_or_missing() -> None:
     assert Request.from_body(REQUEST | {"id": "x"}).id == "x"
     assert Request.from_body({k: v for k, v in REQUEST.items() if k != "id"}).id is None
+
+
+@pytest.mark.parametrize("id", [2**64, -(10**100), "x" * 256, b"x", 1.5, [1]])
+def test_an_id_that_is_too_large_to_be_sent_back_is_refused(id: Any) -> None:
+    with pytest.raises(QAMSerializationException, match="its id"):
+        Request.from_body(REQUEST | {"id": id})
 
 
 @pytest.mark.parametrize("field", ["method_name", "routing_key", "params"])

@@ -2,6 +2,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -602,6 +603,23 @@ def test_a_bug_after_a_loss_is_told_too(
     assert not owner.is_alive()
     assert open_descriptors() == before
     delete_queue(owner)
+
+
+def test_what_waited_for_room_is_written_when_there_is_some(own: QueueBinding) -> None:
+    # given a network that took nothing more, and takes all now
+    connection = SimpleNamespace(
+        congested=True, read=list, write=lambda messages: None, tick=lambda: None
+    )
+    connection.flush = lambda: setattr(connection, "congested", False)
+    owner = Owner(nowhere(), own)
+
+    # when: it was still congested as the owner looked
+    owner._work(connection)  # type: ignore[arg-type]
+
+    # then it looks again
+    owner._waker.wait(0.0)
+    assert owner._waker._awake
+    owner._waker.close()
 
 
 def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> None:

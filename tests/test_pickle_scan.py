@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qam._pickle_scan import Plainness, _is_simple, _Look, check
+from qam._trust import Trusted
+from qam._unpickler import loads
 
 CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
 START = CODES["PROTO"] + b"\x04"
@@ -72,14 +75,25 @@ def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> Non
     try:
         look.through()
     except pickle.UnpicklingError as error:
-        # The C unpickler finds that out by itself, at no cost.
-        assert "a mark is missing" in str(error)  # noqa: PT017
-        with pytest.raises(Exception, match=r"MARK|mark|stack|pop"):
-            pickle.loads(body)
+        if "a mark is missing" in str(error):
+            # The C unpickler finds that out by itself, at no cost.
+            with pytest.raises(Exception, match=r"MARK|mark|stack|pop"):
+                pickle.loads(body)
+        else:
+            # A place in the memo that is one byte is one of 256: they cost nothing.
+            assert re.search(r"the place \d{1,3} in the memo is beyond", str(error))  # noqa: PT017
     else:
         # Whether things are memoized in two ways at once matters where they are got again.
         assert look.plain
         assert not look._names
+
+
+def test_a_place_in_the_memo_that_takes_more_than_a_byte_is_walked_to() -> None:
+    body = START + CODES["NONE"] + CODES["LONG_BINPUT"] + (2**31 - 1).to_bytes(4, "little") + b"."
+
+    assert not _is_simple(body)
+    with pytest.raises(pickle.UnpicklingError, match="beyond the message"):
+        check(body)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +130,29 @@ def test_what_has_names_is_told_from_what_has_none(protocol: int) -> None:
     assert check(pickle.dumps([ValueError], protocol)) is Plainness.WITH_NAMES
     assert check(pickle.dumps(["x" * 2000], protocol)) is Plainness.VALUES
     assert check(pickle.dumps([b"c\x93" * 2000], 4)) is Plainness.VALUES
+
+
+ROWS = [(n, str(n), None, 1.5) for n in range(5000)]
+
+
+@pytest.mark.parametrize("value", [ROWS, {"params": ROWS}, {(n, 0): n for n in range(500)}])
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_tuples_that_are_no_keys_and_a_few_that_are_cost_nothing(value: Any, protocol: int) -> None:
+    assert check(pickle.dumps(value, protocol)) is Plainness.VALUES
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dict.fromkeys(ROWS, 1),
+        set(ROWS),
+        frozenset(ROWS),
+        {frozenset([n]) for n in range(5000)},
+        [{(n, n, n, n): 1} for n in range(5000)],
+    ],
+)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_many_tuples_as_keys_are_looked_at_one_by_one(value: Any, protocol: int) -> None:
+    body = pickle.dumps(value, protocol)
+    assert check(body) is not Plainness.VALUES  # protocols below 4 name what a set is
+    assert loads(body, Trusted()) == value

@@ -5,7 +5,7 @@ from qam._prefetch import Prefetch
 
 def after(prefetch: Prefetch, seconds: float, times: int) -> int:
     for _ in range(times):
-        prefetch.ran(seconds)
+        prefetch.ran([seconds])
     return prefetch.wanted
 
 
@@ -46,3 +46,8 @@ def test_a_fixed_one_follows_nothing(seconds: float) -> None:
 
     assert prefetch.wanted == 4
     assert after(prefetch, seconds, 100) == 4
+
+
+def test_it_is_never_more_than_the_protocol_has_room_for() -> None:
+    assert Prefetch(100_000).wanted == 65_535
+    assert after(Prefetch(100_000), 0.0001, 100) == 65_535

@@ -9,6 +9,7 @@ import threading
 import time
 import types
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -20,13 +21,19 @@ from qam import (
     QAMMethodNotFoundException,
     QAMProxy,
     QAMSerializationException,
+    QAMServer,
     QAMServerNotFoundException,
     QAMTimeoutException,
     RemoteException,
+    qam_proxy,
 )
-from qam._wire import MAX_MESSAGE_BYTES
+from qam._events import Cancelled
+from qam._serialization import get_serializer
+from qam._slots import ResultList
+from qam._wire import MAX_MESSAGE_BYTES, Delivery, properties
 from tests.conftest import Broker
 from tests.support.service import Service, make_server, serving
+from tests.support.waiting import until
 
 
 class Unpicklable:
@@ -168,14 +175,16 @@ def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, serve
     ):
         with pytest.raises(QAMSerializationException, match=r"add\(\) has .* bytes") as request:
             proxy.add("x" * 10_000, "")
-        with pytest.raises(QAMSerializationException, match=r"result has .* bytes") as result:
+        with pytest.raises(
+            QAMSerializationException, match=r"the result of \w+\(\) has .* bytes"
+        ) as result:
             proxy.repeat("x", 10_000)
         assert len(proxy.repeat("x", 9_000)) == 9_000
         for call in (proxy.callback(len).add, proxy.set_timeout(60).add, proxy["add"]):
             with pytest.raises(QAMSerializationException, match=r"add\(\) has .* bytes"):
                 call(a="x" * 10_000)
         # an exception too
-        with pytest.raises(QAMSerializationException, match=r"result has .* bytes"):
+        with pytest.raises(QAMSerializationException, match=r"the result of \w+\(\) has .* bytes"):
             proxy.fail_long(10_000)
     assert MAX_MESSAGE_BYTES == 16 * 2**20
     assert request.value.executed == "no"
@@ -404,6 +413,9 @@ def test_no_private_name_reaches_the_server(proxy: QAMProxy, service: Service) -
         copy.copy(proxy)
     with pytest.raises(TypeError, match="pickled"):
         pickle.dumps(proxy)
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(proxy.add)
+    assert repr(copy.copy(proxy.add)) == repr(proxy.add)
     assert service.runs == []
 
 
@@ -568,6 +580,32 @@ def test_a_batch_of_calls_that_timed_out_holds_up_none_behind_it(
     assert len(errors) == 1500
 
 
+def test_a_reply_that_came_just_before_its_queue_was_deleted_is_a_reply(proxy: QAMProxy) -> None:
+    # given
+    consumer = proxy.consumer_thread
+    id, call_id = consumer.get_free_result_list_id(), consumer._results.new_call_id()
+    consumer._results.begin(id, call_id)
+    serializer = get_serializer("pickle")
+    about = properties(serializer, correlation_id=f"{consumer.client_id}:{call_id}")
+    reply = Delivery(serializer.encode({"id": call_id, "result": 5}), 1, properties=about)
+    # when
+    with pytest.raises(QAMConnectionException, match="was deleted"):
+        consumer._on_events([reply, Cancelled("consumer")])
+    # then
+    assert consumer.get_result(id) == 5
+
+
+@pytest.mark.parametrize(
+    ("open_calls", "seconds"), [(0, 0), (1, 0), (99, 0), (1_000, 0.002), (1_000_000, 0.005)]
+)
+def test_replies_wait_for_others_only_where_many_calls_are_open(
+    proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch, open_calls: int, seconds: float
+) -> None:
+    monkeypatch.setattr(ResultList, "open_calls", open_calls)
+
+    assert proxy.consumer_thread._patience() == pytest.approx(seconds)
+
+
 def test_get_result_of_a_slot_that_is_free_is_an_error(proxy: QAMProxy) -> None:
     consumer = proxy.consumer_thread
     id = consumer.get_free_result_list_id()
@@ -591,13 +629,13 @@ def test_a_call_in_a_thread_of_the_proxy_itself_raises(proxy: QAMProxy) -> None:
     errors: list[Exception] = []
     receive = proxy.consumer_thread._receive
 
-    def call_and_receive(delivery: Any) -> None:
+    def call_and_receive(delivery: Any) -> Any:
         if not errors:
             try:
                 proxy.add(1, 1)
             except QAMException as error:
                 errors.append(error)
-        receive(delivery)
+        return receive(delivery)
 
     proxy.consumer_thread._receive = call_and_receive  # type: ignore[method-assign]
     # when
@@ -748,3 +786,104 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_calls_that_wait_for_room_end_with_any_thread_of_the_proxy(
+    server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = f"memory://{server_id}"
+    errors: list[BaseException] = []
+
+    def call(proxy: QAMProxy) -> None:
+        try:
+            proxy.add(1, 2)
+        except QAMClosedException as error:
+            errors.append(error)
+
+    def die(connection: Any) -> None:
+        raise ValueError("planted")
+
+    with (
+        QAMServer(place, server_id=server_id),
+        QAMProxy(server_id, place, max_queued=1) as proxy,
+    ):
+        # given calls of which one is queued, and the others wait for room
+        proxy.publisher_thread._blocked = True
+        threads = [threading.Thread(target=call, args=(proxy,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(proxy.publisher_thread._room._waiters) == 2)  # type: ignore[attr-defined]
+        # when
+        proxy.consumer_thread._write = die  # type: ignore[method-assign]
+        proxy.consumer_thread.wake()
+        # then
+        for thread in threads:
+            thread.join(20)
+        assert len(errors) == 3
+
+
+class Finalized(dict[str, int]):
+    """Says when nobody has it any more, and whether a lock of the proxy is held then."""
+
+    def __init__(self, proxy: QAMProxy, said: list[bool]) -> None:
+        super().__init__(a=1)
+        self.proxy, self.said = proxy, said
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, ()
+
+    def __del__(self) -> None:
+        self.said.append(self.proxy._results.is_in_use_here)
+
+
+def test_arguments_are_finalized_under_no_lock_of_the_proxy(proxy: QAMProxy) -> None:
+    said: list[bool] = []
+
+    proxy.callback(len).echo(Finalized(proxy, said))
+    proxy.echo(Finalized(proxy, said))
+
+    until(lambda: len(said) == 2)
+    assert said == [False, False]
+
+
+def test_callbacks_that_found_no_room_do_not_make_any(server_id: str) -> None:
+    place = f"memory://{server_id}"
+    errors: list[Exception] = []
+    with (
+        QAMServer(place, server_id=server_id),
+        QAMProxy(server_id, place, max_queued=2) as proxy,
+    ):
+        proxy.publisher_thread._blocked = True
+        for _ in range(5):
+            proxy.callback(print, errors.append).set_timeout(0.05).add(1, 2)
+        # when all of them have failed, and their time is up
+        until(lambda: len(errors) == 5)
+        until(lambda: not proxy.get_num_waiting_callbacks())
+        # then
+        assert proxy.publisher_thread._withdrawn <= len(proxy.publisher_thread.method_queue)
+
+
+def test_a_call_in_the_middle_of_a_section_of_the_proxy_is_refused(proxy: QAMProxy) -> None:
+    """As by a finalizer or a signal handler, which would wait for its own thread."""
+    publisher, consumer = proxy.publisher_thread, proxy.consumer_thread
+    locks = [proxy._results._lock, publisher._queue_lock, publisher._in_use, consumer._in_use]
+    for lock in (*locks, publisher._waker._lock, consumer._waker._lock):
+        with lock, pytest.raises(QAMException, match="use a callback") as raised:
+            proxy.add(1, 2)
+        assert raised.value.executed == "no"
+    assert proxy.add(1, 2) == 3
+
+
+def test_a_proxy_whose_last_thread_can_not_start_leaves_none_behind(
+    server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(qam_proxy.CallbackObserverThread, "start", start, raising=False)
+    with (
+        QAMServer(f"memory://{server_id}", server_id=server_id),
+        pytest.raises(RuntimeError, match="can't start"),
+    ):
+        QAMProxy(server_id, f"memory://{server_id}")
+    assert not [each for each in threading.enumerate() if each.name.startswith("qam Publisher")]

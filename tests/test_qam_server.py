@@ -4,10 +4,12 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import amqp
@@ -29,6 +31,7 @@ from tests.conftest import Broker
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
+from tests.support.waiting import until
 
 
 def test_functions_can_be_registered_in_each_way(broker: Broker, server_id: str) -> None:
@@ -73,6 +76,7 @@ def test_what_cant_be_offered_is_refused(broker: Broker, server_id: str) -> None
         ({"max_workers": 0}, ValueError),
         ({"max_workers": "3"}, TypeError),
         ({"prefetch": 0}, ValueError),
+        ({"prefetch": 65_536}, ValueError),
         ({"prefetch": True}, TypeError),
         ({"serializer": "yaml"}, ValueError),
         ({"server_id": ""}, ValueError),
@@ -84,6 +88,16 @@ def test_a_wrong_argument_is_named(wrong: dict[str, Any], error: type[Exception]
     [name] = wrong
     with pytest.raises(error, match=name):
         QAMServer(**({"hostname": "memory://wrong"} | wrong))
+
+
+def test_a_queue_that_is_there_with_other_arguments_is_named(
+    place: dict[str, Any], server_id: str
+) -> None:
+    with QAMServer(server_id=server_id, **place):
+        arguments = {"x-max-length": 5}
+        with pytest.raises(QAMConnectionException, match=r"_server_queue .* queue_arg") as raised:
+            QAMServer(server_id=server_id, queue_arguments=arguments, **place)
+    assert raised.value.executed == "no"
 
 
 def test_its_repr_says_what_it_is(broker: Broker, server_id: str) -> None:
@@ -220,6 +234,108 @@ def test_ctrl_c_closes_the_server_and_is_raised_again(broker: Broker, server_id:
     # then
     thread.join(20)
     assert results == ["answered"]
+
+
+@pytest.mark.parametrize("moment", ["connected", "taking"])
+def test_ctrl_c_as_it_starts_leaves_no_request_that_was_taken_unanswered(
+    broker: Broker, server_id: str, moment: str
+) -> None:
+    # given a request that waits for the server
+    service = Service()
+    server = make_server(service, server_id=server_id, **broker.kwargs)
+    consumer: Any = server._consumer
+    results: list[Any] = []
+
+    def strike() -> None:
+        assert service.holding.wait(20)
+        raise KeyboardInterrupt
+
+    class Opened(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            super().result(timeout)
+            strike()
+
+    class Taking(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            strike()
+            return True
+
+    if moment == "connected":
+        consumer._opened = Opened()
+    else:
+        consumer.taking = Taking()
+
+    def answer_once_it_stops() -> None:
+        until(lambda: consumer.kill or consumer._answer_until)
+        service.go_on.set()
+
+    answering = threading.Thread(target=answer_once_it_stops)
+    answering.start()
+    with QAMProxy(server_id, timeout=20, **broker.kwargs) as proxy:
+        proxy.callback(results.append, results.append).hold("answered")
+        # when
+        with pytest.raises(KeyboardInterrupt):
+            server.serve()
+        # then
+        until(lambda: results)
+    answering.join(20)
+    assert results == ["answered"]
+
+
+def test_close_answers_what_runs_also_where_another_server_got_its_request(
+    place: dict[str, Any], server_id: str
+) -> None:
+    # given a method that runs, whose request the broker has delivered to another server
+    service = Service()
+    results: list[Any] = []
+    with (
+        make_server(service, server_id=server_id, **place) as server,
+        make_server(Service(), server_id=server_id, **place) as other,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        consumer: Any = server._consumer
+        server.start()
+        proxy.callback(results.append, results.append).hold("answered")
+        assert service.holding.wait(20)
+        other.start()
+        consumer._connection._transport.sock.shutdown(socket.SHUT_RDWR)
+        until(lambda: consumer._connection_number == 2 and consumer._consumer)
+        until(lambda: not other._consumer._open_deliveries)
+        # when
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        until(lambda: consumer._answer_until and consumer._consumer is None)
+        consumer.join(1.0)  # it waits for the method; if it did not, it would be over by now
+        assert consumer.is_alive()
+        service.go_on.set()
+        # then
+        closing.join(20)
+        until(lambda: results)
+    assert results == ["answered"]
+
+
+@pytest.mark.parametrize(
+    ("stop_on", "error"),
+    [
+        (signal.SIGTERM, TypeError),
+        ("SIGTERM", TypeError),
+        (None, TypeError),
+        (["SIGTERM"], ValueError),
+        ([signal.SIGTERM, signal.SIGKILL], ValueError),
+        ([12345], ValueError),
+    ],
+    ids=str,
+)
+def test_what_is_no_signal_is_named_and_the_server_can_still_be_started(
+    stop_on: Any, error: type[Exception], server_id: str
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with QAMServer("memory://signals", server_id=server_id) as server:
+        with pytest.raises(error, match="stop_on"):
+            server.serve(stop_on=stop_on)
+        assert signal.getsignal(signal.SIGTERM) is before
+        server.start()
 
 
 def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: str) -> None:

@@ -156,3 +156,15 @@ def test_free_ports_are_different_and_no_ports_of_outgoing_connections() -> None
 
     assert len(set(ports)) == 5
     assert max(ports) < 32768
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPUs can't be chosen here")
+def test_it_runs_on_one_cpu_or_on_all() -> None:
+    def cpus(node: RabbitMQNode) -> set[int]:
+        assert node._node is not None
+        return set.union(*(os.sched_getaffinity(each.pid) for each in node._node.processes()))
+
+    with RabbitMQNode() as node:
+        assert len(cpus(node)) == 1
+    with RabbitMQNode(on_all_cpus=True) as node:
+        assert cpus(node) == os.sched_getaffinity(0)

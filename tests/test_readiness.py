@@ -2,6 +2,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from struct import pack
 
@@ -76,7 +77,57 @@ def test_a_socket_that_can_be_written_ends_the_wait_and_is_not_readable(
     assert readiness.wait(TO_READ | TO_WRITE, waker, None) == (False, False)
 
 
-@pytest.mark.skipif(not hasattr(_readiness.select, "POLLRDHUP"), reason="no system with POLLRDHUP")
+@pytest.mark.skipif(not hasattr(_readiness.select, "epoll"), reason="no system with epoll")
+class TestAWaitThatGoesOn:
+    """While another thread has it rest."""
+
+    @pytest.fixture
+    def readiness(self, ends: tuple[socket.socket, socket.socket]) -> Iterator[Readiness]:
+        with closing(Readiness(ends[0])) as readiness:
+            yield readiness
+
+    @pytest.fixture
+    def result(self, readiness: Readiness, waker: Waker) -> Iterator[Future[tuple[bool, bool]]]:
+        begun = threading.Event()
+        told = readiness._mind
+
+        def mind(interest: int, waker: Waker) -> None:
+            told(interest, waker)
+            begun.set()  # from here on what it waits for changes at once, or before it begins
+
+        readiness._mind = mind  # type: ignore[method-assign]
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(readiness.wait, TO_READ, waker, LONG)
+            assert begun.wait(LONG)
+            yield waits
+
+    def test_is_not_ended_by_what_comes_but_by_a_wake(
+        self,
+        readiness: Readiness,
+        result: Future[tuple[bool, bool]],
+        waker: Waker,
+        ends: tuple[socket.socket, socket.socket],
+    ) -> None:
+        readiness.rest()
+        ends[1].sendall(b"data")
+        waker.wake()
+
+        assert result.result(LONG) == (True, False)
+        assert readiness.wait(TO_READ, waker, LONG) == (True, True)
+
+    def test_is_ended_by_the_end_of_the_socket(
+        self,
+        readiness: Readiness,
+        result: Future[tuple[bool, bool]],
+        ends: tuple[socket.socket, socket.socket],
+    ) -> None:
+        readiness.rest()
+        ends[1].close()
+
+        assert result.result(LONG) == (False, True)
+
+
+@pytest.mark.skipif(not hasattr(_readiness.select, "epoll"), reason="no system with epoll")
 class TestTheEndOfTheSocket:
     @pytest.mark.parametrize("linger", [None, 0], ids=["in order", "reset"])
     def test_is_noticed_also_by_who_does_not_wait_for_what_comes(
@@ -97,10 +148,10 @@ class TestTheEndOfTheSocket:
         assert readiness.wait(NOTHING, waker, LONG) == (False, True)
 
 
-def test_where_there_is_no_poll_the_systems_selector_is_used(
+def test_where_there_is_no_epoll_the_systems_selector_is_used(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(_readiness.select, "poll")
+    monkeypatch.delattr(_readiness.select, "epoll")
     monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
 
     with closing(readiness_of(ends[0])) as readiness:

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from qam import _record
 from qam._record import Record
 from qam._server_calls import Answer, Call
 from qam._wire import RUNS, Delivery
@@ -20,7 +21,7 @@ def answered(record: Record, *correlation_ids: str, body: bytes = b"reply") -> N
         request = call(correlation_id)
         record.begin(request, first=True)
         request.answer = Answer("key", body)
-        record.end(request)
+        record.end([request])
 
 
 def test_a_request_runs_until_it_is_answered() -> None:
@@ -31,7 +32,7 @@ def test_a_request_runs_until_it_is_answered() -> None:
     assert record.answer("c:1") is None
 
     request.answer = Answer("key", b"reply")
-    record.end(request)
+    record.end([request])
 
     assert record.running == {}
     assert record.knows("c:1")
@@ -41,7 +42,7 @@ def test_a_request_runs_until_it_is_answered() -> None:
 def test_one_that_needed_no_answer_is_done_too() -> None:
     record, request = Record(), call("c:1")
     record.begin(request, first=True)
-    record.end(request)
+    record.end([request])
 
     assert record.knows("c:1")
     assert record.answer("c:1") is None
@@ -50,7 +51,7 @@ def test_one_that_needed_no_answer_is_done_too() -> None:
 def test_the_request_of_a_client_that_gives_no_id_is_not_kept() -> None:
     record, request = Record(), call(None)
     record.begin(request, first=True)
-    record.end(request)
+    record.end([request])
 
     assert record.running == {}
     assert not record.knows("None")
@@ -60,7 +61,7 @@ def test_one_that_was_not_begun_leaves_no_trace() -> None:
     record, request = Record(), call("c:1")
     record.begin(request, first=True)
     record.drop(request)
-    record.end(request)
+    record.end([request])
 
     assert record.running == {}
     assert not record.knows("c:1")
@@ -69,7 +70,7 @@ def test_one_that_was_not_begun_leaves_no_trace() -> None:
 def test_the_end_of_a_copy_is_not_the_end_of_the_request() -> None:
     record, request = Record(), call("c:1")
     record.begin(request, first=True)
-    record.end(call("c:1"))
+    record.end([call("c:1")])
 
     assert record.running == {"c:1": request}
 
@@ -159,16 +160,83 @@ def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
     record = Record()
     first, second = call("c:1"), call("c:1", runs=2)
     record.begin(first, first=True)
-    record.end(first)  # published anew
+    record.end([first])  # published anew
     assert record.latest("c:1") == "c:1"
 
     record.begin(second, first=False)
     assert record.latest("c:1") == "c:1#2"
 
     second.answer = Answer("key", b"reply")
-    record.end(second)
+    record.end([second])
     assert record.answer(record.latest("c:1")) == Answer("key", b"reply")
 
 
 def test_old_clients_share_no_key() -> None:
     assert call(None, runs=2).key is None
+
+
+def test_a_client_may_have_any_name() -> None:
+    record, first, again = Record(max_answers=1), call("a#b:5"), call("a#b:5", runs=2)
+    record.begin(first, first=True)
+    assert record.covers("a#b:5")
+    assert record.covers("a#b:6#2")
+    assert not record.covers("a#b:4")
+    # when it has run, and another run of it
+    record.end([first])
+    assert record.latest("a#b:5") == "a#b:5"
+    record.begin(again, first=False)
+    assert record.latest("a#b:5") == "a#b:5#2"
+    record.end([again])
+    # then the first is forgotten, and no other
+    assert record.is_lost("a#b:5")
+    assert not record.is_lost("a#b:6")
+    assert not record.is_lost("a#c:5")
+    assert not record.is_lost("1")
+
+
+@pytest.mark.parametrize("odd", ["", "#", "c#", "c#x", "c:1#" + "9" * 5000, "#2"])
+def test_an_id_that_looks_like_another_run_does_no_harm(odd: str) -> None:
+    record = Record()
+    answered(record, odd)
+
+    assert record.latest(odd) == odd
+
+
+def test_what_ends_together_is_forgotten_as_if_one_by_one() -> None:
+    record = Record(max_answers=2)
+    calls = [call(f"{client}:{number}") for number in (12, 11, 13) for client in "cd"]
+    for each in calls:
+        record.begin(each, first=True)
+    # when
+    record.end(calls)
+    # then
+    assert [each.key for each in calls if record.knows(str(each.key))] == ["c:13", "d:13"]
+    for client in "cd":
+        assert record.is_lost(f"{client}:12")
+        assert not record.is_lost(f"{client}:13")
+
+
+def test_the_latest_of_very_many_runs_is_found() -> None:
+    record = Record()
+    for runs in range(1, 3001):
+        record.begin(call("c:1", runs=runs), first=False)
+
+    assert record.latest("c:1") == "c:1#3000"
+
+
+def test_it_covers_nobody_whose_forgotten_calls_it_does_not_remember(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a client of which a call is forgotten
+    monkeypatch.setattr(_record, "_MAX_CLIENTS", 3)
+    record = Record(max_answers=1)
+    answered(record, "c:1", "c:2")
+    assert record.is_lost("c:1")
+    assert record.covers("c:1")
+
+    # when others, whose calls have no numbers, push that out
+    answered(record, *(f"other{n}:x" for n in range(5)))
+
+    # then nothing is known of that client
+    assert not record.is_lost("c:1")
+    assert not record.covers("c:1")

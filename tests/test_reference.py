@@ -1,5 +1,6 @@
 """The package against its reference: every documented name, signature and example."""
 
+import importlib.metadata
 import inspect
 import threading
 from collections.abc import Iterator
@@ -272,6 +273,36 @@ def test_a_call_can_be_made_by_slot_and_message(proxy: QAMProxy, label: str) -> 
     assert consumer.free_index_queue == [id]
 
 
+def test_a_message_that_is_sent_is_left_as_it_was(proxy: QAMProxy) -> None:
+    id = proxy.consumer_thread.get_free_result_list_id()
+    message = {"id": id, "method_name": "add", "routing_key": "nobody", "params": [2, 3]}
+    before = dict(message)
+    assert proxy.publisher_thread.add_message_to_send(message) is not message
+    assert message == before
+
+
+def test_a_callback_can_be_made_by_slot_item_and_message(proxy: QAMProxy) -> None:
+    # given
+    consumer, observer = proxy.consumer_thread, proxy.callback_observer_thread
+    results, states = [], []
+
+    def success(result: Any) -> None:
+        states.append(proxy.get_callback_state(uid))
+        results.append(result)
+
+    # when
+    id = consumer.get_free_result_list_id(success)
+    uid = observer.init_waiting_callback_item(id, None)
+    key = f"{proxy.client_id}_client_routing_key"
+    message = {"id": id, "method_name": "add", "routing_key": key, "params": [2, 3]}
+    proxy.publisher_thread.add_message_to_send(message)
+    # then
+    while proxy.get_callback_state(uid) != 2:
+        pass
+    assert (results, states) == ([5], [1])
+    assert observer.callback_uid_dict == {}
+
+
 def test_a_message_for_a_slot_that_nobody_reserved_is_refused(proxy: QAMProxy) -> None:
     message = {"id": 7, "method_name": "add", "routing_key": "", "params": [2, 3]}
     with pytest.raises(ValueError, match="slot 7"):
@@ -310,3 +341,9 @@ def test_the_state_of_a_callback_item_can_be_changed(proxy: QAMProxy) -> None:
     observer.remove_callback_item(uid)
     assert proxy.get_callback_state(uid) == 2
     assert observer.get_callback_item(uid)["state"] == 2
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert qam.__version__ == importlib.metadata.version("qam")
+    with pytest.raises(AttributeError, match="no attribute 'no_such_thing'"):
+        qam.no_such_thing  # noqa: B018

@@ -1,4 +1,5 @@
 import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -315,3 +316,40 @@ def test_only_the_methods_that_were_chosen_are_offered() -> None:
     for name in ("_private", "missing", "__init__"):
         with pytest.raises(ValueError, match="methods"):
             methods.add_instance(Counter(), "shop", only=[name])
+
+
+async def coroutine() -> None:
+    """Would have to be awaited."""
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def asynchronous_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("method", [coroutine, generator, asynchronous_generator])
+def test_what_returns_nothing_that_can_be_sent_is_refused(method: Any) -> None:
+    with pytest.raises(TypeError, match="plain function"):
+        MethodRegistry().add_function(method)
+
+
+def test_a_class_is_no_instance() -> None:
+    with pytest.raises(TypeError, match="is a class"):
+        MethodRegistry().add_instance(dict, "table")
+
+
+@pytest.mark.parametrize("idempotent", ["no", 1, None])
+def test_whether_a_method_may_run_again_is_not_guessed(idempotent: Any) -> None:
+    registry = MethodRegistry()
+    with pytest.raises(TypeError, match="idempotent"):
+        registry.add_function(len, idempotent=idempotent)
+    with pytest.raises(QAMMethodNotFoundException):
+        registry.resolve("len", [])
+
+
+def test_a_name_in_place_of_the_method_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match="name='plus'"):
+        MethodRegistry().add_function("plus")  # type: ignore[arg-type]

@@ -33,6 +33,11 @@ class Server:
         self.siblings.opened(without_gap)
         self.group.run()
 
+    def consume(self) -> None:
+        self.consuming = True
+        self.siblings.tell_consuming(True)
+        self.group.run()
+
     def cut(self) -> None:
         self.siblings.lost()
         self.connected = self.consuming = False
@@ -53,7 +58,7 @@ class Server:
 
     def answer(self, call: Call) -> None:
         call.answer = Answer("key", b"reply")
-        self.record.end(call)
+        self.record.end([call])
 
     def look(self, messages: int = 0) -> None:
         consumers = sum(each.consuming for each in self.group.alive)
@@ -88,7 +93,7 @@ class Group:
         self.alive.append(server)
         server.connect(without_gap=False)
         server.look(messages)
-        server.consuming = True
+        server.consume()
         for each in self.alive:
             each.look(messages)
         self.run()
@@ -192,6 +197,40 @@ class TestAlone:
         server.siblings.looked(QueueState(messages=0, consumers=2), own_consumers=1)
         assert not server.siblings.vouches
 
+    def test_a_sibling_that_does_not_consume_makes_up_for_no_stranger(self, group: Group) -> None:
+        # given a server that began after another one froze, which it does not know
+        frozen = group.start("a")
+        frozen.connected = False
+        server = group.start("b")
+        assert not server.siblings.vouches
+        # when a third says hello, and consumes later
+        newcomer = Server(group, "c")
+        group.alive.append(newcomer)
+        newcomer.connect(without_gap=False)
+        server.look()
+        newcomer.look()
+        # then nobody takes the frozen one's consumer for that of the newcomer
+        assert not server.siblings.vouches
+        newcomer.consume()
+        group.go_by(1.0, 3, server)
+        assert not server.siblings.vouches
+        # and when the frozen one dies it counts
+        group.kill(frozen)
+        group.go_by(1.0, 3, server)
+        assert server.siblings.vouches
+
+    def test_one_that_is_about_to_stop_makes_up_for_no_stranger(self, group: Group) -> None:
+        frozen = group.start("a")
+        frozen.connected = False
+        server, leaving = group.start("b"), group.start("c")
+        leaving.siblings.tell_consuming(False)
+        group.run()
+        leaving.consuming = False
+
+        group.go_by(1.0, 3, server)
+
+        assert not server.siblings.vouches
+
     def test_what_was_sent_again_runs_if_the_record_reaches_back(self, group: Group) -> None:
         server = group.start("a")
         server.answer(server.take(5))
@@ -200,6 +239,13 @@ class TestAlone:
         group.run()
         group.wait(GRACE)
         assert dict(server.verdicts) == {"client:4": Verdict.LOST, "client:6": Verdict.RUN}
+
+    @pytest.mark.parametrize("id", ["\ud83d\ude00", "\ud83d", "\U0001f600", 'quote"', "\x00"])
+    def test_a_request_is_judged_whatever_its_id_is(self, group: Group, id: str) -> None:
+        server = group.start("a")
+        server.siblings.ask(Call(Delivery(b"", 1, True, {"correlation_id": id}), 1))
+        group.run()
+        assert server.verdicts == [(id, Verdict.RUN)]
 
     def test_a_gap_in_what_it_heard_ends_its_vouching(self, group: Group) -> None:
         server = group.start("a")
@@ -255,6 +301,16 @@ class TestAmongOthers:
         group.run()
         assert other.verdicts == [("client:1", Verdict.MINE)]
         assert one.repeated == ["client:1"]
+
+    def test_who_has_answered_what_is_to_be_repeated_repeats_it(self, group: Group) -> None:
+        one, other, third = group.start("a"), group.start("b"), group.start("c")
+        one.answer(one.take(1))
+
+        other.siblings.have_repeated("client:1")
+        group.run()
+
+        assert (one.repeated, other.repeated, third.repeated) == (["client:1"], [], [])
+        assert not third.siblings.is_judging("client:1")
 
     def test_what_none_has_started_runs_at_once(self, group: Group) -> None:
         servers = [group.start(name) for name in "abc"]
@@ -331,6 +387,44 @@ class TestAmongOthers:
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_what_one_that_is_gone_may_have_run_does_not_run_again(self, group: Group) -> None:
+        # given one that knows the client's calls, and another that had the last one
+        one, gone = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        gone.answer(gone.take(2))
+        group.grow_old()
+        group.leave(gone)
+        # when the client, which missed the reply, asks again
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
+
+    def test_nor_what_one_may_have_run_that_is_forgotten(self, group: Group) -> None:
+        one, dead = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        dead.answer(dead.take(2))
+        group.kill(dead)
+        group.go_by(1.0, 20, one)
+        assert not one.siblings.look_is_due
+        # when
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
+
+    def test_nor_what_may_have_run_while_it_heard_nothing(self, group: Group) -> None:
+        one = group.start("a")
+        one.answer(one.take(1))
+        one.cut()
+        one.connect(without_gap=False)
+        one.look()
+        # when
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
 
     def test_one_that_left_just_before_the_broker_died_is_missed(self, group: Group) -> None:
         # its last acks may be lost with the broker

@@ -3,6 +3,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from qam._wire import Delivery, Publish, properties, request_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import Executed, QAMClosedException, QAMException
 from qam.qam_proxy import QAMProxy
+from tests.support.reading import read
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 REPLY = Delivery(b"reply", 1)
@@ -303,7 +305,7 @@ def test_the_ids_begin_where_nobody_can_foresee_it() -> None:
 
 def test_the_ids_start_over_below_the_limit_of_json() -> None:
     results = ResultList()
-    results._next_call_id = 2**53 - 1
+    results._call_ids = count(2**53 - 1)
 
     assert [results.new_call_id(), results.new_call_id()] == [2**53 - 1, 0]
 
@@ -312,7 +314,7 @@ def test_the_outcome_of_a_callback_is_announced_with_its_slot() -> None:
     # given
     results = ResultList()
     announced: list[int] = []
-    results.on_callback_ready = announced.append
+    results.on_callbacks_ready = announced.extend
     begun(results)
     slot_id, call_id = begun(results, callback=print)
 
@@ -326,6 +328,55 @@ def test_the_outcome_of_a_callback_is_announced_with_its_slot() -> None:
     assert is_there(results, slot_id)
     results.free(slot_id)
     assert results.slots[slot_id]["callback_method"] is None
+
+
+def test_outcomes_that_came_together_are_stored_and_announced_together() -> None:
+    # given
+    results = ResultList()
+    announced: list[list[int]] = []
+    results.on_callbacks_ready = announced.append
+    first, first_call = begun(results, callback=print)
+    sync, sync_call = begun(results)
+    second, second_call = begun(results, callback=print)
+    waiting, _ = begun(results, callback=print)
+
+    # when
+    outcomes = [first_call, None, sync_call, -1, first_call, second_call]
+    dropped = results.conclude_all([(call_id, n) for n, call_id in enumerate(outcomes)])
+
+    # then
+    assert dropped == [None, -1, first_call]
+    assert announced == [[first, second]]
+    stored = [results.slots[slot_id]["result_message"] for slot_id in (first, sync, second)]
+    assert stored == [0, 2, 5]
+    assert not is_there(results, waiting)
+
+
+def test_each_slot_is_reserved_by_one_thread_at_a_time() -> None:
+    # given threads that take slots and give them back
+    results = ResultList()
+    together = threading.Barrier(4)
+    kept: list[int] = []
+
+    def take() -> None:
+        together.wait(LONG)
+        for _ in range(1000):
+            ids = [results.reserve() for _ in range(3)]
+            kept.append(ids.pop())
+            for slot_id in ids:
+                results.free(slot_id)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+
+    # when
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+
+    # then
+    assert len(set(kept)) == 4000
+    assert sorted([*kept, *results.free_ids]) == list(range(len(results.slots)))
 
 
 def test_without_anybody_to_announce_it_to_a_callbacks_outcome_just_stands_there() -> None:
@@ -510,7 +561,7 @@ def test_a_reply_whose_id_is_no_number_is_dropped_and_harms_nobody(odd_id: Any) 
             target=lambda: results.append(proxy.set_timeout(LONG).add(2, 3)), daemon=True
         )
         caller.start()
-        (request,) = server.read(LONG, waker)
+        (request,) = read(server, LONG, waker)
         body = serializer.decode(request.body)
         route = request_binding("server").route._replace(
             exchange="server_client_exchange", routing_key=body["routing_key"]
@@ -526,3 +577,44 @@ def test_a_reply_whose_id_is_no_number_is_dropped_and_harms_nobody(odd_id: Any) 
     assert results == [5]
     server.close()
     waker.close()
+
+
+def test_a_slot_is_taken_back_before_its_call_and_while_that_is_open() -> None:
+    results = ResultList()
+    not_begun, (slot_id, call_id) = results.reserve(), begun(results)
+
+    results.take_back(not_begun, None)
+    results.take_back(slot_id, call_id)
+
+    assert {results.slots[each]["state"] for each in (not_begun, slot_id)} == {FREE}
+    assert not results.conclude(call_id, REPLY)
+
+
+def test_a_slot_whose_call_has_its_outcome_is_not_taken_back() -> None:
+    # given one that was concluded, given back, and is another call's by now
+    results = ResultList()
+    slot_id, call_id = begun(results)
+    results.conclude(call_id, REPLY)
+    results.free(slot_id)
+    assert results.reserve() == slot_id
+
+    results.take_back(slot_id, call_id)
+
+    assert results.slots[slot_id]["state"] == WAITING
+
+
+def test_a_call_that_a_finalizer_makes_while_the_open_ones_are_listed_does_no_harm() -> None:
+    results = ResultList()
+    calls = [begun(results) for _ in range(3)]
+
+    class Slots(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            if calls:
+                calls.clear()
+                begun(results)
+            return super().__getitem__(index)
+
+    results.slots = Slots(results.slots)
+
+    assert len(results.open_messages()) == 3
+    assert results.open_calls == 4

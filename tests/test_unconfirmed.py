@@ -164,3 +164,16 @@ def test_each_message_has_one_fate_and_the_right_one(data: st.DataObject) -> Non
             assert [m for f, m in actual if f == fate] == [m for f, m in expected if f == fate]
         assert len(actual) == len(expected)
     assert unconfirmed.take_all() == list(waiting.values())
+
+
+def test_what_was_acked_singly_is_not_passed_again_by_an_ack_of_all() -> None:
+    unconfirmed, messages = written(*[None] * 50)
+    for tag in range(1, 51):
+        unconfirmed.acked(tag, multiple=False)
+    assert unconfirmed._lowest_tag == 51
+
+    last = message()
+    unconfirmed.add(last)
+
+    assert fates(unconfirmed.acked(51, multiple=True)) == [("confirmed", last)]
+    assert len(messages) == 50

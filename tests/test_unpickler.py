@@ -33,7 +33,15 @@ from qam._printable import printable
 from qam._trust import EVERYWHERE, Trusted
 from qam._unpickler import loads
 from tests.conftest import Broker
-from tests.support.hostile_pickles import BOMBS, CALLS, GADGETS, Gadget, Named, calling
+from tests.support.hostile_pickles import (
+    BOMBS,
+    CALLS,
+    GADGETS,
+    Gadget,
+    Named,
+    calling,
+    pairs_of_one_hash,
+)
 from tests.support.service import Service, make_server
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -488,6 +496,13 @@ def test_bombs_are_refused_before_they_cost_anything() -> None:
     outcomes = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert list(outcomes) == list(BOMBS), done.stderr
     assert {name for name in outcomes if not outcomes[name].startswith("refused")} == set()
+
+
+def test_pairs_of_one_hash_have_one_hash() -> None:
+    """Else the bombs made of them would be none."""
+    pairs = [pickle.loads(b"\x80\x04" + pair + b"\x86.") for pair in pairs_of_one_hash(100)]
+    assert len(set(pairs)) == 100
+    assert len(set(map(hash, pairs))) == 1
 
 
 def test_deep_nesting_harms_nobody(broker: Broker, server_id: str) -> None:

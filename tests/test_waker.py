@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -229,6 +230,24 @@ def test_one_that_could_not_be_made_is_dropped_without_a_word(
 
     # then
     gc.collect()  # an error in its __del__ would fail the test
+
+
+def test_a_wake_that_ctrl_c_strikes_does_not_mute_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    strikes = [KeyboardInterrupt]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if strikes:
+            raise strikes.pop()
+        return os.write(descriptor, data)
+
+    replace_os(monkeypatch, write=write)
+    with closing(Waker()) as waker:
+        with pytest.raises(KeyboardInterrupt):
+            waker.wake()
+        # when
+        waker.wake()
+        # then
+        assert is_ready(waker)
 
 
 def test_a_wake_from_a_finalizer_inside_a_wake_does_not_stop_the_thread(

@@ -26,7 +26,7 @@ _ENDED_BY_CTRL_C, _ENDED_BY_SIGTERM = 130, 143
 def _run(options: Options, results: Results) -> None:
     pythons = install(options, results)
     tasks = plan(options, [CONTESTANTS[name] for name in pythons])
-    with RabbitMQNode() as node:
+    with RabbitMQNode(on_all_cpus=True) as node:
         results.broker = f"RabbitMQ {node.ctl('version').strip()}"
         stage = Stage(node, pythons)
         for task, say in one_after_the_other(tasks):

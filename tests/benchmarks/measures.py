@@ -9,7 +9,7 @@ from tests.benchmarks.processes import Side
 
 _WARM_UP_CALLS = 100
 # Each takes some 10 ms, because Python's threads take turns of 5 ms.
-_PART_BESIDE_CPU_BOUND = 10
+_PART_BESIDE_CPU_BOUND = 4
 _LEAST_ECHOES, _MOST_ECHOES = 5, 200
 
 

@@ -179,6 +179,38 @@ def _late_keys() -> bytes:
 
 _LATE_KEYS = _late_keys()
 
+
+def _float(value: float) -> bytes:
+    return b"G" + struct.pack(">d", value)
+
+
+def pairs_of_one_hash(number: int) -> list[bytes]:
+    """Pairs of whole numbers that all have the same hash: CPython's, xxHash, solved for the second.
+
+    The hash of a whole number of less than 61 bits is the number itself.
+    """
+    first, second, start = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    bits, mask, largest = 64, 2**64 - 1, 2**61 - 1
+    back_first, back_second = pow(first, -1, 2**bits), pow(second, -1, 2**bits)
+
+    def rotated(value: int, by: int) -> int:
+        return (value << by | value >> (bits - by)) & mask
+
+    end = (12345 - (2 ^ start ^ 3527539)) & mask
+    before_end = rotated(end * back_first & mask, bits - 31)
+    pairs, one = list[bytes](), 1
+    while len(pairs) < number:
+        one += 1
+        after_one = rotated((start + one * second) & mask, 31) * first & mask
+        other = (before_end - after_one) * back_second & mask
+        other -= 2**bits if other >= 2 ** (bits - 1) else 0
+        if 1 < abs(other) < largest:
+            pairs += [b"".join(b"\x8a\x08" + struct.pack("<q", each) for each in (one, other))]
+    return pairs
+
+
+_PAIRS_OF_ONE_HASH = pairs_of_one_hash(30_000)
+
 #: What would cost much memory or time, or goes around the names.
 BOMBS = {
     "memo": b"\x80\x02]r\xff\xff\xff\x0f.",
@@ -250,6 +282,38 @@ BOMBS = {
         for n in range(1, 60_000)
     )
     + b"u.",
+    "pairs of one hash": b"\x80\x04\x8f("
+    + b"".join(b"(" + pair + b"t" for pair in _PAIRS_OF_ONE_HASH)
+    + b"\x90.",
+    "pairs of one hash, one by one": b"\x80\x04}"
+    + b"".join(b"(" + pair + b"tNs" for pair in _PAIRS_OF_ONE_HASH)
+    + b".",
+    "frozenset of pairs of one hash": b"\x80\x04("
+    + b"".join(b"(" + pair + b"t" for pair in _PAIRS_OF_ONE_HASH)
+    + b"\x91.",
+    "Counter of pairs of one hash": b"\x80\x04"
+    + _name("collections", "Counter")
+    + b"]("
+    + b"".join(pair + b"\x86" for pair in _PAIRS_OF_ONE_HASH)
+    + b"e\x85R.",
+    "defaultdict of pairs of one hash": b"\x80\x04"
+    + _name("collections", "defaultdict")
+    + b"N]("
+    + b"".join(pair + b"\x86N\x86" for pair in _PAIRS_OF_ONE_HASH)
+    + b"e\x86R.",
+    "complex numbers of one hash": b"\x80\x04\x8f("
+    + b"".join(
+        _name("builtins", "complex") + b"(" + _float(-1000003.0 * n) + _float(n) + b"tR"
+        for n in range(30_000)
+    )
+    + b"\x90.",
+    "a long number as key again and again": b"\x80\x04"
+    + b"\x8b"
+    + (200_000).to_bytes(4, "little")
+    + b"\x11" * 200_000
+    + b"q\x000"
+    + (b"}(" + b"h\x00N" * 200 + b"u0") * 50
+    + b"N.",
     # calls that cost more than what they are given
     "long Decimal": b"\x80\x02" + _name("decimal", "Decimal") + _BIG_NUMBER + b"\x85R.",
     "number of a Decimal": b"\x80\x02" + _name("builtins", "int") + _BIG_DECIMAL + b"\x85R.",
@@ -333,6 +397,7 @@ BOMBS = {
     + b"h\x01\x86R.",
     "long name": f"c{'a.' * 100_000}\nb\n.".encode(),
     "nothing but sets": b"\x80\x04" + b"\x8f" * (2 * 2**20) + b".",
+    "nothing but frozensets": b"\x80\x04" + b"(\x91" * 600_000 + b".",
     "nothing but dicts": b"\x80\x04" + b"}" * (4 * 2**20) + b".",
 }
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -91,6 +91,8 @@ class RabbitMQNode:
     One that is made `beside` another can be in a cluster with it: it uses the epmd and the Erlang
     cookie of the other, which therefore has to be started first and stopped last.
 
+    It is bound to one CPU, so that it starts quickly; `on_all_cpus` is for measurements.
+
     Why not pifpaf or pytest-rabbitmq: the epmd (Erlang's name server, which every node needs) that
     comes up with their node is nobody's child and is still there after the tests, and it and the
     node's distribution port can be reached from other machines. Here both are bound to the
@@ -107,6 +109,7 @@ class RabbitMQNode:
         config: Mapping[str, str] | None = None,
         boot_timeout: float = 60.0,
         beside: "RabbitMQNode | None" = None,
+        on_all_cpus: bool = False,
     ) -> None:
         self._server_program = _program("rabbitmq-server")
         self._epmd_program = _program("epmd")
@@ -118,6 +121,7 @@ class RabbitMQNode:
         self._folder = Path(tempfile.mkdtemp(prefix="qam-rabbitmq-"))
         self._log = self._folder / "node.log"
         self._config = {"listeners.tcp.local": f"{self.host}:{self.port}", **(config or {})}
+        self._on_all_cpus = on_all_cpus
         self._rank: int = beside._rank + 1 if beside else 0
         self._epmd_port = beside._epmd_port if beside else own_epmd_port
         self._home = beside._home if beside else self._folder  # where the Erlang cookie is made
@@ -188,7 +192,7 @@ class RabbitMQNode:
             self._epmd = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def ctl(self, *arguments: str, timeout: float = 30.0) -> str:
+    def ctl(self, *arguments: str, timeout: float = 90.0) -> str:
         """Runs rabbitmqctl on this node and returns what it prints; takes half a second or more.
 
         Raises RuntimeError with what it says on failure.
@@ -291,7 +295,7 @@ class RabbitMQNode:
         }
 
     def _child(self, program: Path) -> TetheredProcess:
-        with _children_on_one_cpu(self._rank):
+        with nullcontext() if self._on_all_cpus else _children_on_one_cpu(self._rank):
             return TetheredProcess([program], env=self._env, output=self._log)
 
     def _write_configuration(self) -> None:
@@ -337,7 +341,7 @@ class RabbitMQNode:
         return printed
 
     def _run(
-        self, command: Sequence[str | Path], *, input: str | None = None, timeout: float = 30.0
+        self, command: Sequence[str | Path], *, input: str | None = None, timeout: float = 90.0
     ) -> str:
         with _children_on_one_cpu(self._rank):
             done = subprocess.run(

@@ -13,6 +13,7 @@ from qam._events import Confirmed
 from qam._waker import Waker
 from qam._wire import Publish, Route, reply_exchange
 from qam.amqp_credentials import AMQPCredentials
+from tests.support.reading import read
 
 CONTENT_TYPES = {
     "pickle": "application/x-python-serialize",
@@ -43,7 +44,7 @@ class Stranger:
         events: list[Any] = []
         while not any(isinstance(event, Confirmed) and event.messages for event in events):
             assert not deadline.expired
-            events += self._connection.read(deadline.wait_time(), self._waker)
+            events += read(self._connection, deadline.wait_time(), self._waker)
 
     def close(self) -> None:
         self._connection.close()
