@@ -12,14 +12,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from qam import QAMProxy
+from tests.support import examples  # noqa: F401  # has the profiles
 from tests.support.forwarder import Forwarder
 from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, serving
 from tests.support.strangers import Stranger
+from tests.support.surroundings import begin_as_from_a_terminal
+
+settings.load_profile("gate")  # --hypothesis-profile, which comes later, names another one
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
@@ -47,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """However the tests were started, they begin alike."""
+    begin_as_from_a_terminal(str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(autouse=True)

@@ -802,7 +802,7 @@ def test_when_the_broker_closes_it_every_verb_says_so(
 ) -> None:
     # given
     peer.connection.confirm()
-    rabbitmq_node.ctl("close_all_connections", "maintenance")
+    rabbitmq_node.close_all_connections("maintenance")
 
     # when
     with pytest.raises(QAMConnectionException, match="was lost") as caught:

@@ -37,7 +37,7 @@ def test_connections_that_are_closed_are_opened_again(
     ):
         assert proxy.add(1, 2) == 3
         # when
-        rabbitmq_node.ctl("close_all_connections", "test")
+        rabbitmq_node.close_all_connections("test")
         # then each of the four says so once, and calls work again
         deadline = time.monotonic() + 60
         while caplog.text.count("connected again") < 4:
@@ -58,7 +58,7 @@ def test_a_call_that_runs_while_its_server_loses_the_connection_is_answered_or_l
         uid = proxy.callback(outcomes.append, outcomes.append).hold("mine")
         assert service.holding.wait(20)
         # when
-        rabbitmq_node.ctl("close_all_connections", "test")
+        rabbitmq_node.close_all_connections("test")
         service.go_on.set()
         while proxy.get_callback_state(uid) != 2:
             time.sleep(0.001)
@@ -127,7 +127,7 @@ def test_a_deleted_reply_queue_is_declared_again(
         waiting = proxy.callback(outcomes.append, outcomes.append).hold("mine")
         assert service.holding.wait(20)
         # when
-        rabbitmq_node.ctl("delete_queue", f"{consumer.client_id}_client_queue")
+        rabbitmq_node.delete_queue(f"{consumer.client_id}_client_queue")
         while consumer.consumer in (None, first):
             time.sleep(0.001)
         # then the next call works, and the one that waited gets its result too

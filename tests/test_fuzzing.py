@@ -9,21 +9,20 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from qam import QAMProxy
 from qam._wire import Route, reply_exchange, request_binding
 from tests.conftest import Broker
+from tests.support.examples import examples
 from tests.support.hostile_pickles import BOMBS, CALLS, GADGETS, MARK
 from tests.support.service import Service, make_server
 from tests.support.strangers import CONTENT_TYPES, AnsweredByTheTest, Stranger, encode
 from tests.support.watch import nothing_but_values
 
 # One pair of peers for all messages, as in life: what one message spoils the next one finds.
-fuzzing = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzzing = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 serializers = pytest.mark.parametrize("serializer", CONTENT_TYPES)
 
 

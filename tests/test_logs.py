@@ -185,7 +185,7 @@ def test_no_password_is_logged_or_shown_from_the_first_connection_to_the_last(
                 threads = [proxy.consumer_thread, proxy.publisher_thread]
                 shown = [repr(each) for each in (proxy, proxy.amqp_credentials, *threads)]
                 # when the connections are lost and opened again
-                rabbitmq_node.ctl("close_all_connections", "test")
+                rabbitmq_node.close_all_connections("test")
                 while caplog.text.count("connected again") < 4:
                     time.sleep(0.01)
             # and when the password is wrong

@@ -384,7 +384,7 @@ def test_after_a_loss_it_connects_again_and_goes_on(
 def test_a_broker_that_closes_every_connection_is_connected_to_again(
     rabbitmq_node: RabbitMQNode, rabbitmq_owner: Owner
 ) -> None:
-    rabbitmq_node.ctl("close_all_connections", "maintenance")
+    rabbitmq_node.close_all_connections("maintenance")
 
     rabbitmq_owner.wait_for(lambda: rabbitmq_owner.openings == 2)
     rabbitmq_owner.send(b"after")

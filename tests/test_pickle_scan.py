@@ -6,12 +6,13 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qam._pickle_scan import Plainness, _is_simple, _Look, check
 from qam._trust import Trusted
 from qam._unpickler import loads
+from tests.support.examples import examples
 
 CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
 START = CODES["PROTO"] + b"\x04"
@@ -58,7 +59,6 @@ def test_a_glance_is_enough_for_a_request(protocol: int) -> None:
 
 
 @given(values, st.integers(2, pickle.HIGHEST_PROTOCOL))
-@settings(deadline=None)
 def test_what_a_glance_lets_through_the_walk_would_too(value: Any, protocol: int) -> None:
     body = pickle.dumps(value, protocol)
 
@@ -67,7 +67,7 @@ def test_what_a_glance_lets_through_the_walk_would_too(value: Any, protocol: int
 
 
 @given(streams | st.binary().map(lambda drawn: START + drawn))
-@settings(deadline=None, max_examples=500)
+@examples(500)
 def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> None:
     if not _is_simple(body):
         return
@@ -107,7 +107,7 @@ def test_a_place_in_the_memo_that_takes_more_than_a_byte_is_walked_to() -> None:
     ),
 )
 @given(argument=st.binary(max_size=12))
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_a_glance_lets_no_other_opcode_through(name: str, argument: bytes) -> None:
     # At the start its first byte can be part of nothing else.
     assert not _is_simple(START + CODES[name] + argument + b".")

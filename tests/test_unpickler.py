@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qam import QAMProxy, QAMSerializationException, trust
@@ -33,6 +33,7 @@ from qam._printable import printable
 from qam._trust import EVERYWHERE, Trusted
 from qam._unpickler import loads
 from tests.conftest import Broker
+from tests.support.examples import examples
 from tests.support.hostile_pickles import (
     BOMBS,
     CALLS,
@@ -521,13 +522,13 @@ def test_deep_nesting_harms_nobody(broker: Broker, server_id: str) -> None:
         deep = deep[0]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200))
 def test_random_bytes_build_nothing_but_values(body: bytes) -> None:
     _build_or_refuse(body)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_mutated_messages_build_nothing_but_values(data: st.DataObject) -> None:
     request = {"id": 1, "method_name": "add", "params": (uuid.UUID(int=1), [b"x"], {"a": 1.5})}

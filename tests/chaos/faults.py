@@ -19,7 +19,7 @@ def _kill_broker(stage: Stage, draw: random.Random) -> str:
 
 
 def _close_connections(stage: Stage, draw: random.Random) -> str:
-    stage.node.ctl("close_all_connections", "chaos")
+    stage.node.close_all_connections("chaos")
     return "the broker closed all connections"
 
 
@@ -34,7 +34,7 @@ def _delete_reply_queue(stage: Stage, draw: random.Random) -> str:
     if not queues:  # the last fault has deleted it, and its client is not back yet
         return "no reply queue was there to be deleted"
     queue = draw.choice(queues)
-    stage.node.ctl("delete_queue", queue)
+    stage.node.delete_queue(queue)
     return f"the reply queue {queue} was deleted"
 
 
