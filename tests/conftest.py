@@ -17,7 +17,7 @@ from hypothesis import settings
 from qam import QAMProxy
 from tests.support import examples  # noqa: F401  # has the profiles
 from tests.support.forwarder import Forwarder
-from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
+from tests.support.programs import find_program, how_to_install
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, serving
@@ -86,7 +86,7 @@ def rabbitmq_node() -> Iterator[RabbitMQNode]:
     """A RabbitMQ node, the same one for all tests, started for the first that asks."""
     if find_program("rabbitmq-server") is None:
         # Not skipped: half of what is promised would be untested without a word.
-        pytest.fail(HOW_TO_INSTALL, pytrace=False)
+        pytest.fail(how_to_install(), pytrace=False)
     with RabbitMQNode() as node:
         yield node
 

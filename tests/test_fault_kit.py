@@ -299,8 +299,10 @@ def publishing(forwarder: Forwarder, queue: str) -> Iterator[Callable[[str], Any
     def publish(body: str) -> Any:
         return channel.basic_publish_confirm(amqp.Message(body), routing_key=queue)
 
-    yield publish
-    connection.collect()  # as it is: the connection may be dead
+    try:
+        yield publish
+    finally:
+        connection.collect()  # as it is: the connection may be dead
 
 
 @pytest.fixture
@@ -365,19 +367,28 @@ def test_consumers_are_counted_and_queues_deleted(
             command(name)
 
 
+class CannotBeTold(amqp.Connection):
+    """A client that knows nothing of consumers that the broker cancels."""
+
+    negotiate_capabilities = {"consumer_cancel_notify": False}  # noqa: RUF012
+
+
 def test_a_consumer_that_takes_too_long_loses_its_channel(
-    rabbitmq_node: RabbitMQNode, queue: str
+    rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
+    quorum = {"x-queue-type": "quorum"}
     with (
         rabbitmq_node.consumer_timeout(0.4),
-        amqp.Connection(f"{rabbitmq_node.host}:{rabbitmq_node.port}") as connection,
+        CannotBeTold(f"{rabbitmq_node.host}:{rabbitmq_node.port}") as connection,
     ):
         channel = connection.channel()
-        channel.basic_consume(queue, callback=repr)
-        channel.basic_publish(amqp.Message("never acknowledged"), routing_key=queue)
+        channel.queue_declare(server_id, durable=True, auto_delete=False, arguments=quorum)
+        channel.basic_consume(server_id, callback=repr)
+        channel.basic_publish(amqp.Message("never acknowledged"), routing_key=server_id)
         # when
         with pytest.raises(amqp.PreconditionFailed, match="timed out"):
             wait_for_ever(connection)
+    rabbitmq_node.delete_queue(server_id)
 
 
 def wait_for_ever(connection: amqp.Connection) -> None:

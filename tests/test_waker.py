@@ -108,16 +108,15 @@ def test_a_wake_while_it_is_cleared_spoils_no_later_one(
         return data
 
     replace_os(monkeypatch, read=read_and_be_woken)
-    waker = Waker()
-    waker.wake()
+    with closing(Waker()) as waker:
+        waker.wake()
 
-    # when
-    waker.clear()
-    waker.wake()
+        # when
+        waker.clear()
+        waker.wake()
 
-    # then
-    assert is_ready(waker)
-    waker.close()
+        # then
+        assert is_ready(waker)
 
 
 @pytest.fixture
@@ -172,15 +171,13 @@ def test_a_full_one_is_awake_and_never_blocks(monkeypatch: pytest.MonkeyPatch) -
         raise BlockingIOError
 
     replace_os(monkeypatch, write=full)
-    waker = Waker()
+    with closing(Waker()) as waker:
+        # when
+        waker.wake()
+        waker.wake()
 
-    # when
-    waker.wake()
-    waker.wake()
-
-    # then
-    waker.clear()
-    waker.close()
+        # then
+        waker.clear()
 
 
 def test_a_late_wake_does_not_write_to_a_descriptor_of_somebody_else(waker: Waker) -> None:
@@ -261,15 +258,14 @@ def test_a_wake_from_a_finalizer_inside_a_wake_does_not_stop_the_thread(
         return os.write(descriptor, data)
 
     replace_os(monkeypatch, write=write_and_be_interrupted)
-    waker = Waker()
-    interruptions = [waker]
+    with closing(Waker()) as waker:
+        interruptions = [waker]
 
-    # when
-    caller = threading.Thread(target=waker.wake, daemon=True)
-    caller.start()
-    caller.join(LONG)
+        # when
+        caller = threading.Thread(target=waker.wake, daemon=True)
+        caller.start()
+        caller.join(LONG)
 
-    # then
-    assert not caller.is_alive()
-    assert is_ready(waker)
-    waker.close()
+        # then
+        assert not caller.is_alive()
+        assert is_ready(waker)

@@ -9,22 +9,23 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.install_rabbitmq import HOW_TO_INSTALL, find_program
+from tests.support.programs import find_program, how_to_install
 from tests.support.tethered import TetheredProcess
 
 _LOOPBACK = "127.0.0.1"
 _POLL_INTERVAL = 0.05  # seconds
 _LINES_OF_LOG_TO_SHOW = 60
 
-# A client asks for a protocol version that nobody speaks, and is told the one that is spoken.
+# A client asks for a protocol version that nobody speaks, and is told one that is spoken. Which
+# one is up to the release: before RabbitMQ 4 it was 0-9-1, since then it is one of 1.0.
 _PROTOCOL_HEADER_TO_REFUSE = b"AMQP\x09\x09\x09\x09"
-_PROTOCOL_HEADER_0_9_1 = b"AMQP\x00\x00\x09\x01"
+_PROTOCOL_HEADERS_BEGIN = b"AMQP"
 
 # Ports below those that systems give to outgoing connections (from 32768 on Linux, 49152
 # elsewhere). The port of a killed node must still be free when it restarts, and a client that
@@ -34,7 +35,8 @@ _PORTS = range(20000, 32768)
 # Holds for every Erlang VM that is started: the node, its short-lived helpers, rabbitmqctl.
 _ERL_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
-# Erlang expressions, for `_evaluate`. What they print is what they answer.
+# Erlang expressions, for `_evaluate`. What they print is what they answer. They ask only for what
+# is there in RabbitMQ 3.10 and 4.0 and 4.3, and means the same in each.
 _LIST_QUEUES = """
 [io:format("~ts\\t~b~n", [Name, Messages]) ||
  [{{name, {{resource, _, queue, Name}}}}, {{messages, Messages}}] <-
@@ -45,7 +47,7 @@ io:format("~b", [length(rabbit_networking:connections())])
 """
 _CLOSE_ALL_CONNECTIONS = """
 rabbit_networking:close_connections(
- rabbit_networking:connections_local(), binary_to_list({reason}))
+ [Pid || Pid <- rabbit_networking:connections(), node(Pid) =:= node()], {reason})
 """
 _DELETE_QUEUE = """
 begin
@@ -197,7 +199,7 @@ class RabbitMQNode:
 
         Raises RuntimeError with what it says on failure.
         """
-        return self._run([self._ctl_program, "--quiet", *arguments], timeout=timeout)
+        return self._run(self._ctl_program, "--quiet", *arguments, timeout=timeout)
 
     def queues(self, vhost: str = "/") -> dict[str, int]:
         """The queues and how many messages each has, ready and unacknowledged. Quick."""
@@ -246,6 +248,10 @@ class RabbitMQNode:
 
         A channel looks after what it has delivered only each minute; these do it four times
         within `seconds`. No line in rabbitmq.conf can change that interval.
+
+        Who takes longer loses the channel. Since RabbitMQ 4.3 the queue looks after that itself:
+        only a quorum queue does, and from a client that can be told (by basic.cancel) it takes no
+        more than the consumer.
         """
         milliseconds = {
             "consumer_timeout": round(seconds * 1000),
@@ -294,9 +300,9 @@ class RabbitMQNode:
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
-    def _child(self, program: Path) -> TetheredProcess:
+    def _child(self, program: list[str]) -> TetheredProcess:
         with nullcontext() if self._on_all_cpus else _children_on_one_cpu(self._rank):
-            return TetheredProcess([program], env=self._env, output=self._log)
+            return TetheredProcess(program, env=self._env, output=self._log)
 
     def _write_configuration(self) -> None:
         lines = [f"{key} = {value}\n" for key, value in self._config.items()]
@@ -318,10 +324,10 @@ class RabbitMQNode:
         try:
             with socket.create_connection((self.host, self.port), timeout=5.0) as client:
                 client.sendall(_PROTOCOL_HEADER_TO_REFUSE)
-                answer = client.recv(len(_PROTOCOL_HEADER_0_9_1), socket.MSG_WAITALL)
+                answer = client.recv(len(_PROTOCOL_HEADERS_BEGIN), socket.MSG_WAITALL)
         except OSError:
             return False
-        return answer == _PROTOCOL_HEADER_0_9_1
+        return answer == _PROTOCOL_HEADERS_BEGIN
 
     def _end_of_log(self) -> str:
         return "\n".join(self.log().splitlines()[-_LINES_OF_LOG_TO_SHOW:])
@@ -334,21 +340,30 @@ class RabbitMQNode:
         """
         options = ["-sname", self.name, "-e", "-fetch_stdout", "-no_result_term"]
         program = _AND_TELL_HOW_IT_ENDED.format(expression=expression)
-        answer = self._run([self._erl_call_program, *options], input=program)
+        answer = self._run(self._erl_call_program, *options, input=program)
         printed, _, outcome = answer.rpartition("\n")
         if outcome != "ok":
             raise RuntimeError(f"{expression.strip()} failed: {outcome}")
         return printed
 
     def _run(
-        self, command: Sequence[str | Path], *, input: str | None = None, timeout: float = 90.0
+        self,
+        program: list[str],
+        *arguments: str,
+        input: str | None = None,
+        timeout: float = 90.0,
     ) -> str:
         with _children_on_one_cpu(self._rank):
             done = subprocess.run(
-                command, env=self._env, input=input, capture_output=True, text=True, timeout=timeout
+                [*program, *arguments],
+                env=self._env,
+                input=input,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
             )
         if done.returncode != 0:
-            raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}")
+            raise RuntimeError(f"{program[-1]} failed: {done.stderr or done.stdout}")
         return done.stdout
 
 
@@ -398,8 +413,8 @@ def _binary(text: str) -> str:
     return f"<<{','.join(map(str, text.encode()))}>>"
 
 
-def _program(name: str) -> Path:
-    path = find_program(name)
-    if path is None:
-        raise FileNotFoundError(f"{name} was not found; {HOW_TO_INSTALL}")
-    return path
+def _program(name: str) -> list[str]:
+    program = find_program(name)
+    if program is None:
+        raise FileNotFoundError(f"{name} was not found; {how_to_install()}")
+    return program
