@@ -266,12 +266,19 @@ class CallbackObserverThread(threading.Thread):
             self._last_start = time.monotonic()
         try:
             thread.start()
-        except RuntimeError:  # the system has no more threads; those that there are go on
+        except RuntimeError:
+            self._do_without(thread, job)
+
+    def _do_without(self, thread: "ExecuteCallbackThread", job: CallbackJob) -> None:
+        """Mind *job*, for which *thread* could not be started."""
+        with self.callback_dict_lock:
+            self._threads.discard(thread)
+            self._last_start = time.monotonic()
+        if threading.main_thread().is_alive():  # the system has no more; those there are go on
             log.exception("a callback has to wait")
             self._jobs.put_back(job)
-            with self.callback_dict_lock:
-                self._threads.discard(thread)
-                self._last_start = time.monotonic()
+        else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start none from then on
+            thread.execute(job)
 
     def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""
@@ -342,11 +349,12 @@ class ExecuteCallbackThread(threading.Thread):
         job: CallbackJob | None = (self.method, self.params, self.uid)
         while job is not None:
             self.method, self.params, self.uid = job
-            self._execute(job)
+            self.execute(job)
             job = self.params = None  # an idle thread keeps no result alive
             job = self._observer.next_job(self)
 
-    def _execute(self, job: CallbackJob) -> None:
+    def execute(self, job: CallbackJob) -> None:
+        """Call what *job* says, and finish it, whatever comes of that."""
         method, params, uid = job
         self._observer.change_callback_item_state(uid, PROCESSING)
         try:

@@ -11,6 +11,8 @@ from qam.amqp_credentials import AMQPCredentials
 # OpenSSL's codes of a certificate that does not name the host, or the address.
 _WRONG_NAME = {62, 64}
 _EXPIRED = 10
+# Its codes of one that is not made by RFC 5280, which it looks at with VERIFY_X509_STRICT only.
+_MALFORMED = range(80, 95)
 # What OpenSSL makes of a peer that answers in plain text.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
@@ -67,6 +69,12 @@ def _why_not_verified(error: ssl.SSLCertVerificationError, host: str) -> str:
         )
     if error.verify_code == _EXPIRED:
         return "the broker's certificate has expired"
+    if error.verify_code in _MALFORMED:
+        return (
+            "the certificate of the broker or of its authority is not made as it has to be "
+            f"({error.verify_message}); have it made anew, or pass as ssl=… an SSLContext without "
+            "ssl.VERIFY_X509_STRICT, which Python 3.13 and later set"
+        )
     return (
         f"the broker's certificate is not trusted ({error.verify_message}); "
         "if its authority is your own, pass ssl={'ca_certs': …}"

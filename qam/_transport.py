@@ -44,7 +44,11 @@ def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
             addresses.set_exception(error)
 
     # A daemon: nothing can interrupt a resolver, also not the interpreter's end.
-    threading.Thread(target=look_up, name=f"qam resolver {host}", daemon=True).start()
+    resolver = threading.Thread(target=look_up, name=f"qam resolver {host}", daemon=True)
+    try:
+        resolver.start()
+    except RuntimeError:  # there are no more threads: then it may take as long as it likes
+        look_up()
     return addresses.result(timeout)
 
 

@@ -283,6 +283,8 @@ class QAMServer:
 
     def _start_threads(self) -> None:
         try:
+            # One to begin with: at the end of the interpreter there may be no other any more.
+            self._start_worker()
             self._publisher.start()
             self._consumer.start()
             # Longer only while the broker has an alarm: then there could be no replies.
@@ -296,28 +298,30 @@ class QAMServer:
         """Give a call to a worker, and start one if none is idle; in the RequestConsumerThread."""
         idle = self._calls.put(call)
         if not idle and len(self._workers) < self._max_workers:
-            worker = ExecuteMethodThread(
-                self.server_id,
-                self._calls,
-                self._methods,
-                self._serializer,
-                self._messages,
-                self._max_message_bytes,
-                self._publisher.add_reply_to_send,
-                self._publisher.send_lone,
-                self._consumer.settle_now,
-            )
-            self._start_worker(worker)
+            try:
+                self._start_worker()
+            except RuntimeError:  # there are no more threads; those that there are go on
+                if threading.main_thread().is_alive():  # at the interpreter's end it is usual
+                    log.exception("a request has to wait")
 
-    def _start_worker(self, worker: ExecuteMethodThread) -> None:
+    def _start_worker(self) -> None:
+        worker = ExecuteMethodThread(
+            self.server_id,
+            self._calls,
+            self._methods,
+            self._serializer,
+            self._messages,
+            self._max_message_bytes,
+            self._publisher.add_reply_to_send,
+            self._publisher.send_lone,
+            self._consumer.settle_now,
+        )
         self._workers.append(worker)  # first: its method may close the server at once
         try:
             worker.start()
-        except RuntimeError:  # the system has no more threads; those that there are go on
+        except RuntimeError:
             self._workers.remove(worker)
-            if not self._workers:
-                raise
-            log.exception("a request has to wait")
+            raise
 
     def _publisher_ended(self, error: BaseException | None) -> None:
         """There will be no more replies; if that is because of a bug, the server ends."""

@@ -227,6 +227,27 @@ def test_a_host_name_that_takes_for_ever_to_resolve_is_given_up(
     assert not owner.is_alive()
 
 
+def test_a_host_name_is_resolved_where_there_are_no_more_threads(
+    own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    owner = Owner(AMQPCredentials("absent.invalid"), own, connect_timeout=LONG)
+    start, refused = threading.Thread.start, []
+
+    def refuse_resolvers(thread: threading.Thread) -> None:
+        if "resolver" in thread.name:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_resolvers)
+
+    # then
+    with pytest.raises(QAMConnectionException, match=r"absent.invalid.*the host name is unknown"):
+        owner.start()
+    assert len(refused) == 1
+
+
 def test_one_that_opens_after_it_was_given_up_closes_at_once(
     broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:

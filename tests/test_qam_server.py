@@ -661,6 +661,56 @@ def test_the_interpreter_ends_quietly_with_a_live_proxy_and_server(
     ]
 
 
+# Python 3.12.0 and 3.12.1 do this; here each Python does.
+NO_THREADS_AFTER_THE_MAIN_ONE = """
+        import threading
+        start = threading.Thread.start
+        def start_in_time(thread):
+            if not threading.main_thread().is_alive():
+                raise RuntimeError("can't create new thread at interpreter shutdown")
+            start(thread)
+        threading.Thread.start = start_in_time
+"""
+
+
+def test_calls_go_on_where_no_thread_can_be_started_after_the_end_of_the_main_one() -> None:
+    done = run_python(f"""
+        {NO_THREADS_AFTER_THE_MAIN_ONE}
+        import qam
+        server = qam.QAMServer("memory://end", server_id="end")
+        server.register_function(pow)
+        server.start()
+        proxy = qam.QAMProxy("end", "memory://end", timeout=30)
+        executed = threading.Event()
+
+        def go_on():
+            threading.main_thread().join()
+            print(proxy.pow(2, 5))
+            proxy.callback(print).pow(2, 6)
+            proxy.callback(lambda result: executed.set()).pow(2, 7)
+            print(executed.wait(30))
+
+        threading.Thread(target=go_on).start()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["32", "64", "True"]
+
+
+def test_a_callback_at_the_end_is_executed_where_no_thread_can_be_started_then() -> None:
+    done = run_python(f"""
+        {NO_THREADS_AFTER_THE_MAIN_ONE}
+        import qam
+        server = qam.QAMServer("memory://end", server_id="end")
+        server.register_function(threading.main_thread().join, "wait")
+        server.start()
+        proxy = qam.QAMProxy("end", "memory://end", timeout=30)
+        # the outcome is there when the main thread has ended: the result, or that all is closed
+        proxy.callback(print, lambda error: print(type(error).__name__)).wait()
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("None\n", "QAMClosedException\n")
+
+
 def test_importing_the_package_starts_nothing_and_adds_no_log_handler() -> None:
     done = run_python("""
         import logging, threading

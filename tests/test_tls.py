@@ -241,6 +241,27 @@ def test_an_expired_certificate_is_refused(listeners: TLSListeners) -> None:
 
 
 @pytest.mark.rabbitmq
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_an_authority_that_is_made_carelessly_is_told_where_python_looks(
+    listeners: TLSListeners, strict: bool | None
+) -> None:
+    # given a context that looks, one that does not, and a dict: since Python 3.13 that looks too
+    careless = listeners.authority.without_key_usage()
+    context = ssl.create_default_context(cafile=careless)
+    if strict is not None:
+        others = context.verify_flags & ~ssl.VERIFY_X509_STRICT
+        context.verify_flags = others | (ssl.VERIFY_X509_STRICT if strict else 0)
+    own = {"ca_certs": careless} if strict is None else context
+    place: dict[str, Any] = {"hostname": "localhost", "port": listeners.port, "ssl": own}
+
+    # then
+    if context.verify_flags & ssl.VERIFY_X509_STRICT:
+        assert_refused("without key usage keyCertSign); have it made anew", **place)
+    else:
+        QAMServer(server_id="careless", **place).close()
+
+
+@pytest.mark.rabbitmq
 def test_tls_on_a_port_without_it_is_told(listeners: TLSListeners) -> None:
     assert_refused("does not speak TLS", hostname="localhost", port=listeners.plain_port, ssl=True)
 

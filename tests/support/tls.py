@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
@@ -39,6 +41,27 @@ class Authority:
         self._folder = folder
         self.file = folder / f"{name}.pem"
         self._authority.cert_pem.write_to_path(self.file)
+
+    def without_key_usage(self) -> Path:
+        """The file of its certificate made carelessly: that does not say what its key is for."""
+        certificate = x509.load_pem_x509_certificate(self._authority.cert_pem.bytes())
+        key = serialization.load_pem_private_key(self._authority.private_key_pem.bytes(), None)
+        careless = (
+            x509.CertificateBuilder()
+            .issuer_name(certificate.issuer)
+            .subject_name(certificate.subject)
+            .public_key(certificate.public_key())
+            .serial_number(certificate.serial_number)
+            .not_valid_before(certificate.not_valid_before_utc)
+            .not_valid_after(certificate.not_valid_after_utc)
+        )
+        for extension in certificate.extensions:
+            if not isinstance(extension.value, x509.KeyUsage):
+                careless = careless.add_extension(extension.value, extension.critical)
+        file = self.file.with_suffix(".careless.pem")
+        signed = careless.sign(key, hashes.SHA256())  # type: ignore[arg-type]
+        file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        return file
 
     def issue(self, name: str, *hosts: str, expired: bool = False) -> Certificate:
         """A certificate that is made out to *hosts*, in files called *name*."""
