@@ -29,6 +29,12 @@ settings.load_profile("gate")  # --hypothesis-profile, which comes later, names 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
 
+# One of these that began last would run alone at the end, while the other processes have nothing.
+TAKE_LONGEST = {
+    *("test_outages", "test_guarantees", "test_transient", "test_matrix", "test_faults"),
+    *("test_package", "test_rabbitmq_node", "test_benchmarks", "test_chaos", "test_security"),
+}
+
 
 @dataclass(frozen=True)
 class Broker:
@@ -48,10 +54,11 @@ class Broker:
 # First, because pytest's own hook takes the markers to deselect tests by `-m`.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a RabbitMQ node, directly or through another fixture."""
+    """Marks the tests that need a RabbitMQ node, and puts the files first that take longest."""
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rabbitmq)
+    items.sort(key=lambda item: item.path.stem not in TAKE_LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -358,12 +358,11 @@ def test_a_client_ends_with_its_driver_however_that_ends() -> None:
 
 
 @pytest.mark.rabbitmq
-@pytest.mark.timeout(100)
 def test_a_short_run_measures_everything(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     options = ["--quick", "--contestants", "raw,qam", "--rounds", "1", "--calls", "20"]
     command = [sys.executable, "-m", "tests.benchmarks", *options, "--json", str(file)]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _row("raw", done.stdout, 1)[1] == "1.00x"
     recorded = json.loads(file.read_text())
