@@ -14,7 +14,7 @@ import pytest
 
 from tests.test_demo import assert_everything_is_shown
 
-pytestmark = pytest.mark.timeout(300)  # pip may have to download what it installs
+pytestmark = pytest.mark.timeout(600)  # pip may have to download what it installs
 
 ROOT = Path(__file__).parent.parent
 
