@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from qam._trust import trust
+from qam._common.doors import offer
+from qam._serialization.trust import trust
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import (
     QAMClosedException,
@@ -50,6 +51,8 @@ __all__ = [
     "QAMSerializationException",
     "RemoteException",
 ]
+
+offer(__name__, trust)
 
 
 def __getattr__(name: str) -> Any:

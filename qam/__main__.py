@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from qam import _demo
+from qam._cli import demo as _demo
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMException
 

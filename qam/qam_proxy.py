@@ -12,31 +12,31 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from qam import _messages
-from qam._callbacks import (
-    FINISHED,
-    CallbackObserverThread,
-    ExecuteCallbackThread,
-)
-from qam._client_consumer import ConsumerThread
-from qam._client_publisher import PublisherThread, timed_out
-from qam._client_thread import Message
-from qam._deadline import Deadline, check_timeout
-from qam._fork import disown_in_child
-from qam._owner import CONNECT_TIMEOUT
-from qam._serialization import get_serializer
-from qam._slots import ResultList
-from qam._wire import (
-    MAX_MESSAGE_BYTES,
+from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.credentials import HEARTBEAT, AMQPCredentials
+from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._client.callback_observer_thread import CallbackObserverThread
+from qam._client.client_thread import Message
+from qam._client.consumer_thread import ConsumerThread
+from qam._client.execute_callback_thread import FINISHED, ExecuteCallbackThread
+from qam._client.publisher_thread import PublisherThread, timed_out
+from qam._client.remote_names import _Method, _RemoteNames
+from qam._client.result_list import ResultList
+from qam._common.checks import (
     check_count,
     check_entity_name,
     check_flag,
     check_queue_arguments,
-    reply_routing_key,
+    check_timeout,
 )
-from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
+from qam._common.deadline import Deadline
+from qam._common.doors import offer
+from qam._common.fork import disown_in_child
+from qam._protocol.entities import reply_routing_key
+from qam._protocol.requests import apply_message
+from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
     Executed,
     QAMClosedException,
@@ -59,6 +59,15 @@ __all__ = [
     "SynchronTimeout",
 ]
 
+offer(
+    __name__,
+    ConsumerThread,
+    PublisherThread,
+    CallbackObserverThread,
+    ExecuteCallbackThread,
+    _Method,
+)
+
 #: The same exception, as the original spells it in one place.
 QAMMEthodNotFoundException = QAMMethodNotFoundException
 
@@ -69,65 +78,6 @@ _SOON = 0.02
 
 # Lets another thread run without waiting; sleeping waits, even for 0 seconds.
 _give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
-
-Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
-
-
-class _Method:
-    """A remote method, by its name; calling it calls the method.
-
-    An attribute of it is a method of the remote instance of that name.
-    """
-
-    __slots__ = ("__name", "__send")
-
-    def __init__(self, send: Send, name: str) -> None:
-        self.__send = send
-        self.__name = name
-
-    def __getattr__(self, name: str) -> "_Method":
-        part = _public(name)  # first: a copy in the making has no attributes yet
-        return _Method(self.__send, f"{self.__name}.{part}")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__send(self.__name, args, kwargs)
-
-    def __repr__(self) -> str:
-        return f"<remote method {self.__name}>"
-
-
-def _public(name: str) -> str:
-    # copy, pickle, inspect and notebooks ask every object for such names
-    if name.startswith("_"):
-        raise AttributeError(f"{name!r} is private: a leading underscore can't be called remotely")
-    return name
-
-
-class _RemoteNames:
-    """What QAMProxy, Callback and SynchronTimeout share: every public name is a remote method."""
-
-    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def __getattr__(self, name: str) -> _Method:
-        return _Method(self._send, name if name[:1] != "_" else _public(name))
-
-    def __getitem__(self, name: str) -> _Method:
-        """Return the remote method *name*, also where the object has that name itself."""
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a remote method must be a str, not {name!r}")
-        for part in name.split("."):
-            _public(part)
-        return _Method(self._send, name)
-
-    # __getitem__ alone would make it look like a sequence
-    __iter__ = None
-    __contains__ = None
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} can't be copied or pickled: it owns threads and connections"
-        )
 
 
 class QAMProxy(_RemoteNames):
@@ -314,7 +264,7 @@ class QAMProxy(_RemoteNames):
         kwargs: dict[str, Any],
         deadline: Deadline | None,
     ) -> Message:
-        name, params = _messages.apply_message(method_name, args, kwargs)
+        name, params = apply_message(method_name, args, kwargs)
         return {
             "id": id,
             "method_name": name,

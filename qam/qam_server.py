@@ -14,29 +14,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from qam._deadline import Deadline, check_timeout
-from qam._fork import disown_in_child
-from qam._jobs import JobQueue
-from qam._logs import get_logger
-from qam._owner import CONNECT_TIMEOUT, connect_first
-from qam._prefetch import MAX_PREFETCH, Prefetch
-from qam._registry import MethodRegistry
-from qam._serialization import get_serializer
-from qam._server_calls import Call, Messages, declare_server
-from qam._server_consumer import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
-from qam._server_publisher import PublisherThread
-from qam._server_workers import ExecuteMethodThread
-from qam._wire import (
-    MAX_MESSAGE_BYTES,
-    check_count,
-    check_entity_name,
-    check_queue_arguments,
-    siblings_binding,
-)
-from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
+from qam._broker.connect import CONNECT_TIMEOUT, connect_first
+from qam._broker.credentials import HEARTBEAT, AMQPCredentials
+from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._common.checks import check_count, check_entity_name, check_queue_arguments, check_timeout
+from qam._common.deadline import Deadline
+from qam._common.doors import offer
+from qam._common.fork import disown_in_child
+from qam._common.job_queue import JobQueue
+from qam._common.logs import get_logger
+from qam._protocol.entities import siblings_binding
+from qam._serialization.serializers import get_serializer
+from qam._server.call import Call
+from qam._server.execute_method_thread import ExecuteMethodThread
+from qam._server.messages import Messages, declare_server
+from qam._server.method_registry import MethodRegistry
+from qam._server.prefetch import MAX_PREFETCH, Prefetch
+from qam._server.publisher_thread import PublisherThread
+from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
 from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
+
+offer(__name__, ExecuteMethodThread, PublisherThread)
 
 log = get_logger("qam.qam_server")
 

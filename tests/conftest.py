@@ -32,7 +32,7 @@ THREADS_END_WITHIN = 10.0  # seconds
 # One of these that began last would run alone at the end, while the other processes have nothing.
 TAKE_LONGEST = {
     *("test_outages", "test_guarantees", "test_transient", "test_matrix", "test_faults"),
-    *("test_package", "test_rabbitmq_node", "test_benchmarks", "test_chaos", "test_security"),
+    *("test_package", "test_rabbitmq_node", "test_benchmarks", "test_soak", "test_security"),
 }
 
 

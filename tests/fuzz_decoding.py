@@ -11,9 +11,11 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["qam", "pickle"]):
-    from qam._messages import Request, decode, decode_reply, outcome
-    from qam._serialization import get_serializer
-    from qam._wire import Delivery
+    from qam._broker.messages import Delivery
+    from qam._protocol.bodies import decode
+    from qam._protocol.replies import decode_reply, outcome
+    from qam._protocol.requests import Request
+    from qam._serialization.serializers import get_serializer
 
 from tests.support.hostile_pickles import BOMBS, CALLS, GADGETS
 from tests.support.watch import nothing_but_values

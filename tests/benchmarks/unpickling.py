@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import qam
-from qam._serialization import PickleSerializer
+from qam._serialization.serializers import PickleSerializer
 
 
 @qam.trust

@@ -75,7 +75,7 @@ GADGETS: list[Gadget] = [
     ("builtins", "SystemExit", ()),
     ("builtins", "KeyboardInterrupt", ()),
     ("qam", "trust", ("os",)),
-    ("qam._trust", "trust", ("os",)),
+    ("qam._serialization.trust", "trust", ("os",)),
     # a dotted name reaches nothing
     ("collections", "abc.sys.modules", ()),
     ("uuid", "os.system", (f"true {MARK}",)),
@@ -408,8 +408,8 @@ def main() -> None:
 
     import numpy  # noqa: F401
 
-    from qam._trust import Trusted
-    from qam._unpickler import loads
+    from qam._serialization.trust import Trusted
+    from qam._serialization.unpickler import loads
 
     for name, body in BOMBS.items():
         try:

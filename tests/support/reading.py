@@ -1,8 +1,8 @@
 """Reading from a connection in the thread of a test."""
 
-from qam._connection import Connection
-from qam._events import Event
-from qam._waker import Waker
+from qam._broker.connection import Connection
+from qam._broker.events import Event
+from qam._broker.waker import Waker
 
 
 def read(connection: Connection, timeout: float | None, waker: Waker) -> list[Event]:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from qam import _owner
-from qam._client_consumer import ConsumerThread
-from qam._client_publisher import PublisherThread
-from qam._connection import Connection
-from qam._owner import ConnectionThread
-from qam._server_consumer import RequestConsumerThread
-from qam._server_publisher import PublisherThread as ReplyPublisherThread
+from qam._broker import connect, connection_thread
+from qam._broker.connection import Connection
+from qam._broker.connection_thread import ConnectionThread
+from qam._client.consumer_thread import ConsumerThread
+from qam._client.publisher_thread import PublisherThread
+from qam._server.publisher_thread import PublisherThread as ReplyPublisherThread
+from qam._server.request_consumer_thread import RequestConsumerThread
 from qam.amqp_credentials import AMQPCredentials
 
 #: The four connections, by what they do.
@@ -28,15 +28,15 @@ class Routes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ways: dict[type[ConnectionThread], AMQPCredentials] = {}
-        self._connect = _owner.connect_first
-        monkeypatch.setattr(_owner.ConnectionThread, "_open", self._open_elsewhere())
+        self._connect = connect.connect_first
+        monkeypatch.setattr(connection_thread.ConnectionThread, "_open", self._open_elsewhere())
 
     def lead(self, connection: str, host: str, port: int, **more: Any) -> None:
         """Have a connection go to another place, from its next opening on."""
         self._ways[CONNECTIONS[connection]] = AMQPCredentials(host, port, **more)
 
     def _open_elsewhere(self) -> Any:
-        ways, original = self._ways, _owner.ConnectionThread._open
+        ways, original = self._ways, connection_thread.ConnectionThread._open
 
         def open_elsewhere(thread: ConnectionThread) -> Connection:
             way = ways.get(type(thread))

@@ -7,11 +7,13 @@ from typing import Any
 import msgpack
 
 from qam import QAMProxy
-from qam._connection import Connection, connect
-from qam._deadline import Deadline
-from qam._events import Confirmed
-from qam._waker import Waker
-from qam._wire import Publish, Route, reply_exchange
+from qam._broker.connect import connect
+from qam._broker.connection import Connection
+from qam._broker.events import Confirmed
+from qam._broker.messages import Publish, Route
+from qam._broker.waker import Waker
+from qam._common.deadline import Deadline
+from qam._protocol.entities import reply_exchange
 from qam.amqp_credentials import AMQPCredentials
 from tests.support.reading import read
 

@@ -1,0 +1,1 @@
+"""One connection to one broker, and the thread that owns it."""

@@ -1,0 +1,42 @@
+"""Opens a connection to the first broker that takes one."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from qam._broker.connection import Connection
+from qam._broker.credentials import AMQPCredentials
+from qam._broker.memory import MemoryConnection
+from qam._broker.rabbitmq import AMQPConnection
+from qam._common.deadline import Deadline
+from qam.exceptions import QAMConnectionException
+
+
+def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
+    """Open a connection to the broker within *timeout* seconds.
+
+    :raises QAMConnectionException: it can't be reached or refuses us; says where and why.
+    """
+    if credentials.is_memory:
+        return MemoryConnection(str(credentials.hostname))
+    return AMQPConnection(credentials, timeout)
+
+
+#: Seconds that a connection may take to open.
+CONNECT_TIMEOUT = 5.0
+
+
+def connect_first(places: Iterable[AMQPCredentials], timeout: float) -> Connection:
+    """Open a connection to the first of *places* that takes one, within *timeout* seconds.
+
+    :raises QAMConnectionException: none does; says where and why it failed last.
+    """
+    deadline, left = Deadline(timeout), deque(places)
+    while True:
+        # What time is left is shared by the places that are left.
+        share = timeout / len(left)
+        try:
+            return connect(left.popleft(), share)
+        except QAMConnectionException:
+            if not left:
+                raise
+            timeout = deadline.remaining() or 0.0

@@ -1,0 +1,213 @@
+"""Where the broker is, and as whom to connect."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from kombu.utils.url import maybe_sanitize_url, parse_url
+
+from qam._broker.tls import TLS, check_tls_option, make_tls
+from qam._common.checks import check_heartbeat
+
+_PORT, _TLS_PORT = 5672, 5671
+_USER, _PASSWORD, _VHOST = "guest", "guest", "/"  # RabbitMQ's own defaults
+_BESIDE_A_URL = {"port": _PORT, "username": _USER, "password": _PASSWORD, "vhost": _VHOST}
+
+#: Seconds between heartbeats if nothing else is said.
+HEARTBEAT = 10
+
+
+@dataclass(frozen=True, repr=False)
+class AMQPCredentials:
+    """All that is needed to open a connection to the broker.
+
+    :param hostname: name or address of the broker, ``host`` or ``host:port``; or a whole URL:
+        ``amqp://user:password@host:port/vhost``, ``amqps://…`` (TLS), or ``memory://name``
+        for a broker inside this process.  Or a list of names or URLs: the nodes of a
+        cluster, of which the next one is tried when one is lost.
+    :param port: the broker's AMQP port.
+    :param username: who connects.
+    :param password: their password; never shown by ``repr``.
+    :param vhost: the virtual host.
+    :param ssl: True for TLS, verified against the system's authorities and the host name;
+        or an :class:`ssl.SSLContext`; or a dict, where ``{}`` is as good as True:
+        ``ca_certs`` (a file of authorities, in place of the system's), ``certfile``,
+        ``keyfile`` and ``password`` (one's own certificate), ``ciphers``,
+        ``server_hostname`` (whom the certificate names, if not the host), and, to
+        verify less, ``check_hostname=False`` or ``cert_reqs=ssl.CERT_NONE``.
+    :param heartbeat: whole seconds between heartbeats, unless the broker wants them
+        more often; a peer without a sign for two of them counts as lost.
+    :raises ValueError: *hostname* is a URL of another scheme, or a URL beside a
+        port, username, password or vhost of one's own; *ssl* has an unknown key.
+    """
+
+    hostname: str | Sequence[str] = "localhost"
+    port: int = _PORT
+    username: str = _USER
+    password: str = _PASSWORD
+    vhost: str = _VHOST
+    ssl: Any = False
+    heartbeat: int = HEARTBEAT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.hostname, (str, list, tuple)):
+            _check_host(self.hostname)
+        if not isinstance(self.hostname, str):
+            # A tuple of its own: the caller's list may change.
+            object.__setattr__(self, "hostname", tuple(self.hostname))
+        if not self._hosts:
+            raise ValueError("hostname is an empty list; it needs one host at least")
+        for host in self._hosts:
+            _check_host(host)
+        check_heartbeat(self.heartbeat)
+        if isinstance(self.port, bool) or not isinstance(self.port, int):
+            raise TypeError(f"port must be a whole number, not {self.port!r}")
+        if not 0 < self.port < 65536:
+            raise ValueError(f"port must be 1 to 65535, not {self.port!r}")
+        for name in ("username", "password", "vhost"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be a str")
+        check_tls_option(self.ssl)
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        return (self.hostname,) if isinstance(self.hostname, str) else tuple(self.hostname)
+
+    @property
+    def is_memory(self) -> bool:
+        """True for the broker inside this process."""
+        return self._hosts[0].startswith("memory://")
+
+    @property
+    def _has_tls(self) -> bool:
+        # An empty dict is one too.
+        return self.ssl is not None and self.ssl is not False
+
+    @cached_property
+    def tls(self) -> TLS | None:
+        """How connections are secured, made once; None for plain TCP.
+
+        :raises ValueError: a file that ``ssl`` names can't be loaded.
+        """
+        return make_tls(self.ssl)
+
+    def __repr__(self) -> str:
+        shown = [_shown(host) for host in self._hosts]
+        hostname = shown[0] if isinstance(self.hostname, str) else shown
+        # Of ssl no more than that: it may hold a password.
+        return (
+            f"AMQPCredentials(hostname={hostname!r}, port={self.port}, "
+            f"username={self.username!r}, vhost={self.vhost!r}, ssl={self._has_tls})"
+        )
+
+    def __str__(self) -> str:
+        if not isinstance(self.hostname, str):
+            return " or ".join(str(place) for place in self.places())
+        if "://" in self.hostname:
+            return _shown(self.hostname)
+        return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
+
+    def resolved(self) -> "AMQPCredentials":
+        """Return the same place with a URL taken apart; itself where there is none.
+
+        :raises ValueError: the URL, or a file that ``ssl`` names, is of no use.
+        """
+        places = self.places()
+        return places[0] if isinstance(self.hostname, str) else self
+
+    def places(self) -> "tuple[AMQPCredentials, ...]":
+        """Return each host as a place of its own, without URLs; they are tried in this order.
+
+        :raises ValueError: a URL, or a file that ``ssl`` names, is of no use.
+        """
+        if isinstance(self.hostname, str):
+            return (self._place(),)
+        places = tuple(replace(self, hostname=host)._place() for host in self.hostname)
+        if len(places) > 1 and any(place.is_memory for place in places):
+            raise ValueError("hostname: memory:// stands alone; it has no other nodes")
+        return places
+
+    def _place(self) -> "AMQPCredentials":
+        place = self._without_url()
+        place.tls  # noqa: B018 - made here: its errors are the caller's
+        return place
+
+    def _without_url(self) -> "AMQPCredentials":
+        hostname = str(self.hostname)
+        if "://" not in hostname:
+            return self._without_port(hostname)
+        scheme = hostname.partition("://")[0]
+        if scheme not in ("amqp", "amqps", "memory"):
+            raise ValueError(
+                f"hostname: the scheme {scheme}:// is not supported; use amqp://, amqps:// or memory://"
+            )
+        self._refuse_a_second_answer(scheme)
+        return self if scheme == "memory" else self._from_url(hostname, scheme)
+
+    def _without_port(self, hostname: str) -> "AMQPCredentials":
+        name, colon, port = hostname.partition(":")
+        if not colon or ":" in port:  # a name, or an address of version 6
+            return self
+        if not (name and port.isdecimal()):
+            raise ValueError(f"hostname: after the ':' in {hostname!r} there must be a port")
+        return replace(self, hostname=name, port=int(port))
+
+    def _refuse_a_second_answer(self, scheme: str) -> None:
+        for name, default in _BESIDE_A_URL.items():
+            if getattr(self, name) != default:
+                raise ValueError(f"hostname is a URL ({scheme}://…); {name} belongs into it")
+
+    def _from_url(self, hostname: str, scheme: str) -> "AMQPCredentials":
+        try:
+            parts = urlsplit(hostname)
+            parts.port  # noqa: B018 - raises for what is no port
+        except ValueError:
+            raise ValueError(
+                f"hostname: the {scheme}:// URL has no valid port; or its password has something "
+                "special in it that has to be quoted, see urllib.parse.quote"
+            ) from None
+        if "@" in parts.path:
+            raise ValueError(
+                f"hostname: in the {scheme}:// URL an '@' follows a '/'; what is special in the "
+                "user name, password or vhost has to be quoted, see urllib.parse.quote"
+            )
+        if parts.query or parts.fragment:
+            raise ValueError(
+                f"hostname: nothing may follow the vhost in the {scheme}:// URL; what else there "
+                "is to say, as heartbeat, is an argument"
+            )
+        url = parse_url(hostname)
+        return replace(
+            self,
+            hostname=url["hostname"] or "localhost",
+            port=url["port"] or (_TLS_PORT if scheme == "amqps" else _PORT),
+            username=url["userid"] or _USER,
+            password=url["password"] or _PASSWORD,
+            vhost=url["virtual_host"] or _VHOST,
+            ssl=self.ssl if self._has_tls else scheme == "amqps",
+        )
+
+
+def _check_host(host: object) -> None:
+    # Of a wrong one only the type is shown: it may hold a password.
+    shown = type(host).__name__ if host != "" else "an empty text"
+    if not isinstance(host, str) or not host:
+        raise TypeError(f"hostname must be a host name or a URL, or a list of them, not {shown}")
+    if "://" not in host and set(host) & set("@/"):
+        raise ValueError(
+            "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "
+            "a name has no '@' or '/' in it"
+        )
+
+
+def _shown(host: str) -> str:
+    if host.startswith("memory://") or "://" not in host:
+        return host
+    scheme, _, rest = host.partition("://")
+    if "@" not in rest.partition("/")[2]:  # else a password that was not quoted
+        with suppress(ValueError):  # no URL after all
+            return str(maybe_sanitize_url(host))
+    return f"{scheme}://…"

@@ -1,0 +1,441 @@
+"""The frames of the traffic, packed and parsed by hand: publish, deliver and ack.  No I/O here.
+
+Nearly all of what travels are these three.  py-amqp is general, and takes several
+times as long for each; so here they are packed from parts that are prepared once, and
+parsed out of whatever pieces come from the network.  All other frames are handed
+on as they are, for py-amqp.
+
+The layout is that of AMQP 0-9-1, sections 2.3 and 4.2.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from struct import Struct, pack, unpack_from
+from typing import Any, NamedTuple
+
+from amqp.exceptions import UnexpectedFrame
+from amqp.serialization import dumps, loads
+
+from qam._broker.messages import Delivery, Publish, Route
+
+# Kinds of frames.
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_KINDS = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
+_END = b"\xce"
+# Class and method, as a payload begins.
+_BASIC = 60
+_PUBLISH, _DELIVER = pack(">HH", _BASIC, 40), pack(">HH", _BASIC, 60)
+_ACK, _NACK = pack(">HH", _BASIC, 80), pack(">HH", _BASIC, 120)
+_METHOD_SIZE = 4
+
+# Of the arguments of a delivery: class and method, the size of the consumer tag, and behind
+# it the delivery tag and a bit.
+_SIZE_BESIDE_CONSUMER_TAG = _METHOD_SIZE + 1 + 9
+
+#: What a frame has around its payload: kind, channel and size before it, an end mark behind.
+FRAME_OVERHEAD = 8
+_FRAME_START = Struct(">BHI")
+_START_SIZE = _FRAME_START.size
+# Delivery tag and a bit: redelivered, or multiple.
+_TAG_AND_BIT = Struct(">QB")
+_ACK_FRAME = Struct(">BHI4sQBc")
+# Class, weight, size of the body, flags of the properties.
+_CONTENT_HEADER = Struct(">HHQH")
+_HEADER_FRAME_START = Struct(">BHIHHQH")
+# The end of a frame, and the start of the next.
+_BODY_AFTER_HEADER = Struct(">cBHI")
+# The start of a frame; class and method, and the size of the consumer tag.
+_DELIVER_FRAME_START = Struct(">BHI4sB")
+
+
+class Confirm(NamedTuple):
+    """The broker has *tag*, or with *multiple* all up to it; or, not *taken*, refuses them."""
+
+    tag: int
+    multiple: bool
+    taken: bool = True
+
+
+# Bytes of the longest text.
+_MAX_TEXT = 255
+
+#: Any other frame: its kind, channel and payload.
+Frame = tuple[int, int, bytes]
+
+
+# --- properties -------------------------------------------------------------------
+
+
+def _pack_text(value: str) -> bytes:
+    octets = value.encode("utf-8", "surrogatepass")
+    if len(octets) > _MAX_TEXT:
+        raise ValueError(f"AMQP takes texts of {_MAX_TEXT} bytes, not of {len(octets)}")
+    return b"%c%b" % (len(octets), octets)
+
+
+# Content types and reply routing keys are few, and the same again and again.
+_pack_same_text = lru_cache(maxsize=1024)(_pack_text)
+
+
+def _pack_octet(value: int) -> bytes:
+    return bytes((value,))
+
+
+def _pack_table(value: dict[str, Any]) -> bytes:
+    return bytes(dumps("F", [value]))
+
+
+def _pack_time(value: int) -> bytes:
+    return pack(">Q", value)
+
+
+def _parse_octet(data: bytes, at: int) -> tuple[int, int]:
+    return data[at], at + 1
+
+
+def _parse_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+    (table,), end = loads("F", data, at)
+    return table, end
+
+
+def _parse_time(data: bytes, at: int) -> tuple[int, int]:
+    (value,) = unpack_from(">Q", data, at)
+    return value, at + 8
+
+
+# In the order in which they travel: name, flag, and how the value is packed and parsed; most
+# are texts, which are parsed in line.
+_Pack = Callable[[Any], bytes]
+_Parse = Callable[[bytes, int], tuple[Any, int]]
+_PROPERTIES: tuple[tuple[str, int, _Pack, _Parse | None], ...] = (
+    ("content_type", 1 << 15, _pack_same_text, None),
+    ("content_encoding", 1 << 14, _pack_same_text, None),
+    ("headers", 1 << 13, _pack_table, _parse_table),
+    ("delivery_mode", 1 << 12, _pack_octet, _parse_octet),
+    ("priority", 1 << 11, _pack_octet, _parse_octet),
+    ("correlation_id", 1 << 10, _pack_text, None),
+    ("reply_to", 1 << 9, _pack_same_text, None),
+    ("expiration", 1 << 8, _pack_text, None),
+    ("message_id", 1 << 7, _pack_text, None),
+    ("timestamp", 1 << 6, _pack_time, _parse_time),
+    ("type", 1 << 5, _pack_text, None),
+    ("user_id", 1 << 4, _pack_text, None),
+    ("app_id", 1 << 3, _pack_text, None),
+    ("cluster_id", 1 << 2, _pack_text, None),
+)
+
+
+_PACKERS = {name: (flag, pack_value) for name, flag, pack_value, _ in _PROPERTIES}
+_FLAGS = {name: flag for name, flag, _, _ in _PROPERTIES}
+# What nearly every message begins with.  The same values come again and again, and so do the
+# bytes that stand for them, which are therefore remembered.
+_BEGINNING = ("content_type", "content_encoding", "delivery_mode")
+_BEGINNING_FLAGS = sum(_FLAGS[name] for name in _BEGINNING)
+_BEGINNING_MASK = _BEGINNING_FLAGS | _FLAGS["headers"]  # which would stand among them
+_CORRELATION_ID, _EXPIRATION = _FLAGS["correlation_id"], _FLAGS["expiration"]
+_USUAL = frozenset((*_BEGINNING, "correlation_id", "reply_to", "expiration"))
+_RARE = frozenset(_PACKERS) - _USUAL
+
+
+def _pack_properties(properties: dict[str, Any]) -> tuple[int, bytes]:
+    """Return the flags that say which properties there are, and those."""
+    if not _RARE.isdisjoint(properties):
+        return _pack_each(properties)
+    get = properties.get
+    flags, before, after = _pack_constant(
+        get("content_type"), get("content_encoding"), get("delivery_mode"), get("reply_to")
+    )
+    if (correlation_id := get("correlation_id")) is not None:
+        flags |= _CORRELATION_ID
+        before += _pack_text(correlation_id)
+    if (expiration := get("expiration")) is not None:
+        flags |= _EXPIRATION
+        after += _pack_text(expiration)
+    return flags, before + after
+
+
+@lru_cache(maxsize=256)
+def _pack_constant(
+    content_type: str | None,
+    content_encoding: str | None,
+    delivery_mode: int | None,
+    reply_to: str | None,
+) -> tuple[int, bytes, bytes]:
+    """Return the flags of these properties, and what stands before and behind a correlation_id."""
+    beginning = (content_type, content_encoding, delivery_mode)
+    flags, before = _pack_each(dict(zip(_BEGINNING, beginning, strict=True)))
+    flag, after = _pack_each({"reply_to": reply_to})
+    return flags | flag, before, after
+
+
+def _pack_each(properties: dict[str, Any]) -> tuple[int, bytes]:
+    """Return the flags of any properties, and those, in the order in which they travel."""
+    flags, values = 0, []
+    for name, (flag, pack_value) in _PACKERS.items():
+        if (value := properties.get(name)) is not None:
+            flags |= flag
+            values.append(pack_value(value))
+    return flags, b"".join(values)
+
+
+@lru_cache(maxsize=256)
+def _parsers(flags: int) -> tuple[tuple[str, _Parse | None], ...]:
+    """Return the names of the properties that *flags* announce, and how each is parsed."""
+    return tuple((name, parse) for name, flag, _, parse in _PROPERTIES if flags & flag)
+
+
+def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
+    """Return the properties in *packed*; none, if they can't be parsed.
+
+    Whoever may write to a queue could otherwise end every connection that reads it.  Such
+    a message is refused by who needs its properties.
+    """
+    try:
+        if flags & _BEGINNING_MASK != _BEGINNING_FLAGS:
+            return _parse_each({}, packed, 0, flags)
+        # two texts, with their lengths, and an octet
+        end = 1 + packed[0]
+        end += 2 + packed[end]
+        properties = _parse_beginning(packed[:end]).copy()
+        left = flags ^ _BEGINNING_FLAGS
+        if left != _CORRELATION_ID:
+            return _parse_each(properties, packed, end, left)
+        # as in every reply
+        end, start = end + 1 + packed[end], end + 1
+        properties["correlation_id"] = packed[start:end].decode("utf-8", "surrogatepass")
+        return properties
+    except Exception:
+        return {}
+
+
+@lru_cache(maxsize=256)
+def _parse_beginning(packed: bytes) -> dict[str, Any]:
+    return _parse_each({}, packed, 0, _BEGINNING_FLAGS)
+
+
+def _parse_each(properties: dict[str, Any], packed: bytes, at: int, flags: int) -> dict[str, Any]:
+    """Add to *properties* those that *flags* announce, which begin *at* some place."""
+    for name, parse in _parsers(flags):
+        if parse is None:
+            start = at + 1
+            at = start + packed[at]
+            properties[name] = packed[start:at].decode("utf-8", "surrogatepass")
+        else:
+            properties[name], at = parse(packed, at)
+    return properties
+
+
+# --- packing ------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _publish_frame(channel: int, route: Route, mandatory: bool) -> bytes:
+    payload = b"".join(
+        (
+            _PUBLISH + b"\0\0",
+            _pack_text(route.exchange),
+            _pack_text(route.routing_key),
+            _pack_octet(mandatory),
+        )
+    )
+    return _frame(_METHOD, channel, payload)
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return b"".join((_FRAME_START.pack(kind, channel, len(payload)), payload, _END))
+
+
+def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes | memoryview]:
+    """Return the frames that publish *message*, in parts that are to be joined.
+
+    :param frame_max: bytes of the largest frame that the broker takes.
+    :raises ValueError: a text is too long for AMQP.
+    """
+    flags, packed = _pack_properties(message.properties)
+    body = message.body
+    size = len(body)
+    method = _publish_frame(channel, message.route, message.mandatory)
+    length = _CONTENT_HEADER.size + len(packed)
+    header = _HEADER_FRAME_START.pack(_HEADER, channel, length, _BASIC, 0, size, flags)
+    if 0 < size <= frame_max - FRAME_OVERHEAD:
+        start = _BODY_AFTER_HEADER.pack(_END, _BODY, channel, size)
+        return [method, header, packed, start, body, _END]
+    return [
+        *(method, header, packed, _END),
+        *_body_frames(body, channel, frame_max - FRAME_OVERHEAD),
+    ]
+
+
+def _body_frames(body: bytes, channel: int, chunk: int) -> Iterator[bytes | memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(body), chunk):
+        piece = view[start : start + chunk]
+        yield _FRAME_START.pack(_BODY, channel, len(piece))
+        yield piece
+        yield _END
+
+
+def pack_ack(tag: int, multiple: bool, channel: int) -> bytes:
+    """Return the frame that acknowledges a delivery, or with *multiple* all up to it."""
+    return _ACK_FRAME.pack(_METHOD, channel, 13, _ACK, tag, multiple, _END)
+
+
+# --- parsing ------------------------------------------------------------------------
+
+
+# How the alert begins by which a TLS server answers plain text.
+_TLS_ALERT = b"\x15\x03"
+
+
+def _what_it_speaks(data: bytes) -> str:
+    if data.startswith(_TLS_ALERT):
+        return "that port speaks TLS; pass ssl=True, or a URL with amqps://"
+    return "the peer does not speak AMQP 0-9-1"
+
+
+class FrameParser:
+    """Makes deliveries, confirms and other frames of the pieces that come from the network."""
+
+    def __init__(self) -> None:
+        #: The largest payload of a frame; a peer that speaks no AMQP names larger ones.
+        self.frame_max = 131072  # until broker and client have agreed on another size
+        #: Bytes that are still to come of the message that has begun to come.
+        self.missing = 0
+        self._data, self._at = b"", 0
+        # What came behind _data; joined with it when a frame is whole.
+        self._pieces: list[bytes] = []
+        self._unread = 0
+        # The message that is coming: on which channel, what announced it, and what it has so far.
+        self._channel: int | None = None
+        self._arguments = b""
+        self._header: bytes | None = None
+        self._chunks: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece."""
+        if self._unread:
+            self._pieces.append(data)
+        else:
+            self._data, self._at = data, 0
+        self._unread += len(data)
+
+    def parse(self) -> Delivery | Confirm | Frame | None:
+        """Return what came next, as soon as it is whole; None if it is not.
+
+        :raises UnexpectedFrame: what came is no AMQP.
+        """
+        if self._channel is None and (delivery := self._whole_message()) is not None:
+            return delivery
+        while (frame := self._next_frame()) is not None:
+            kind, channel, payload = frame
+            if channel == self._channel and kind != _HEARTBEAT:
+                self._continue(kind, payload)
+                if self._channel is None:
+                    return self._delivery()
+                continue
+            method = payload[:_METHOD_SIZE] if kind == _METHOD else None
+            if method == _DELIVER and self._channel is None:
+                self._channel, self._arguments, self._header = channel, payload, None
+            elif method in (_ACK, _NACK):
+                tag, bits = _TAG_AND_BIT.unpack_from(payload, _METHOD_SIZE)
+                return Confirm(tag, bool(bits & 1), method == _ACK)
+            else:
+                return frame
+        return None
+
+    def _whole_message(self) -> Delivery | None:
+        """Return the message that is next, if it is here in one piece and in three frames.
+
+        Nearly all are.  Whatever else is next, or wrong with it, is seen to frame by frame.
+        """
+        data, at = self._data, self._at
+        if len(data) - at < _DELIVER_FRAME_START.size:
+            return None
+        kind, channel, size, method, tag_size = _DELIVER_FRAME_START.unpack_from(data, at)
+        if method != _DELIVER or kind != _METHOD or size < tag_size + _SIZE_BESIDE_CONSUMER_TAG:
+            return None
+        header = at + size + FRAME_OVERHEAD
+        if len(data) < header + _HEADER_FRAME_START.size:
+            return None
+        kind, same, length, _, _, body_size, flags = _HEADER_FRAME_START.unpack_from(data, header)
+        body = header + length + FRAME_OVERHEAD
+        end = body + body_size + FRAME_OVERHEAD if body_size else body
+        if len(data) < end or kind != _HEADER or same != channel or length < _CONTENT_HEADER.size:
+            return None
+        most = self.frame_max
+        if size > most or length > most or body_size > most:
+            return None
+        if body_size and _FRAME_START.unpack_from(data, body) != (_BODY, channel, body_size):
+            return None
+        if not data[header - 1] == data[body - 1] == data[end - 1] == _END[0]:
+            return None
+        self._at = end
+        self._unread -= end - at
+        packed = data[header + _HEADER_FRAME_START.size : body - 1]
+        start = at + _DELIVER_FRAME_START.size
+        return _delivery(
+            data, start, start + tag_size, packed, flags, data[body + _START_SIZE : end - 1]
+        )
+
+    def _next_frame(self) -> Frame | None:
+        if not self._has(_START_SIZE):
+            return None
+        kind, channel, size = _FRAME_START.unpack_from(self._data, self._at)
+        if size > self.frame_max or kind not in _KINDS:
+            raise UnexpectedFrame(_what_it_speaks(self._data[self._at :]))
+        if not self._has(size + FRAME_OVERHEAD):
+            return None
+        data, start = self._data, self._at + _START_SIZE
+        end = start + size
+        if data[end] != _END[0]:
+            raise UnexpectedFrame("a frame from the broker does not end where it should")
+        self._at = end + 1
+        self._unread -= size + FRAME_OVERHEAD
+        return kind, channel, data[start:end]
+
+    def _has(self, size: int) -> bool:
+        """Return True if *size* bytes are there; they are in one piece then."""
+        if len(self._data) - self._at >= size:
+            return True
+        if self._unread < size:
+            return False
+        self._data = b"".join((self._data[self._at :], *self._pieces))
+        self._at = 0
+        self._pieces.clear()
+        return True
+
+    def _continue(self, kind: int, payload: bytes) -> None:
+        """Take in the next part of the message that is coming."""
+        if kind != (_HEADER if self._header is None else _BODY):
+            raise UnexpectedFrame("the parts of a message from the broker are out of order")
+        if self._header is None:
+            self._header = payload
+            self.missing = _CONTENT_HEADER.unpack_from(payload)[2]
+        else:
+            self._chunks.append(payload)
+            self.missing = max(0, self.missing - len(payload))
+        if not self.missing:
+            self._channel = None
+
+    def _delivery(self) -> Delivery:
+        """Return the message that has come."""
+        chunks, self._chunks = self._chunks, []
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        arguments, header = self._arguments, self._header or b""
+        flags = _CONTENT_HEADER.unpack_from(header)[3]
+        start = _METHOD_SIZE + 1
+        end = start + arguments[_METHOD_SIZE]
+        return _delivery(arguments, start, end, header[_CONTENT_HEADER.size :], flags, body)
+
+
+def _delivery(
+    data: bytes, start: int, end: int, properties: bytes, flags: int, body: bytes
+) -> Delivery:
+    """Return a message by its parts.
+
+    :param data: has the consumer tag from *start* to *end*, and then the delivery tag.
+    :param properties: as they came; *flags* say which there are.
+    """
+    tag, bits = _TAG_AND_BIT.unpack_from(data, end)
+    consumer_tag = data[start:end].decode("utf-8", "surrogatepass")
+    return Delivery(body, tag, bits & 1 == 1, _parse_properties(properties, flags), consumer_tag)

@@ -1,0 +1,451 @@
+"""A connection to a RabbitMQ."""
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import amqp
+from amqp.exceptions import AMQPError
+from kombu import Exchange, Queue
+from kombu.transport import pyamqp
+
+from qam._broker.connect_errors import why_refused, words
+from qam._broker.connection import QueueIsDown
+from qam._broker.credentials import AMQPCredentials
+from qam._broker.events import Blocked, Cancelled, Consumer, Event, Unroutable
+from qam._broker.frames import Confirm, Frame, pack_ack, pack_publish
+from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState
+from qam._broker.readiness import NOTHING, readiness_of
+from qam._broker.transport import BufferedTransport
+from qam._broker.unconfirmed import Unconfirmed
+from qam._broker.waker import Waker
+from qam._common.deadline import Deadline, sooner
+from qam.exceptions import QAMConnectionException
+
+#: Seconds that the broker has to answer a declaration.
+_PATIENCE = 10.0
+# What py-amqp raises for a connection that is of no use any more.
+_LOSSES = (
+    *(AMQPError, OSError, struct.error),
+    *(ArithmeticError, LookupError, RecursionError, ValueError),
+)
+# Larger than any frame: the size in a frame's header has 32 bits.
+_ANY_FRAME = 2**32
+#: Bytes that may wait for the network before no more is written.
+_MAX_BACKLOG = 1024 * 1024
+#: Seconds that the broker has to answer our goodbye.
+_CLOSE_PATIENCE = 1.0
+
+
+class _Connection(pyamqp.Connection):
+    """py-amqp's connection, on a socket of ours."""
+
+    def __init__(self, transport: BufferedTransport, **options: Any) -> None:
+        super().__init__(**options)
+        self._buffered_transport = transport
+
+    def Transport(self, *args: Any, **kwargs: Any) -> BufferedTransport:  # noqa: N802
+        return self._buffered_transport
+
+
+class AMQPConnection:
+    """A connection to a RabbitMQ, with one channel."""
+
+    def __init__(self, credentials: AMQPCredentials, timeout: float) -> None:
+        self._credentials = credentials
+        self._events: list[Event] = []
+        self._unconfirmed = Unconfirmed()
+        self._lost = False
+        self._readiness: Any = None
+        self._transport = _make_transport(credentials, Deadline(timeout), self._on_traffic)
+        self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
+        try:
+            self._open()
+        except Exception as error:  # what a peer that is no broker makes of the handshake
+            self._collect()
+            reason = why_refused(error, credentials, timeout)
+            raise QAMConnectionException(
+                f"can't connect to the broker at {credentials} "
+                f"as user {credentials.username!r}: {reason}",
+                executed="no",
+            ) from error
+
+    def _open(self) -> None:
+        self._amqp.connect()
+        # The broker's, whatever we asked for; 0 says that it has no limit.
+        self._frame_max = self._amqp.frame_max or _ANY_FRAME
+        self._incoming = self._transport.incoming
+        self._incoming.frame_max = self._frame_max
+        self._channel = self._amqp.channel()
+        self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
+        self._channel.events["basic_return"].add(self._on_return)
+        self._confirms = False
+        # A channel confirms all that it takes, or nothing.
+        self._plain_channel_id = self._channel_id
+        self._readiness = readiness_of(self._transport.sock)
+        self._has_come = False  # something that was not received yet
+        self._took_in = False  # py-amqp, perhaps, what is not for it, while it waited
+        self._rests = False  # what comes does not end a wait before the next look
+        self._next_tick = 0.0
+
+    # --- entities -----------------------------------------------------------
+
+    def declare_exchange(self, name: str) -> None:
+        """Declare a durable direct exchange.
+
+        A user who may not do that needs only that it is there.  To be called before
+        :meth:`confirm` and :meth:`consume`: a refusal makes a new channel.
+        """
+        exchange = Exchange(name, type="direct", durable=True)(self._channel)
+        with self._synchronously():
+            try:
+                exchange.declare()
+            except amqp.AccessRefused:
+                self._expect_exchange(exchange)
+
+    def _expect_exchange(self, exchange: Exchange) -> None:
+        try:
+            exchange.declare(passive=True)
+        except amqp.NotFound as error:
+            raise amqp.NotFound(
+                f"the exchange {exchange.name!r} does not exist, and the user "
+                f"{self._credentials.username!r} may not declare it; "
+                "its server does that when it starts"
+            ) from error
+
+    def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
+        """Declare a durable queue and bind it to its exchange.
+
+        :raises QueueIsDown: the connection stands, and is as good as new.
+        :raises QAMConnectionException: it is there, with other arguments.
+        """
+        exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
+        queue = Queue(
+            binding.queue,
+            exchange=exchange,
+            routing_key=binding.routing_key,
+            durable=True,
+            queue_arguments=arguments,
+        )(self._channel)
+        with self._synchronously():
+            try:
+                queue.declare()
+            except amqp.NotFound as error:
+                raise QueueIsDown(words(error)) from error
+            except amqp.PreconditionFailed as error:
+                raise QAMConnectionException(
+                    f"the queue {binding.queue} at {self._credentials} can't be declared like "
+                    f"this: {words(error)}; give the same queue_arguments on all sides, or "
+                    "delete the queue",
+                    executed="no",
+                ) from error
+
+    def look(self, queue: str) -> QueueState | None:
+        """Return what waits in *queue*, and how many consumers it has; None if it is not there.
+
+        Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
+        """
+        with self._synchronously():
+            try:
+                found = self._channel.queue_declare(queue, passive=True)
+            except amqp.NotFound:
+                return None
+        return QueueState(found.message_count, found.consumer_count)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with all that is in it."""
+        with self._synchronously():
+            self._channel.queue_delete(name)
+
+    def consume(
+        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+    ) -> Consumer:
+        """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
+        with self._synchronously():
+            # Without global, a prefetch holds for the consumers that are started after it.
+            self._channel.basic_qos(0, prefetch, a_global=False)
+            tag = self._channel.basic_consume(
+                queue,
+                no_ack=no_ack,
+                callback=_not_called,
+                on_cancel=self._on_cancel,
+                arguments={"x-priority": priority} if priority else None,
+            )
+        return Consumer(queue, tag)
+
+    def cancel(self, consumer: Consumer) -> None:
+        """End a consumer; what it delivered can still be acknowledged."""
+        with self._synchronously():
+            self._channel.basic_cancel(consumer.tag)
+
+    def confirm(self, also_plain: bool = False) -> None:
+        """Ask for confirms of what is written from now on."""
+        self._confirms = True
+        with self._synchronously():
+            self._channel.confirm_select()
+            if also_plain:
+                channel = self._amqp.channel()
+                channel.events["basic_return"].add(self._on_unroutable)
+                self._plain_channel_id = channel.channel_id
+
+    # --- traffic ------------------------------------------------------------
+
+    def write(self, messages: Iterable[Publish]) -> None:
+        """Publish *messages*; the fate of those that want a confirm comes as events."""
+        batch = list(messages)
+        frames: list[bytes | memoryview] = []
+        for message in batch:  # all of them first: whatever fails below concerns them too
+            if message.confirm:
+                self._unconfirmed.add(message)
+        for message in batch:
+            channel = self._channel_id if message.confirm else self._plain_channel_id
+            frames += pack_publish(message, channel, self._frame_max)
+        try:
+            self._check()
+            # All at once: a write each would take longer than all that is in them.
+            self._transport.write(b"".join(frames))
+        except Exception as error:
+            raise self._loss(error) from error
+        self._amqp.bytes_sent += len(batch)
+
+    def acknowledge(self, tag: int, multiple: bool = False) -> None:
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends it."""
+        self._transport.write_later(pack_ack(tag, multiple, self._channel_id))
+        self._amqp.bytes_sent += 1
+
+    def reject(self, tag: int) -> None:
+        """Have the broker drop a delivery."""
+        with self._losing():
+            self._channel.basic_reject(tag, requeue=False)
+
+    def flush(self) -> bool:
+        """Send what waits, as far as the network takes it; return whether that was all."""
+        try:
+            self._check()
+            self._transport.flush()
+        except Exception as error:
+            raise self._loss(error) from error
+        return not self._transport.backlog
+
+    def read(self) -> list[Event]:
+        """Return what has come; does not wait for more."""
+        try:
+            self._check()
+            self._took_in = self._rests = False
+            if self._has_come:
+                self._has_come = False
+                if self._transport.receive():
+                    # A sign of life, also if it is a part of a large message.
+                    self._amqp.bytes_recv += 1
+            self._take_in()
+        except Exception as error:
+            raise self._loss(error) from error
+        return self.take_events()
+
+    def _take_in(self) -> None:
+        while (came := self._incoming.parse()) is not None:
+            if isinstance(came, (Delivery, Confirm)):
+                self._on_traffic(came)
+            else:
+                self._have_taken(came)
+
+    def _have_taken(self, frame: Frame) -> None:
+        # py-amqp waits for an answer when the broker has closed the channel.
+        self._transport.deadline = Deadline(_PATIENCE)
+        self._amqp.on_inbound_frame(frame)
+
+    def take_events(self) -> list[Event]:
+        """Return what came and was not returned yet; also after the loss of the connection."""
+        events, self._events = self._events, []
+        return events
+
+    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+        """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
+        if self._took_in:
+            return
+        if patience and not self._rests and self._has_patience(timeout, waker, patience):
+            return
+        rests = self._rests and self._readiness.notices_end
+        interest = NOTHING if rests else self._transport.interest
+        woken, readable = self._readiness.wait(interest, waker, timeout)
+        if woken:
+            waker.clear()
+        self._has_come |= readable
+
+    def _has_patience(self, timeout: float | None, waker: Waker, patience: float) -> bool:
+        """Wait for *waker* alone; return whether that was all that was to wait for."""
+        if self._transport.backlog or not self._readiness.notices_end:
+            return False
+        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, patience))
+        if woken:
+            waker.clear()
+            self._has_come = True  # perhaps, by the way
+        return woken and not ended
+
+    def rest(self) -> None:
+        """Let what comes not end the :meth:`wait` that goes on, or begins."""
+        self._rests = self._has_come = True  # something perhaps, by the time that it is woken
+        self._readiness.rest()
+
+    @property
+    def rests(self) -> bool:
+        """True from :meth:`rest` until the next :meth:`read`."""
+        return self._rests
+
+    def tick(self) -> float | None:
+        """Send a heartbeat if one is due, and notice when the broker's are missing."""
+        interval = self._amqp.heartbeat / 4
+        if not interval:
+            return None
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + interval
+            with self._losing():
+                self._amqp.heartbeat_tick(rate=2)
+        return float(self._next_tick - now)
+
+    @property
+    def congested(self) -> bool:
+        """True while the network takes no more; :meth:`wait` returns when it does again."""
+        return self._transport.backlog > _MAX_BACKLOG
+
+    def take_unconfirmed(self) -> list[Publish]:
+        """Return the messages whose fate is open; also after the loss of the connection."""
+        return self._unconfirmed.take_all()
+
+    def close(self) -> None:
+        """Say goodbye and give everything back; never raises, takes a second at most."""
+        self._transport.deadline = Deadline(_CLOSE_PATIENCE)
+        try:
+            if self._lost:
+                raise ConnectionError
+            self._amqp.close()
+        except Exception:  # whatever is left of the connection makes of it
+            self._transport.abort()
+        self._collect()
+
+    def detach(self) -> None:
+        """Give back the descriptors alone; in a forked child, whose parent uses the connection.
+
+        What closes a socket shuts it down, for the parent too; so it is taken away
+        from everything that would close it, also when it is collected.
+        """
+        self._close_readiness()
+        if (socket := self._transport.detach()) is not None:
+            os.close(socket)
+
+    def _close_readiness(self) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+
+    def _collect(self) -> None:
+        self._close_readiness()
+        with suppress(AttributeError):
+            self._amqp.collect()
+        self._transport.close()
+
+    # --- what py-amqp reports -----------------------------------------------
+
+    def _on_cancel(self, tag: str) -> None:
+        self._events.append(Cancelled(tag))
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        if self._confirms:
+            self._unconfirmed.returned(message.properties.get("correlation_id"))
+        else:
+            self._on_unroutable(error, exchange, routing_key, message)
+
+    def _on_unroutable(
+        self, error: Exception, exchange: str, routing_key: str, message: Any
+    ) -> None:
+        self._events.append(Unroutable(message.properties.get("correlation_id")))
+
+    def _on_traffic(self, came: Delivery | Confirm) -> None:
+        """Take in what goes past py-amqp; its heartbeats are told that the broker lives."""
+        self._amqp.bytes_recv += 1
+        if isinstance(came, Delivery):
+            self._events.append(came)
+        elif came.taken:
+            self._events.extend(self._unconfirmed.acked(came.tag, came.multiple))
+        else:
+            self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
+
+    def _on_blocked(self, blocked: bool) -> None:
+        self._events.append(Blocked(blocked))
+
+    # --- errors -------------------------------------------------------------
+
+    @contextmanager
+    def _synchronously(self) -> Iterator[None]:
+        self._transport.deadline = Deadline(_PATIENCE)
+        self._took_in = True
+        with self._losing():
+            yield
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            self._check()
+            yield
+        except (QueueIsDown, QAMConnectionException):  # it says already what it is
+            raise
+        except Exception as error:
+            raise self._loss(error) from error
+
+    def _check(self) -> None:
+        if self._lost:  # the socket may not know it yet
+            raise ConnectionError("it was closed")
+
+    def _loss(self, error: Exception) -> Exception:
+        """Turn each way in which py-amqp loses a connection into the one exception.
+
+        An error that closes the channel counts: py-amqp would open it again
+        silently, without its consumers and its confirms.  A frame that it can't parse
+        shows as what parsing raises, a socket that went away under it as anything.
+        """
+        if self._transport.connected and not isinstance(error, _LOSSES):
+            return error  # a bug
+        lost = QAMConnectionException(
+            f"the connection to the broker at {self._credentials} was lost: {words(error)}"
+        )
+        lost.by_message = isinstance(error, amqp.ChannelError)
+        self._lost = not lost.by_message
+        return lost
+
+
+def _make_transport(
+    credentials: AMQPCredentials,
+    deadline: Deadline,
+    on_traffic: Callable[[Delivery | Confirm], None],
+) -> BufferedTransport:
+    settings = {}
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # py-amqp's default is one second: too short for a broker that is busy.
+        settings[socket.TCP_USER_TIMEOUT] = 2 * credentials.heartbeat * 1000
+    return BufferedTransport(
+        *(str(credentials.hostname), credentials.port, credentials.tls, deadline, settings),
+        on_traffic,
+    )
+
+
+def _make_connection(
+    credentials: AMQPCredentials, transport: BufferedTransport, on_blocked: Any
+) -> _Connection:
+    return _Connection(
+        transport,
+        userid=credentials.username,
+        password=credentials.password,
+        virtual_host=credentials.vhost,
+        login_method="PLAIN",
+        heartbeat=credentials.heartbeat,
+        on_blocked=lambda reason: on_blocked(True),
+        on_unblocked=lambda: on_blocked(False),
+    )
+
+
+def _not_called(message: object) -> None:
+    """Stand for the callback of a consumer, whose deliveries go past py-amqp."""

@@ -1,0 +1,96 @@
+"""Waiting for a socket and for a waker at once."""
+
+import select
+import selectors
+import threading
+from typing import Any
+
+from qam._broker.waker import Waker
+
+#: What to wait for on the socket; its end is noticed in any case.
+NOTHING, TO_READ, TO_WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Readiness:
+    """Tells when a socket, or a waker, is ready.
+
+    :param sock: the socket of a connection; it does not block.
+    """
+
+    #: Whether it can wait for the waker alone, and still notice the end of the socket.
+    notices_end = True
+
+    def __init__(self, sock: Any) -> None:
+        self._descriptor = sock.fileno()
+        self._epoll = select.epoll()
+        self._epoll.register(self._descriptor, _events(TO_READ))
+        self._interest = TO_READ
+        # Guards _interest, and that the system is told of it: see rest().
+        self._interest_lock = threading.Lock()
+        self._waker: Waker | None = None
+
+    def wait(self, interest: int, waker: Waker, timeout: float | None) -> tuple[bool, bool]:
+        """Wait up to *timeout* seconds (None: without end) for the socket or the waker.
+
+        :param interest: :data:`NOTHING`, or :data:`TO_READ` and :data:`TO_WRITE` together.
+        :returns: whether the waker is ready, and whether the socket can be read or has ended.
+        """
+        self._mind(interest, waker)
+        ready = dict(self._epoll.poll(timeout))
+        return waker.fileno() in ready, bool(ready.get(self._descriptor, 0) & ~select.EPOLLOUT)
+
+    def rest(self) -> None:
+        """Have the wait that goes on end by the waker or the socket's end; from any thread."""
+        self._wait_for(NOTHING)
+
+    def _mind(self, interest: int, waker: Waker) -> None:
+        self._wait_for(interest)
+        if waker is not self._waker:
+            self._waker = waker
+            self._epoll.register(waker, select.EPOLLIN)
+
+    def _wait_for(self, interest: int) -> None:
+        with self._interest_lock:
+            if interest != self._interest:
+                self._interest = interest
+                self._epoll.modify(self._descriptor, _events(interest))
+
+    def close(self) -> None:
+        """Give its descriptor back."""
+        self._epoll.close()
+
+
+def _events(interest: int) -> int:
+    # By itself epoll tells only of a reset.
+    events: int = select.EPOLLRDHUP
+    events |= select.EPOLLIN if interest & TO_READ else 0
+    return events | (select.EPOLLOUT if interest & TO_WRITE else 0)
+
+
+class _SelectorReadiness:
+    """The same by whatever the system has; only Linux has epoll."""
+
+    notices_end = False
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(sock, TO_READ)
+
+    def wait(self, interest: int, waker: Waker, timeout: float | None) -> tuple[bool, bool]:
+        self._selector.modify(self._sock, interest)
+        if waker.fileno() not in self._selector.get_map():
+            self._selector.register(waker, TO_READ)
+        ready = {key.fileobj: mask for key, mask in self._selector.select(timeout)}
+        return waker in ready, bool(ready.get(self._sock, 0) & TO_READ)
+
+    def rest(self) -> None:
+        """Do nothing: the wait that goes on may end sooner."""
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+def readiness_of(sock: Any) -> Readiness | _SelectorReadiness:
+    """Return what tells when *sock* is ready, the best that the system has."""
+    return Readiness(sock) if hasattr(select, "epoll") else _SelectorReadiness(sock)

@@ -1,0 +1,216 @@
+"""The socket under py-amqp: non-blocking, with a buffer each way.
+
+py-amqp's own transport reads each frame with several exact ``recv`` calls, and
+blocks in the middle of a frame that does not come.  This one reads what is there
+in one piece, hands out what is whole only, and never blocks on a write: what the
+socket does not take stays in the buffer until it can.
+
+py-amqp gets the frames that are its own through :meth:`BufferedTransport.read_frame`;
+the traffic goes past it.
+"""
+
+import os
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from struct import pack
+from typing import Any
+
+from amqp.transport import TCPTransport
+
+from qam._broker.frames import Confirm, Frame, FrameParser
+from qam._broker.messages import Delivery
+from qam._broker.tls import TLS
+from qam._common.deadline import Deadline
+
+# Bytes per recv: for small messages faster than larger pieces, which are for large ones.
+_READ_SIZE, _LARGE_READ_SIZE = 32768, 262144
+
+
+def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
+    """Return the addresses of *host*; a resolver that hangs is left behind after *timeout*."""
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    addresses: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            addresses.set_result(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except BaseException as error:
+            addresses.set_exception(error)
+
+    # A daemon: nothing can interrupt a resolver, also not the interpreter's end.
+    resolver = threading.Thread(target=look_up, name=f"qam resolver {host}", daemon=True)
+    try:
+        resolver.start()
+    except RuntimeError:  # there are no more threads: then it may take as long as it likes
+        look_up()
+    return addresses.result(timeout)
+
+
+class BufferedTransport(TCPTransport):
+    """A connected socket, as py-amqp's Connection expects it.
+
+    :param host: the broker, as the user wrote it: TLS checks the certificate against it.
+    :param tls: how the connection is secured; None for plain TCP.
+    :param deadline: by when the handshake has to be through.
+    :param socket_settings: TCP options, by number.
+    :param on_traffic: takes the traffic that comes while py-amqp waits for a frame of its own.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: TLS | None,
+        deadline: Deadline,
+        socket_settings: dict[int, int],
+        on_traffic: Callable[[Delivery | Confirm], None],
+    ) -> None:
+        super().__init__("localhost", socket_settings=socket_settings)
+        self.host, self.port = host, port
+        #: Until when :meth:`read_frame` and the handshake may wait.
+        self.deadline = deadline
+        self._tls = tls
+        self._on_traffic = on_traffic
+        self.sock: Any = None
+        #: What has come.
+        self.incoming = FrameParser()
+        self._outgoing = bytearray()
+
+    # --- connecting ---------------------------------------------------------
+
+    def _connect(self, host: str, port: int, timeout: float | None) -> None:
+        error: OSError = TimeoutError("timed out")
+        for family, kind, proto, _, address in _resolve(host, port, self._time_left()):
+            self.sock = socket.socket(family, kind, proto)
+            try:
+                self.sock.settimeout(self._time_left())
+                self.sock.connect(address)
+                return
+            except OSError as failure:
+                self.sock.close()
+                self.sock = None
+                error = failure
+        raise error
+
+    def _time_left(self) -> float | None:
+        if self.deadline.expired:
+            raise TimeoutError("timed out")
+        return self.deadline.wait_time()
+
+    def _setup_transport(self) -> None:
+        if self._tls is not None:
+            self.sock.settimeout(self._time_left())
+            host = self._tls.server_hostname or self.host
+            self.sock = self._tls.context.wrap_socket(self.sock, server_hostname=host)
+        self.sock.setblocking(False)
+
+    def _set_socket_options(self, socket_settings: dict[int, int]) -> None:
+        # py-amqp would also set back each option of the system to what it just read.
+        for option, value in {socket.TCP_NODELAY: 1, **socket_settings}.items():
+            self.sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    # --- reading ------------------------------------------------------------
+
+    @contextmanager
+    def having_timeout(self, timeout: float | None) -> Iterator[socket.socket]:
+        """py-amqp's own timeouts give way to the one deadline."""
+        yield self.sock
+
+    def read_frame(self, unpack: Any = None) -> Frame:
+        """Return the next frame that is py-amqp's, waiting for it until the deadline."""
+        while True:
+            came = self.incoming.parse()
+            if came is None:
+                self.wait()
+                self.receive()
+            elif isinstance(came, (Delivery, Confirm)):
+                self._on_traffic(came)
+            else:
+                return came
+
+    def wait(self) -> None:
+        """Wait until the socket can be read (or written, if something waits for that)."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.sock, self.interest)
+            selector.select(self._time_left())
+        self.flush()
+
+    def receive(self) -> bool:
+        """Take in what has come, and return whether something has; never blocks."""
+        came = False
+        size = _LARGE_READ_SIZE if self.incoming.missing > _READ_SIZE else _READ_SIZE
+        pending = True
+        while pending:
+            try:
+                data = self.sock.recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return came
+            if not data:
+                self.connected = False
+                raise ConnectionResetError("the broker closed the connection")
+            self.incoming.feed(data)
+            came = True
+            # select() does not see what TLS has decrypted already
+            pending = self._tls is not None and self.sock.pending() > 0
+        return came
+
+    def abort(self) -> None:
+        """Have nothing that waits be sent any more, also not by the system after the close.
+
+        The broker would get it at some time after what is sent again on another connection.
+        """
+        with suppress(OSError, AttributeError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            # Not shut down, which would end it in the usual way.
+            os.close(self.sock.detach())
+        self.sock, self.connected = None, False
+
+    def detach(self) -> int | None:
+        """Let go of the socket without closing it; return its descriptor, if there is one."""
+        socket, self.sock, self.connected = self.sock, None, False
+        return None if socket is None else socket.detach()
+
+    # --- writing ------------------------------------------------------------
+
+    @property
+    def interest(self) -> int:
+        """The selector events to wait for."""
+        both = selectors.EVENT_READ | selectors.EVENT_WRITE
+        return both if self._outgoing else selectors.EVENT_READ
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the socket to take them."""
+        return len(self._outgoing)
+
+    def write(self, s: bytes) -> None:
+        """Send *s* as far as the socket takes it; keep the rest for :meth:`flush`."""
+        if self._outgoing:
+            self._outgoing += s
+            self.flush()
+        elif (sent := self._send(s)) < len(s):
+            self._outgoing += memoryview(s)[sent:]
+
+    _write = write
+
+    def write_later(self, data: bytes) -> None:
+        """Have *data* sent with what is written next, or by :meth:`flush`."""
+        self._outgoing += data
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it; never blocks."""
+        while self._outgoing and (sent := self._send(self._outgoing)):
+            del self._outgoing[:sent]
+
+    def _send(self, data: bytes | bytearray) -> int:
+        """Return how many bytes of *data* the socket has taken."""
+        try:
+            return int(self.sock.send(data))
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0

@@ -1,0 +1,74 @@
+"""Messages that were written and are not confirmed yet, by delivery tag."""
+
+from collections import Counter
+
+from qam._broker.events import Confirmed, Event, Refused, Returned
+from qam._broker.messages import Publish
+
+
+class Unconfirmed:
+    """Matches the broker's confirms and returns with the messages of one channel.
+
+    The broker counts what is published from 1; an ack or nack names one count, or
+    with *multiple* all up to it.  A message that no queue takes is returned first
+    and acked then, so its return is kept until its ack tells which one it was.
+    """
+
+    def __init__(self) -> None:
+        self._last_tag, self._lowest_tag = 0, 1
+        self._messages: dict[int, Publish] = {}
+        self._returned: Counter[str] = Counter()
+
+    def add(self, message: Publish) -> None:
+        """Count *message* as the next one written."""
+        self._last_tag += 1
+        self._messages[self._last_tag] = message
+
+    def returned(self, correlation_id: str | None) -> None:
+        """The broker sends the message with *correlation_id* back."""
+        if correlation_id is not None:
+            self._returned[correlation_id] += 1
+
+    def acked(self, tag: int, multiple: bool) -> list[Event]:
+        """Return what the broker says with an ack."""
+        messages = self._settle(tag, multiple)
+        if not self._returned:
+            return [Confirmed(messages)]
+        confirmed: list[Publish] = []
+        events: list[Event] = [Confirmed(confirmed)]
+        for message in messages:
+            if self._was_returned(message):
+                events.append(Returned(message))
+            else:
+                confirmed.append(message)
+        return events
+
+    def nacked(self, tag: int, multiple: bool) -> list[Event]:
+        """Return what the broker says with a nack."""
+        return [Refused(message) for message in self._settle(tag, multiple)]
+
+    def take_all(self) -> list[Publish]:
+        """Return all that is unconfirmed, oldest first, and forget it."""
+        messages = list(self._messages.values())
+        self._messages.clear()
+        return messages
+
+    def _settle(self, tag: int, multiple: bool) -> list[Publish]:
+        if not multiple:
+            settled = [self._messages.pop(tag)] if tag in self._messages else []
+            if not self._messages:
+                self._lowest_tag = self._last_tag + 1
+            return settled
+        # Each tag is passed once: what is acked together was never looked at before.
+        tags, self._lowest_tag = range(self._lowest_tag, tag + 1), max(self._lowest_tag, tag + 1)
+        return [self._messages.pop(each) for each in tags if each in self._messages]
+
+    def _was_returned(self, message: Publish) -> bool:
+        correlation_id = message.properties.get("correlation_id")
+        if correlation_id is None or correlation_id not in self._returned:
+            return False
+        # A message that is sent twice comes back twice.
+        self._returned[correlation_id] -= 1
+        if not self._returned[correlation_id]:
+            del self._returned[correlation_id]
+        return True

@@ -1,0 +1,211 @@
+"""What ``python -m qam demo`` shows: a server and a proxy, and one call of each kind.
+
+Server and proxy run in this process, but all that passes between them goes
+through the broker.  Nothing here guesses how long something takes: the one slow
+method ends when the demonstration lets it.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from qam._broker.connect import connect
+from qam._protocol.entities import request_binding
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException, QAMException
+from qam.qam_proxy import QAMProxy
+from qam.qam_server import QAMServer
+
+# Seconds that a call has if its demonstration says nothing else: the broker may die.
+_TIMEOUT = 10.0
+_FINISHED = 2
+
+
+def own_broker() -> str:
+    """Return the URL of a broker inside this process that nobody else uses."""
+    return f"memory://qam-demo-{uuid.uuid4().hex}"
+
+
+def run(broker: str) -> None:
+    """Show everything at *broker*, a URL; print to stdout.
+
+    Blocks until all is shown and nothing is left at the broker but two exchanges.
+
+    :raises QAMConnectionException: the broker can't be reached or refuses us.
+    :raises QAMException: the broker was lost on the way.
+    """
+    server_id = f"qam-demo-{uuid.uuid4().hex[:12]}"
+    with _stage(broker, server_id) as stage:
+        print(f"A server and a proxy at {stage.place}, server_id {server_id!r}.")
+        for demonstration in DEMONSTRATIONS:
+            _show(demonstration, stage)
+    print("\nServer and proxy are closed.")
+
+
+# --- the server and the proxy -----------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """What a demonstration works with."""
+
+    proxy: QAMProxy
+    place: AMQPCredentials
+    #: One permit lets one run of slow_add() end.
+    may_end: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
+class Counter:
+    """An instance whose methods are offered."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._lock = threading.Lock()  # guards _total: methods run in several threads
+
+    def add(self, number: int) -> int:
+        """Add *number*; return the total."""
+        with self._lock:
+            self._total += number
+            return self._total
+
+
+@contextmanager
+def _stage(broker: str, server_id: str) -> Iterator[Stage]:
+    place = AMQPCredentials(broker).resolved()
+    with ExitStack() as stack:
+        server = QAMServer(broker, server_id=server_id)
+        stack.callback(_delete_request_queue, place, server_id)
+        stack.enter_context(server)
+        proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))
+        # The server ends before the proxy: it answers what nobody waits for any more, too.
+        stack.callback(server.close)
+        stage = Stage(proxy, place)
+        _register(server, stage)
+        server.start()
+        yield stage
+
+
+def _register(server: QAMServer, stage: Stage) -> None:
+    @server.register_function
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @server.register_function
+    def slow_add(a: int, b: int) -> int:
+        stage.may_end.acquire()
+        return a + b
+
+    @server.register_function
+    def divide(a: float, b: float) -> float:
+        return a / b
+
+    server.register_class(Counter(), "counter")
+
+
+def _delete_request_queue(place: AMQPCredentials, server_id: str) -> None:
+    connection = connect(place, _TIMEOUT)
+    try:
+        connection.delete_queue(request_binding(server_id).queue)
+    finally:
+        connection.close()
+
+
+# --- the demonstrations -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What is shown, a line of code, and what plays it: returns what came of it, as lines."""
+
+    what: str
+    code: str
+    play: Callable[[Stage], list[str]]
+
+
+def _show(demonstration: Demonstration, stage: Stage) -> None:
+    print(f"\n# {demonstration.what}\n>>> {demonstration.code}")
+    print(*demonstration.play(stage), sep="\n")
+
+
+def _call(stage: Stage) -> list[str]:
+    return _outcome(lambda: stage.proxy.add(2, 3))
+
+
+def _instance(stage: Stage) -> list[str]:
+    return _outcome(lambda: stage.proxy.counter.add(5))
+
+
+def _callback(stage: Stage) -> list[str]:
+    proxy, seen = stage.proxy, []
+
+    def success(result: int) -> None:
+        seen.append(f"state {proxy.get_callback_state(uid)}: success({result}) is called")
+
+    def error(exception: Exception) -> None:
+        seen.append(f"error({_told(exception)}) is called")
+
+    try:
+        uid = proxy.callback(success, error).slow_add(2, 4)
+        seen.append(f"state {proxy.get_callback_state(uid)}: it waits for its result")
+    finally:
+        stage.may_end.release()
+    while proxy.get_callback_state(uid) != _FINISHED:
+        pass
+    return [*seen, f"state {proxy.get_callback_state(uid)}: it is finished"]
+
+
+def _timeout(stage: Stage) -> list[str]:
+    try:
+        return _outcome(lambda: stage.proxy.set_timeout(0.2).slow_add(2, 3))
+    finally:
+        stage.may_end.release()
+
+
+def _remote_exception(stage: Stage) -> list[str]:
+    return _outcome(lambda: stage.proxy.divide(1, 0))
+
+
+def _unknown_method(stage: Stage) -> list[str]:
+    return _outcome(lambda: stage.proxy.subtract(3, 2))
+
+
+def _outcome(call: Callable[[], Any]) -> list[str]:
+    """Return the result of *call*, or what it raised; the loss of the broker goes on up."""
+    try:
+        return [repr(call())]
+    except QAMConnectionException:
+        raise
+    except Exception as error:
+        notes: list[str] = getattr(error, "__notes__", [])
+        return [
+            _told(error),
+            *(f"the server's traceback ends: {_last_line(note)}" for note in notes),
+        ]
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1]
+
+
+def _told(error: Exception) -> str:
+    executed = f" (executed: {error.executed})" if isinstance(error, QAMException) else ""
+    return f"{type(error).__name__}: {error}{executed}"
+
+
+DEMONSTRATIONS = (
+    Demonstration("A call waits for its result.", "proxy.add(2, 3)", _call),
+    Demonstration("A method of an instance.", "proxy.counter.add(5)", _instance),
+    Demonstration(
+        "With a callback the call does not wait.",
+        "uid = proxy.callback(success, error).slow_add(2, 4)",
+        _callback,
+    ),
+    Demonstration("A timeout.", "proxy.set_timeout(0.2).slow_add(2, 3)", _timeout),
+    Demonstration(
+        "What the method raises, the caller gets.", "proxy.divide(1, 0)", _remote_exception
+    ),
+    Demonstration("A method that does not exist.", "proxy.subtract(3, 2)", _unknown_method),
+)

@@ -1,0 +1,1 @@
+"""The threads of a QAMProxy, and the result list that they share."""

@@ -1,0 +1,242 @@
+"""The thread of a proxy that receives."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.events import Cancelled, Consumer, Event
+from qam._broker.messages import Delivery
+from qam._client.client_thread import ClientThread, Message, log
+from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
+from qam._common.deadline import Deadline
+from qam._protocol.entities import reply_binding
+from qam._protocol.replies import decode_reply, outcome
+from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
+
+#: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
+_REPLY_QUEUE_EXPIRES = 30 * 60
+_REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
+#: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
+_ACKS_PATIENCE = 0.05
+#: Seconds after which it is told that replies came.
+_ANSWERS_PATIENCE = 0.5
+#: Seconds for which a reply waits for others, for each call that is open; if that is worth
+#: while, and at most.  A call that is one of many takes fifty times as long in any case.
+_PATIENCE_PER_CALL, _LEAST_PATIENCE, _MOST_PATIENCE = 2e-6, 0.0002, 0.005
+_NO_END = Deadline(None)
+
+
+class ConsumerThread(ClientThread):
+    """Receives the replies of the server and stores them in the result list.
+
+    The message that is received is a dict of ``id`` (int), ``result``,
+    ``exception`` (bool) and ``internal_exception`` (int).  It is decoded by whoever
+    asks for the result: this thread runs no code of anybody else.  The reply of a
+    0.2.x server is decoded here, since only its body says which call it answers.
+
+    :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
+    :param server_id: the server whose replies are received.
+    :param client_id: names the reply queue and its routing key.
+    :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    """
+
+    #: States of a slot: nobody uses it; its call has no outcome yet; it has.
+    FREE, WAITING, DONE = FREE, WAITING, DONE
+
+    def _set_up(self) -> None:
+        #: The consumer on the reply queue: its queue and tag; None while not connected.
+        self.consumer: Consumer | None = None
+        #: Called when replies can be received, at first and again.
+        self.on_consuming: Callable[[], None] = lambda: None
+        #: Called when replies are lost: the calls that wait have to be asked again.
+        self.on_replies_lost: Callable[[], None] = lambda: None
+        #: Called when the connection is lost, and with it what nobody keeps.
+        self.on_connection_lost: Callable[[QAMConnectionException], None] = lambda error: None
+        #: Called some time after replies came.
+        self.on_answered: Callable[[], None] = lambda: None
+        #: What the reply queue is declared with, beside its expiry.
+        self.queue_arguments: dict[str, Any] = {}
+        self._binding = reply_binding(self.server_id, self.client_id)
+        self._old_queues: list[str] = []
+        self._openings = 0
+        self._replies_lost = False
+        self._last_tag = 0
+        # When the replies that came are acknowledged, and when it is told that some came.
+        self._acknowledge_at = self._tell_at = math.inf
+
+    def is_consuming(self) -> bool:
+        """Return True while replies can be received."""
+        return self.consumer is not None
+
+    @property
+    def amqpconn(self) -> Connection | None:
+        """The connection of this thread; None while there is none."""
+        return self._connection
+
+    @property
+    def result_list(self) -> list[Slot]:
+        """The slots: dicts of state, result_message, callback_method, exception_method."""
+        return self._results.slots
+
+    @property
+    def free_index_queue(self) -> list[int]:
+        """The ids of the slots that are free."""
+        return self._results.free_ids
+
+    def get_free_result_list_id(
+        self, callback_method: Any = None, exception_method: Any = None
+    ) -> int:
+        """Reserve a slot for a new call.
+
+        :param callback_method: called with the result when it arrives, or None.
+        :param exception_method: called with the exception if the call fails, or None.
+        :returns: the id of the slot, which is in the state WAITING now.
+        """
+        return self._results.reserve(callback_method, exception_method)
+
+    def free_result_item(self, id: int) -> None:
+        """Free a slot.  A reply that still comes for its call is dropped.
+
+        :param id: the slot's id; one that is free already stays so.
+        """
+        self._results.free(id)
+
+    def is_result_received(self, id: int) -> bool:
+        """Return True if the outcome of a call is there; does not wait.
+
+        :param id: the slot's id.
+        """
+        return bool(self.result_list[id]["state"] == DONE)
+
+    def get_result_item(self, id: int) -> Any:
+        """Return what a slot has received; does not wait, and leaves it there.
+
+        :param id: the slot's id.
+        :returns: the message, a dict; the :class:`QAMException` that ended the call
+            here; or None if nothing came yet.
+        """
+        slot = self._results.slots[id]
+        message = slot["result_message"]
+        if isinstance(message, Delivery):
+            message = slot["result_message"] = self._decode(message)
+        return message
+
+    def _decode(self, delivery: Delivery) -> Message | QAMException:
+        try:
+            return decode_reply(self._serializer, delivery)
+        except QAMSerializationException as error:
+            log.warning("a reply can't be read: %s", error)
+            return error
+
+    def get_result(self, id: int) -> Any:
+        """Return the result of a call, and free its slot; waits until it is there.
+
+        :param id: the slot's id.
+        :raises QAMMethodNotFoundException: the server has no such method.
+        :raises QAMException: the call ended without an outcome of its method.
+        :raises Exception: what the remote method raised.
+        """
+        slot = self._results.slots[id]
+        if slot["state"] != DONE:  # a callback's is
+            self._results.wait(id, _NO_END)
+        message = slot["result_message"]
+        self.free_result_item(id)
+        if isinstance(message, Delivery):
+            message = self._decode(message)
+        if isinstance(message, QAMException):
+            raise message
+        return outcome(message)
+
+    # --- as owner of a connection ---------------------------------------------
+
+    def _on_open(self, connection: Connection) -> None:
+        connection.declare_exchange(self._binding.exchange)
+        if self._openings and connection.look(self._binding.queue) is None:
+            self._replies_lost = True
+        self._declare_reply_queue(connection)
+        # Higher each time: after a black hole the broker still serves the consumer
+        # of the lost connection, which would get every other reply.
+        consumer = connection.consume(
+            self._binding.queue, priority=self._openings, no_ack=not self._persistent
+        )
+        self._openings += 1
+        if self._replies_lost:  # not before: here the new replies arrive
+            self._replies_lost = False
+            self.on_replies_lost()
+        self.consumer = consumer
+        self.on_consuming()
+
+    def _declare_reply_queue(self, connection: Connection) -> None:
+        arguments = {**_REPLY_QUEUE_ARGUMENTS, **self.queue_arguments}
+        try:
+            connection.declare_queue(self._binding, arguments)
+        except QueueIsDown:
+            # It is left to its expiry; the key is the same, so all replies from now on
+            # come to the new one.
+            self._old_queues.append(self._binding.queue)
+            another = f"{self.client_id}.{len(self._old_queues)}"
+            queue = reply_binding(self.server_id, another).queue
+            self._binding = self._binding._replace(queue=queue)
+            connection.declare_queue(self._binding, arguments)
+
+    def _write(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if now >= self._acknowledge_at:
+            self._acknowledge_at = math.inf
+            connection.acknowledge(self._last_tag, multiple=True)
+        if now >= self._tell_at:
+            self._tell_at = math.inf
+            self.on_answered()
+
+    def _next_due(self) -> float | None:
+        due = min(self._acknowledge_at, self._tell_at)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        outcomes: list[Outcome] = []
+        came = False
+        try:
+            for event in events:
+                if isinstance(event, Delivery):
+                    outcomes.append(self._receive(event))
+                    self._last_tag, came = event.delivery_tag, True
+                elif isinstance(event, Cancelled):
+                    self._replies_lost = True
+                    queue = self._binding.queue
+                    raise QAMConnectionException(f"the reply queue {queue} was deleted")
+        finally:  # what came before something went wrong has come
+            for call_id in self._results.conclude_all(outcomes):
+                log.debug("a reply that no call waits for was dropped (id %s)", call_id)
+        if came and self._persistent:
+            now = time.monotonic()
+            self._acknowledge_at = min(self._acknowledge_at, now + _ACKS_PATIENCE)
+            self._tell_at = min(self._tell_at, now + _ANSWERS_PATIENCE)
+
+    def _patience(self) -> float:
+        patience = self._results.open_calls * _PATIENCE_PER_CALL
+        return min(patience, _MOST_PATIENCE) if patience >= _LEAST_PATIENCE else 0.0
+
+    def _receive(self, delivery: Delivery) -> Outcome:
+        """Return which call *delivery* answers, None for none of ours, and its outcome."""
+        message: Delivery | Message | QAMException = delivery
+        correlation_id = delivery.correlation_id
+        self._results.server_keeps_record = correlation_id is not None
+        if correlation_id is not None:
+            return self._own_call_id(correlation_id), message
+        # a 0.2.x server: only the body says which call it answers
+        message = self._decode(delivery)
+        call_id = message.get("id") if isinstance(message, dict) else None
+        # An id of any other type is none of ours, and may not even be hashable.
+        return call_id if type(call_id) is int else None, message
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        self.consumer = None
+        self._acknowledge_at = self._tell_at = math.inf
+        self.on_answered()
+        self.on_connection_lost(error)
+
+    def _before_close(self, connection: Connection) -> None:
+        for queue in (self._binding.queue, *self._old_queues):
+            connection.delete_queue(queue)

@@ -1,0 +1,87 @@
+"""The threads that execute callbacks."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from qam._client.client_thread import log
+from qam._client.consumer_thread import ConsumerThread
+from qam._client.publisher_thread import PublisherThread
+
+#: States of a callback.
+WAITING, PROCESSING, FINISHED = 0, 1, 2
+
+#: A callback that is ready: what to execute, with what, and whose it is.
+CallbackJob = tuple[Callable[[Any], Any], Any, str]
+
+
+class ExecuteCallbackThread(threading.Thread):
+    """Executes a callback, and then others that are ready, until there are none.
+
+    :param parent: the :class:`QAMProxy` whose callback it is.
+    :param method: the function to execute.
+    :param params: what the function is called with: one argument.
+    :param uid: the callback's uid; its state is 1 meanwhile and 2 afterwards.
+    """
+
+    def __init__(
+        self, parent: "Parent", method: Callable[[Any], Any], params: Any, uid: str
+    ) -> None:
+        # A daemon: a callback that never returns must not hold up the interpreter's end.
+        super().__init__(name=f"qam ExecuteCallbackThread {parent.client_id}", daemon=True)
+        self._parent = weakref.ref(parent)
+        self._observer = parent.callback_observer_thread
+        self.method = method
+        self.params = params
+        self.uid = uid
+
+    @property
+    def parent(self) -> "Parent | None":
+        """The proxy whose callbacks it executes; None once it is gone."""
+        return self._parent()
+
+    def run(self) -> None:
+        """Execute the method, and whatever else is ready; called by ``start``."""
+        job: CallbackJob | None = (self.method, self.params, self.uid)
+        while job is not None:
+            self.method, self.params, self.uid = job
+            self.execute(job)
+            job = self.params = None  # an idle thread keeps no result alive
+            job = self._observer.next_job(self)
+
+    def execute(self, job: CallbackJob) -> None:
+        """Call what *job* says, and finish it, whatever comes of that."""
+        method, params, uid = job
+        self._observer.change_callback_item_state(uid, PROCESSING)
+        try:
+            method(params)
+        except BaseException:
+            log.exception("a callback raised")
+        finally:
+            self._observer.finish(uid)
+
+
+class Observer(Protocol):
+    """What an ExecuteCallbackThread asks for callbacks, and tells what becomes of them."""
+
+    def next_job(self, thread: ExecuteCallbackThread) -> CallbackJob | None:
+        """Wait for another callback to execute; None if *thread* is to end."""
+
+    def change_callback_item_state(self, uid: str, state: int) -> None:
+        """Set the state of *uid*."""
+
+    def finish(self, uid: str) -> None:
+        """Forget *uid*, which is executed."""
+
+
+class Parent(Protocol):
+    """What the threads of callbacks know of the QAMProxy that they belong to."""
+
+    client_id: str
+    consumer_thread: ConsumerThread
+    publisher_thread: PublisherThread
+
+    @property
+    def callback_observer_thread(self) -> Observer:
+        """Who watches over the callbacks."""

@@ -1,0 +1,63 @@
+"""Names that are no attributes become remote methods."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Method:
+    """A remote method, by its name; calling it calls the method.
+
+    An attribute of it is a method of the remote instance of that name.
+    """
+
+    __slots__ = ("__name", "__send")
+
+    def __init__(self, send: Send, name: str) -> None:
+        self.__send = send
+        self.__name = name
+
+    def __getattr__(self, name: str) -> "_Method":
+        part = _public(name)  # first: a copy in the making has no attributes yet
+        return _Method(self.__send, f"{self.__name}.{part}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__send(self.__name, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<remote method {self.__name}>"
+
+
+def _public(name: str) -> str:
+    # copy, pickle, inspect and notebooks ask every object for such names
+    if name.startswith("_"):
+        raise AttributeError(f"{name!r} is private: a leading underscore can't be called remotely")
+    return name
+
+
+class _RemoteNames:
+    """What QAMProxy, Callback and SynchronTimeout share: every public name is a remote method."""
+
+    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> _Method:
+        return _Method(self._send, name if name[:1] != "_" else _public(name))
+
+    def __getitem__(self, name: str) -> _Method:
+        """Return the remote method *name*, also where the object has that name itself."""
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a remote method must be a str, not {name!r}")
+        for part in name.split("."):
+            _public(part)
+        return _Method(self._send, name)
+
+    # __getitem__ alone would make it look like a sequence
+    __iter__ = None
+    __contains__ = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} can't be copied or pickled: it owns threads and connections"
+        )

@@ -1,0 +1,46 @@
+"""The library's loggers: what comes from elsewhere reaches a line of a log printable."""
+
+import logging
+import traceback
+from typing import Any
+
+from qam._common.printable import printable
+
+_INDENT = "    "
+
+
+class _MakePrintable(logging.Filter):
+    """Cleans texts, errors and tracebacks of a record before any handler sees it.
+
+    The record keeps the exception itself, for handlers that want more than its text.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_clean, record.args))
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = printable_traceback(record.exc_info[1])
+        return True
+
+
+_make_printable = _MakePrintable()
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger *name*, whose records are made printable; it has no handler of ours."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_make_printable)
+    return logger
+
+
+def _clean(argument: Any) -> Any:
+    return printable(str(argument)) if isinstance(argument, (str, BaseException)) else argument
+
+
+def printable_traceback(error: BaseException) -> str:
+    """Return the traceback of *error*, indented: none of its lines looks like a record's first."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # an exception with odd attributes
+        text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
+    return "\n".join(_INDENT + printable(line) for line in text.splitlines())

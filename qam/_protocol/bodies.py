@@ -1,0 +1,34 @@
+"""What the bodies of requests and replies have in common: a dict in one content type."""
+
+from typing import Any
+
+from qam._broker.messages import Delivery
+from qam._common.printable import describe
+from qam._serialization.serializers import Serializer
+from qam.exceptions import QAMSerializationException
+
+
+def decode(
+    serializer: Serializer, delivery: Delivery, strangers: list[str] | None = None
+) -> dict[str, Any]:
+    """Return the body of *delivery*, which must be a dict in the serializer's content type.
+
+    :raises QAMSerializationException: it is anything else.
+    """
+    content_type = delivery.properties.get("content_type")
+    if content_type != serializer.content_type:
+        raise QAMSerializationException(
+            f"a message of content type {content_type!r} came; only {serializer.name} "
+            f"({serializer.content_type}) is accepted: configure both sides alike"
+        )
+    try:
+        body = serializer.decode(delivery.body, strangers)
+    except Exception as error:
+        raise QAMSerializationException(
+            f"a message can't be decoded as {serializer.name}: {describe(error)}"
+        ) from error
+    if not isinstance(body, dict):
+        raise QAMSerializationException(
+            f"a message is no dict but {type(body).__name__}: its sender is no qam peer"
+        )
+    return body

@@ -1,0 +1,44 @@
+"""The exchanges and queues of a server and its clients: their names and bindings."""
+
+from functools import lru_cache
+
+from qam._broker.messages import QueueBinding
+
+
+def request_binding(server_id: str) -> QueueBinding:
+    """Return the request queue of *server_id* and its binding."""
+    return QueueBinding(
+        f"{server_id}_server_queue",
+        f"{server_id}_server_exchange",
+        f"{server_id}_server_routing_key",
+    )
+
+
+def reply_binding(server_id: str, client_id: str) -> QueueBinding:
+    """Return the queue in which *client_id* receives the replies of *server_id*."""
+    return QueueBinding(
+        f"{client_id}_client_queue", reply_exchange(server_id), reply_routing_key(client_id)
+    )
+
+
+def siblings_binding(server_id: str, instance: str) -> QueueBinding:
+    """Return the queue in which one server hears the others of its *server_id*.
+
+    All such queues are bound with the same key: what one sends reaches every one.
+    """
+    return QueueBinding(
+        f"{server_id}_server_siblings_queue.{instance}",
+        f"{server_id}_server_siblings_exchange",
+        f"{server_id}_server_siblings_routing_key",
+    )
+
+
+def reply_exchange(server_id: str) -> str:
+    """Return the exchange to which *server_id* publishes its replies."""
+    return f"{server_id}_client_exchange"
+
+
+@lru_cache(maxsize=1024)  # one text for all calls of a client: many may wait
+def reply_routing_key(client_id: str) -> str:
+    """Return the routing key by which replies reach *client_id*."""
+    return f"{client_id}_client_routing_key"

@@ -1,0 +1,29 @@
+"""The AMQP properties and headers of requests and replies."""
+
+from typing import Any
+
+from qam._broker.messages import PERSISTENT, TRANSIENT
+from qam._serialization.serializers import Serializer
+
+RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
+
+# RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
+_MAX_EXPIRATION = 2**32 - 1
+
+
+def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> dict[str, Any]:
+    """Return the properties of a message, and *more* where it is not None."""
+    basic = {
+        "content_type": serializer.content_type,
+        "content_encoding": serializer.content_encoding,
+        "delivery_mode": PERSISTENT if persistent else TRANSIENT,
+    }
+    return basic | {name: value for name, value in more.items() if value is not None}
+
+
+def expiration(seconds: float | None) -> str | None:
+    """Return *seconds* as AMQP wants it: text, in whole milliseconds, at least 1."""
+    if seconds is None:
+        return None
+    milliseconds = max(1, round(seconds * 1000))
+    return str(milliseconds) if milliseconds <= _MAX_EXPIRATION else None

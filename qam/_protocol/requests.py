@@ -1,0 +1,60 @@
+"""The bodies of requests: made and checked.  No I/O here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qam._common.checks import is_short_text
+from qam.exceptions import QAMSerializationException
+
+#: The instance name that carries what 0.2.x peers must refuse.
+SYSTEM = "system"
+#: ``system.apply(method_name, params, kwargs)``: a call with keyword arguments.
+APPLY = "system.apply"
+
+# An id is sent back, so it has to be something that can be, and small.
+_MOST_BITS_OF_ID = 64
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _MOST_BITS_OF_ID
+    return value is None or (isinstance(value, str) and is_short_text(value))
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as the server sees it, checked."""
+
+    id: Any
+    method_name: str
+    routing_key: str
+    params: Sequence[Any]
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> "Request":
+        """Check the fields of *body*.
+
+        :raises QAMSerializationException: a field is missing or of the wrong type.
+        """
+        id, params = body.get("id"), body.get("params")
+        method_name, routing_key = body.get("method_name"), body.get("routing_key")
+        if (
+            _is_id(id)
+            and isinstance(method_name, str)
+            and isinstance(routing_key, str)
+            and is_short_text(routing_key)
+            and isinstance(params, (list, tuple))
+        ):
+            return cls(id, method_name, routing_key, params)
+        raise QAMSerializationException(
+            "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
+            "or params (a list), or its id is no number of 64 bits at most"
+        )
+
+
+def apply_message(
+    method_name: str, params: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[str, Sequence[Any]]:
+    """Return the method name and params that travel for a call."""
+    return (APPLY, (method_name, tuple(params), kwargs)) if kwargs else (method_name, params)

@@ -1,0 +1,61 @@
+"""The state that a pickle gives to an instance: attributes, and nothing that changes what it is."""
+
+import pickle  # for its errors only  # nosec B403
+from enum import Enum
+from inspect import getattr_static
+from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
+from typing import Any
+
+from qam._serialization.known_names import LEAVES, WITHOUT_STATE, zone_info
+
+# What a type of C keeps elsewhere than in a dict of attributes.
+_FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)
+
+
+def is_shared(instance: Any) -> bool:
+    """Return True for what may be one for the whole process, as the member of an enumeration."""
+    return isinstance(instance, (Enum, ModuleType)) or type(instance) in (
+        *WITHOUT_STATE,
+        zone_info(),
+    )
+
+
+def set_state(instance: Any, state: Any) -> None:
+    """Give *instance* its state as pickle does it, by what its class says and nothing else."""
+    setstate = getattr(type(instance), "__setstate__", None)
+    if setstate is BaseException.__setstate__:
+        _set_exception_state(instance, state)
+    elif setstate is not None:
+        setstate(instance, state)
+    else:
+        in_two = isinstance(state, tuple) and len(state) == 2
+        attributes, slots = state if in_two else (state, None)
+        if attributes:
+            vars(instance).update(_checked_attributes(attributes))
+        for name, value in _checked_attributes(slots or {}).items():
+            setattr(instance, name, value)
+
+
+def _checked_attributes(attributes: Any) -> dict[str, Any]:
+    """Return *attributes*, unless one of them is special."""
+    if type(attributes) is not dict or not all(type(name) is str for name in attributes):
+        raise pickle.UnpicklingError("a state is no dict of attributes")
+    if any(name.startswith("__") and name.endswith("__") for name in attributes):
+        raise pickle.UnpicklingError("a message may not set special attributes")
+    return attributes
+
+
+def _set_exception_state(error: BaseException, state: Any) -> None:
+    """Set the attributes of an exception; what its type keeps elsewhere, to plain values only."""
+    notes = state.pop("__notes__", []) if type(state) is dict else []
+    if type(notes) is not list or not all(isinstance(note, str) for note in notes):
+        raise pickle.UnpicklingError("the notes of an exception are no texts")
+    for name, value in _checked_attributes(state).items():
+        if not isinstance(getattr_static(type(error), name, None), _FIELDS_OF_C):
+            vars(error)[name] = value
+        elif type(value) in LEAVES:
+            setattr(error, name, value)
+        else:
+            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+    for note in notes:
+        BaseException.add_note(error, note)

@@ -1,0 +1,181 @@
+"""What a pickle may name of numpy, where the process has imported it: stand-ins that check.
+
+numpy believes the state of a dtype and the size of an array as they come: a dtype
+that hides that it holds objects makes a pointer of any eight bytes.  So a dtype is
+made anew from what its state says, by the constructor that checks it, and an array
+takes exactly the bytes that it needs.
+"""
+
+import math
+import pickle  # for its errors only  # nosec B403
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from qam._serialization.trust import Name
+
+# One type, without fields: those have a state of their own.
+_SPEC = re.compile(r"[<>|=]?[?bBhHiIlLqQefdgFDGuUScOVmM][0-9]{0,10}")
+_UNIT = re.compile(r"(generic|[YMWDhms]|ms|us|ns|ps|fs|as)")
+_MAX_SIZE = 2**31  # of an array whose items have no bytes
+
+
+def find(name: Name) -> Any:
+    """Return what *name* of numpy stands for here; None if that is nothing."""
+    return _NAMES.get(name) if "numpy" in sys.modules else None
+
+
+def _numpy() -> Any:
+    return sys.modules["numpy"]
+
+
+def _multiarray() -> Any:
+    return sys.modules.get("numpy._core.multiarray") or sys.modules["numpy.core.multiarray"]
+
+
+def _octets(data: Any) -> Any:
+    """Return *data*, as bytes where Python 2 wrote a byte string that was read as text."""
+    return data.encode("utf-8") if isinstance(data, str) else data
+
+
+class _Array:
+    """In place of ``numpy.ndarray``, which is only named: what it makes holds old memory."""
+
+
+def _refuse(what: str) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f"{what} of numpy is not as numpy writes it")
+
+
+def empty_array(subtype: Any, shape: Any, kind: Any) -> Any:
+    """In place of ``_reconstruct``: the state that follows says the shape."""
+    if subtype is not _Array or shape != (0,):
+        raise _refuse("an array")
+    return _numpy().ndarray((0,), "b")
+
+
+def _dtype(spec: Any, align: Any = False, copy: Any = True) -> Any:
+    if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
+        raise _refuse("a dtype")
+    return _numpy().dtype(spec, False, True)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    octets = _octets(data)
+    if not is_dtype(dtype) or dtype.hasobject or not isinstance(octets, bytes):
+        raise _refuse("a scalar")
+    if len(octets) != dtype.itemsize:
+        raise _refuse("the size of a scalar")
+    return _multiarray().scalar(dtype, octets)
+
+
+def _from_buffer(octets: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    if not isinstance(octets, (bytes, bytearray)) or not is_dtype(dtype) or order not in ("C", "F"):
+        raise _refuse("an array")
+    _check_size(octets, dtype, shape)
+    return _numpy().frombuffer(octets, dtype).reshape(shape, order=order)
+
+
+_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("multiarray", "_reconstruct"): empty_array,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _from_buffer,
+}
+_NAMES: dict[Name, Any] = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _dtype}
+_NAMES |= {
+    (f"numpy.{core}.{module}", name): stand_in
+    for core in ("core", "_core")  # numpy 1 and 2
+    for (module, name), stand_in in _FUNCTIONS.items()
+}
+
+
+# --- states ---------------------------------------------------------------------------
+
+
+def is_dtype(value: Any) -> bool:
+    """Return True for a dtype of numpy."""
+    return "numpy" in sys.modules and isinstance(value, _numpy().dtype)
+
+
+def is_array(value: Any) -> bool:
+    """Return True for an array of numpy."""
+    return "numpy" in sys.modules and isinstance(value, _numpy().ndarray)
+
+
+def dtype_with_state(plain: Any, state: Any) -> Any:
+    """Return the dtype that *state* describes, made anew; *plain* is as it was without."""
+    try:
+        _, order, subarray, names, fields, itemsize, _, flags, *more = state
+        if names is not None:
+            made = _structured(names, fields, itemsize, bool(flags & 0x80))
+        elif subarray is not None:
+            base, shape = subarray
+            made = _numpy().dtype((_checked(base), _checked_shape(shape)))
+        elif plain.kind in "mM":
+            made = _numpy().dtype(f"{plain.kind}8{_unit(more)}")
+        else:
+            made = plain
+        ordered = made.newbyteorder(order) if order in ("<", ">") else made
+        return made if made == ordered else ordered  # as it is where that is its own order
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise _refuse("a dtype") from error
+
+
+def _structured(names: Any, fields: Any, itemsize: Any, align: bool) -> Any:
+    described = [fields[name] for name in names]
+    if any(len(field) != 2 for field in described):
+        raise ValueError("titles are not read")
+    return _numpy().dtype(
+        {
+            "names": list(names),
+            "formats": [_checked(dtype) for dtype, _ in described],
+            "offsets": [int(offset) for _, offset in described],
+            "itemsize": itemsize,
+        },
+        align=align,
+    )
+
+
+def _checked(dtype: Any) -> Any:
+    if not is_dtype(dtype):
+        raise TypeError("no dtype")
+    return dtype
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or not all(type(each) is int and each >= 0 for each in shape):
+        raise TypeError("no shape")
+    return shape
+
+
+def _unit(metadata: Any) -> str:
+    [(_, (unit, count, *rest))] = metadata
+    name = unit.decode() if isinstance(unit, bytes) else unit
+    if not _UNIT.fullmatch(name) or type(count) is not int or rest != [1, 1]:
+        raise ValueError("no unit")
+    return "" if name == "generic" else f"[{count}{name}]"
+
+
+def array_state(array: Any, state: Any) -> Any:
+    """Return the state of an array; refuse data that are more or less than its shape needs."""
+    if array.shape != (0,) or not array.flags.owndata:  # it has its data, and others may see them
+        raise _refuse("an array")
+    if not isinstance(state, tuple) or len(state) != 5 or not is_dtype(state[2]):
+        raise _refuse("an array")
+    version, shape, dtype, is_fortran, data = state
+    octets = _octets(data)
+    _check_size(octets, dtype, shape)
+    return version, shape, dtype, bool(is_fortran), octets
+
+
+def _check_size(data: Any, dtype: Any, shape: Any) -> None:
+    try:
+        size = math.prod(_checked_shape(shape))
+    except TypeError as error:
+        raise _refuse("the shape of an array") from error
+    if dtype.hasobject:
+        fits = isinstance(data, list) and len(data) == size
+    else:
+        fits = isinstance(data, (bytes, bytearray)) and len(data) == size * dtype.itemsize
+    if not fits or size > _MAX_SIZE:
+        raise _refuse("the size of an array")

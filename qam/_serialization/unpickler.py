@@ -1,0 +1,392 @@
+"""Pickle, restricted: builds values and what the application has trusted, nothing else.
+
+Three steps, each for fewer messages than the one before it:
+
+1. :mod:`qam._serialization.opcode_scan` looks at the opcodes before any is obeyed.
+2. The C unpickler builds what names nothing at all, or only types of C that nobody
+   can change and that cost no more than what they are given.
+3. All else is built by the unpickler in Python, which sees every call: what is called
+   has to be one of the names in the tables, and is not changed by the message.
+"""
+
+import datetime
+import io
+import pickle  # what it builds is restricted  # nosec B403
+from collections import Counter, OrderedDict, defaultdict, deque
+from enum import Enum, EnumType
+from typing import Any, ClassVar
+
+from qam._serialization import numpy_names, opcode_scan
+from qam._serialization.cost_bounds import Bounds
+from qam._serialization.instance_states import is_shared, set_state
+from qam._serialization.known_names import (
+    BASES,
+    CALLED_WITH_VALUES,
+    CONSTRUCTORS,
+    CONTAINERS,
+    EXCEPTIONS,
+    FILLED_LATER,
+    HARMLESS,
+    LEAVES,
+    MAX_BITS,
+    NAMED_ONLY,
+    SIZED,
+    VALUES,
+    NeedsCareError,
+    attribute,
+    named_zone,
+    new_object,
+    reconstructor,
+    stand_in,
+    today,
+    unicode_decode_error,
+    zone_info,
+)
+from qam._serialization.opcode_scan import Plainness
+from qam._serialization.trust import Name, Trusted, imported_exception, refusal
+
+# Python 2 writes its bytes as a byte string, which is read as text where it is UTF-8.
+_PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
+
+_MAX_NAME = 500  # of a module and what is in it
+
+
+class Stranger:
+    """Stands for an instance of a class that this process does not have, or not trust."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Stranger":
+        """Take any arguments: whatever its class is built with."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take any state, and keep none."""
+
+
+def loads(body: bytes, trusted: Trusted, strangers: list[str] | None = None) -> Any:
+    """Return what *body* stands for; byte strings of Python 2 are text where they are UTF-8.
+
+    :param trusted: what may be built beside the tables' values.
+    :param strangers: where given, what is not trusted is no error: it is replaced by a
+        :class:`Stranger`, and what to do about it is added to this list.
+    :raises pickle.UnpicklingError: it names what is not trusted, or is none.
+    :raises Exception: whatever else a broken pickle, or the building of a trusted
+        class, leads to.
+    """
+    plainness = opcode_scan.check(body)
+    try:
+        if plainness is opcode_scan.VALUES:
+            return pickle.loads(body, encoding="utf-8")  # it names nothing  # nosec B301
+        if plainness is Plainness.WITH_NAMES:
+            return _QuickUnpickler(_stream(body), encoding="utf-8").load()
+    except (NeedsCareError, UnicodeDecodeError):
+        pass
+    return _CarefulUnpickler(body, trusted, strangers).load()
+
+
+def _stream(body: bytes) -> Any:
+    # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
+    stream = io.BytesIO(body)
+    return stream if len(body) < io.DEFAULT_BUFFER_SIZE else io.BufferedReader(stream)
+
+
+class _QuickUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = HARMLESS.get(today((module, name)))
+        if found is None:
+            raise NeedsCareError
+        return found
+
+
+# --- the careful unpickler --------------------------------------------------------------
+
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+def _noting_depth(load: Any) -> Any:
+    """Return *load*, with a note of how deep what it puts on the stack is."""
+
+    def load_and_note(self: "_CarefulUnpickler") -> None:
+        load(self)
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
+
+    return load_and_note
+
+
+class _CarefulUnpickler(_PythonUnpickler):
+    """Sees every call, every state and every item before it happens."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
+    dispatch |= {
+        opcode[0]: _noting_depth(_PythonUnpickler.dispatch[opcode[0]])
+        for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+    }
+
+    def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
+        super().__init__(io.BytesIO(body), encoding="utf-8")
+        self._trusted = trusted
+        self._strangers = strangers
+        self._refused: set[Name] = set()
+        self._bounds = Bounds(len(body))
+        # What the message has named so far, and nothing else, may be called.  By id,
+        # with the thing itself, which so keeps its id.
+        self._named: dict[int, Any] = {id(named_zone): named_zone}
+
+    def load(self) -> Any:
+        """Build what the pickle stands for."""
+        built = super().load()
+        self._bounds.check_exceptions()
+        return built
+
+    def _decode_string(self, value: bytes) -> str | bytes:
+        """Read one byte string of Python 2."""
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value
+
+    # --- names ---------------------------------------------------------------------------
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = self._find((module, name))
+        self._named[id(found)] = found
+        return found
+
+    def _find(self, old_name: Name) -> Any:
+        if len(old_name[0]) + len(old_name[1]) > _MAX_NAME:
+            raise pickle.UnpicklingError("a name in the message is too long")
+        if old_name == _PYTHON_2_DECODE_ERROR:
+            return unicode_decode_error
+        if (own := self._trusted.find(old_name)) is not None:
+            return own  # also where Python 2 had a module of that name
+        name = today(old_name)
+        for look_up in (
+            *(stand_in, VALUES.get, numpy_names.find),
+            *(self._find_trusted, EXCEPTIONS.get),
+        ):
+            found = look_up(name)
+            if found is not None:
+                return found
+        if self._strangers is None:
+            raise pickle.UnpicklingError(refusal(name))
+        if name not in self._refused:
+            self._refused.add(name)
+            self._strangers.append(refusal(name))
+        return Stranger
+
+    def _find_trusted(self, name: Name) -> Any:
+        found = self._trusted.find(name)
+        return imported_exception(name) if found is None else found
+
+    def get_extension(self, code: int) -> None:
+        raise pickle.UnpicklingError("the extension registry is not trusted")
+
+    # --- calls: only of what was named, and within the budget --------------------------
+
+    def _call(self, called: Any, args: Any) -> Any:
+        """Return what *called* makes of *args*."""
+        self._check_named(called, args)
+        if called is new_object:
+            return self._new(args[0], args[1:])
+        if called is reconstructor:
+            return self._reconstruct(*args)
+        if called is attribute:
+            return self._attribute(*args)
+        if called in FILLED_LATER and args:
+            raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
+        self._check_call(called, args)
+        made = self._bounds.deepen(CONSTRUCTORS.get(called, called)(*args), args)
+        if called is numpy_names.empty_array:
+            self._bounds.begin_array(made)
+        return made
+
+    def _reconstruct(self, cls: Any, base: Any, state: Any) -> Any:
+        """Make an object as protocols 0 and 1 write it: perhaps one that is a list, too."""
+        if base is object:
+            return self._new(cls, ())
+        self._check_named(cls, (state,))
+        plain = isinstance(cls, type) and not issubclass(cls, Enum)
+        if not plain or type(state) is not base or base not in BASES:
+            raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
+        self._bounds.spend_on([state])
+        made = base.__new__(cls, state)
+        if base.__init__ is not object.__init__:
+            base.__init__(made, state)
+        return self._bounds.deepen(made, [state])
+
+    def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
+        """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
+        if isinstance(owner, type) and isinstance(name, str):
+            if owner is zone_info() and name == "_unpickle":
+                return named_zone
+            if (
+                isinstance(owner, EnumType)
+                and self._find_trusted((owner.__module__, owner.__qualname__)) is owner
+            ):
+                return owner.__members__[name]
+            found = self._find_trusted((owner.__module__, f"{owner.__qualname__}.{name}"))
+            if found is not None:
+                self._named[id(found)] = found
+                return found
+        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
+
+    def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
+        """Return a new instance of *cls*, without calling its ``__init__``."""
+        if not isinstance(cls, type):
+            raise pickle.UnpicklingError("a message may make instances of classes only")
+        self._check_named(cls, args)
+        if cls in CONSTRUCTORS:
+            raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
+        self._check_call(cls, args)
+        return self._bounds.deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
+
+    def _check_named(self, called: Any, args: Any) -> None:
+        if self._named.get(id(called)) is not called or type(args) is not tuple:
+            raise pickle.UnpicklingError("a message may call only what it names")
+
+    def _check_call(self, called: Any, args: Any) -> None:
+        self._bounds.call(called)
+        if called in NAMED_ONLY:
+            raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
+        if called in CALLED_WITH_VALUES:
+            self._bounds.spend_on(args, self._check_leaf)
+            self._check_items(called, args)
+        elif isinstance(called, type) and issubclass(called, BaseException):
+            self._bounds.spend_on(args)
+        else:  # trusted, or a stand-in that looks at what it is given
+            self._bounds.spend(sum(len(arg) for arg in args if type(arg) in SIZED))
+
+    def _check_items(self, called: Any, args: Any) -> None:
+        """Look at the keys that a container is made of."""
+        if args and called in (set, frozenset, Counter):
+            self._bounds.check_keys(args[0], args)
+        elif called in (OrderedDict, defaultdict):  # of pairs, as Python 2 writes the first
+            for pairs in args:
+                if type(pairs) in CONTAINERS and not isinstance(pairs, dict):
+                    self._bounds.check_keys([key for key, _ in pairs], args)
+
+    def _check_leaf(self, value: Any) -> None:
+        if type(value) is int and value.bit_length() > MAX_BITS:
+            raise pickle.UnpicklingError("a whole number is too long for what it is given to")
+        if type(value) in LEAVES or type(value) is zone_info():
+            return
+        if isinstance(value, datetime.tzinfo) and id(type(value)) in self._named:
+            return
+        if self._named.get(id(value)) is not value:
+            raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
+
+    # --- the opcodes that call --------------------------------------------------------------
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], args)
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = self._new(self.stack[-1], args)
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+    def load_newobj_ex(self) -> None:
+        kwargs = self.stack.pop()
+        args = self.stack.pop()
+        self._bounds.spend_on(kwargs.values())
+        self.stack[-1] = self._new(self.stack[-1], args, kwargs)
+
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+
+    def _instantiate(self, klass: Any, args: Any) -> None:
+        # Python 2 makes the instances of its old classes without a call.
+        plain = isinstance(klass, type) and not args
+        self.append(self._new(klass, ()) if plain else self._call(klass, tuple(args)))
+
+    # --- states: of instances only, and no attribute that changes what they are ---------
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        instance = self.stack[-1]
+        if isinstance(instance, type) or self._named.get(id(instance)) is instance:
+            raise pickle.UnpicklingError("a message may not change what it names")
+        if numpy_names.is_dtype(instance):
+            self._replace_top(numpy_names.dtype_with_state(instance, state))
+        elif numpy_names.is_array(instance):
+            self._set_array_state(instance, state)
+        elif is_shared(instance):
+            raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
+        else:
+            set_state(instance, state)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def _set_array_state(self, array: Any, state: Any) -> None:
+        checked = numpy_names.array_state(array, state)
+        self._bounds.finish_array(array, checked[-1] if type(checked[-1]) is list else ())
+        array.__setstate__(checked)
+
+    def _replace_top(self, made: Any) -> None:
+        """Put *made* in the place of what is on top of the stack, and in the memo.
+
+        What was made with the other one keeps that.
+        """
+        before, self.stack[-1] = self.stack[-1], made
+        self._bounds.spend(len(self.memo))
+        for place, value in self.memo.items():
+            if value is before:
+                self.memo[place] = made
+
+    # --- items: of containers only, and keys that are cheap to hash -----------------------
+
+    def _check_container(self, container: Any, *kinds: type) -> None:
+        if not isinstance(container, kinds):
+            raise pickle.UnpicklingError("a message may fill only containers")
+
+    def load_append(self) -> None:
+        self._check_container(self.stack[-2], list, deque)
+        self._bounds.check_nesting(self.stack[-2], self.stack[-1:])
+        super().load_append()
+
+    dispatch[pickle.APPEND[0]] = load_append
+
+    def load_appends(self) -> None:
+        self._check_container(self.metastack[-1][-1], list, deque)
+        self._bounds.check_nesting(self.metastack[-1][-1], self.stack)
+        super().load_appends()
+
+    dispatch[pickle.APPENDS[0]] = load_appends
+
+    def load_setitem(self) -> None:
+        self._check_container(self.stack[-3], dict)
+        self._bounds.check_keys([self.stack[-2]], self.stack[-3])
+        self._bounds.check_nesting(self.stack[-3], self.stack[-1:])
+        super().load_setitem()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+
+    def load_setitems(self) -> None:
+        self._check_container(self.metastack[-1][-1], dict)
+        self._bounds.check_keys(self.stack[::2], self.metastack[-1][-1])
+        self._bounds.check_nesting(self.metastack[-1][-1], self.stack[1::2])
+        super().load_setitems()
+
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+
+    def load_dict(self) -> None:
+        self._bounds.check_keys(self.stack[::2], self.stack)
+        super().load_dict()
+
+    dispatch[pickle.DICT[0]] = load_dict
+
+    def load_additems(self) -> None:
+        self._check_container(self.metastack[-1][-1], set)
+        self._bounds.check_keys(self.stack, self.metastack[-1][-1])
+        super().load_additems()
+
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+
+    def load_frozenset(self) -> None:
+        self._bounds.check_keys(self.stack, self.stack)
+        super().load_frozenset()
+        self._bounds.deepen(self.stack[-1], self.stack[-1])
+
+    dispatch[pickle.FROZENSET[0]] = load_frozenset

@@ -1,0 +1,131 @@
+"""A request that a server has received, and what becomes of it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from qam._broker.messages import Delivery
+from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
+
+# Bytes of a body that show how it is encoded; the rest may be large.
+_HEAD = 16
+# So many digits take long to read; no number of ours has them.
+_MAX_DIGITS = 20
+
+
+@dataclass(slots=True)
+class Answer:
+    """A reply: where to, and what."""
+
+    routing_key: str
+    body: bytes
+
+
+def key_of(correlation_id: str, runs: int) -> str:
+    """Return by what a request is recognized.
+
+    An idempotent method that runs again is another request in this respect.
+    """
+    return f"{correlation_id}#{runs}" if runs > 1 else correlation_id
+
+
+def run_of(key: str) -> tuple[str, int]:
+    """Take a key apart: the correlation id, and how often its method has begun with this run."""
+    correlation_id, mark, runs = key.rpartition("#")
+    # The name of a client may have the mark in it, too; the number of a call follows then.
+    is_run = mark and runs.isdecimal() and len(runs) < _MAX_DIGITS
+    return (correlation_id, int(runs)) if is_run else (key, 1)
+
+
+def next_run(key: str) -> str:
+    """Return by what the same request is recognized when its method begins once more."""
+    correlation_id, runs = run_of(key)
+    return key_of(correlation_id, runs + 1)
+
+
+def is_resent(delivery: Delivery) -> bool:
+    """Return True if the sender of *delivery* says that there may be an earlier copy of it."""
+    return RESENT in delivery.headers
+
+
+def runs_of(delivery: Delivery) -> int:
+    """Return how often its method has begun, with this time; 1 unless a server says otherwise."""
+    runs = delivery.headers.get(RUNS)
+    return runs if isinstance(runs, int) and runs > 0 else 1
+
+
+def is_given_back(delivery: Delivery) -> bool:
+    """Return True if another server had it, and did not start it."""
+    return GIVEN_BACK in delivery.headers
+
+
+class Call:
+    """A request that was delivered to this server.
+
+    :param delivery: how it came.
+    :param connection_number: which connection delivered it: its delivery tag means nothing
+        to others.
+    :param arrived: when, on the monotonic clock; by default now.
+    """
+
+    # What is the same for nearly all requests stands here once; an instance gets its own
+    # where it differs.
+
+    #: Nothing else came with it.
+    alone = False
+    #: Seconds that its method ran; None if none did.
+    seconds: float | None = None
+    #: Its message is of no use, and the broker is to drop it.
+    rejected = False
+    #: The id that its caller gave it, once it is read.
+    request_id: Any = None
+    #: The broker has refused its reply.
+    refused = False
+    #: Another server may have run its method, and can't answer any more.
+    lost = False
+    #: It runs so long that the broker has taken its delivery away.
+    outlives_its_delivery = False
+    #: What its caller is answered; None if nothing is.
+    answer: Answer | None = None
+    #: The same request, where it came again while this one runs.
+    copies: "tuple[Call, ...]" = ()
+    #: How often its method will have begun with this time.
+    runs = 1
+    #: Another server had it, and did not start it.
+    given_back = False
+
+    def __init__(
+        self, delivery: Delivery, connection_number: int, arrived: float | None = None
+    ) -> None:
+        self.delivery = delivery
+        self.connection_number = connection_number
+        self.arrived = time.monotonic() if arrived is None else arrived
+        #: By what it is recognized when it comes again; None for a 0.2.x client.
+        self.key = delivery.correlation_id
+        #: Somebody may have received it before.
+        self.marked = delivery.redelivered
+        if "headers" in delivery.properties:
+            self._read_headers()
+
+    def _read_headers(self) -> None:
+        self.marked = self.marked or is_resent(self.delivery)
+        self.given_back = is_given_back(self.delivery)
+        self.runs = runs_of(self.delivery)
+        if self.key is not None:
+            self.key = key_of(self.key, self.runs)
+
+    @property
+    def like(self) -> bytes:
+        """How its body begins: what a serializer needs to answer in the same way."""
+        return self.delivery.body[:_HEAD]
+
+    def time_left(self) -> float | None:
+        """Seconds that its caller still waits, at most; None for no end.
+
+        The broker counts the time that a message lies with it; we add the time that
+        it lay with us.  Nobody's clock is compared with another's.
+        """
+        time_to_live = self.delivery.time_to_live
+        if time_to_live is None:
+            return None
+        return time_to_live - (time.monotonic() - self.arrived)

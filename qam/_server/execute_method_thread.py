@@ -1,0 +1,173 @@
+"""The threads of a server that run its methods."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qam._broker.messages import Publish
+from qam._common.job_queue import JobQueue
+from qam._common.logs import get_logger
+from qam._common.printable import describe, printable
+from qam._protocol.bodies import decode
+from qam._protocol.replies import (
+    METHOD_NOT_FOUND,
+    REQUEST_UNREADABLE,
+    RESULT_NOT_SERIALIZABLE,
+    SERVER_FAILED,
+    SERVER_LOST,
+    exception_reply,
+    internal_reply,
+    result_reply,
+)
+from qam._protocol.requests import Request
+from qam._serialization.serializers import Serializer
+from qam._server.call import Answer, Call
+from qam._server.messages import Messages
+from qam._server.method_registry import MethodRegistry
+from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+log = get_logger("qam.qam_server")
+
+#: How often an idempotent method is begun for one call, at most.
+_MAX_RUNS = 3
+
+
+class ExecuteMethodThread(threading.Thread):
+    """Runs one method after the other and hands their replies to the PublisherThread.
+
+    :param server_id: the id of the server.
+    :param calls: where the requests come from.
+    :param methods: what can be called.
+    :param serializer: how requests and replies are encoded.
+    :param messages: makes the replies.
+    :param max_message_bytes: the size of the largest reply.
+    :param publish: takes a reply to send.
+    :param publish_lone: the same, where no other request waits.
+    :param settle: takes a call that needs no reply.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        calls: JobQueue[Call],
+        methods: MethodRegistry,
+        serializer: Serializer,
+        messages: Messages,
+        max_message_bytes: int,
+        publish: Callable[[Publish], None],
+        publish_lone: Callable[[Publish], None],
+        settle: Callable[[Call], None],
+    ) -> None:
+        # A daemon: a method that never returns must not hold up the interpreter's end.
+        super().__init__(name=f"qam ExecuteMethodThread {server_id}", daemon=True)
+        self._calls = calls
+        self._methods = methods
+        self._serializer = serializer
+        self._messages = messages
+        self._max_message_bytes = max_message_bytes
+        self._publish = publish
+        self._publish_lone = publish_lone
+        self._settle = settle
+
+    def run(self) -> None:
+        """Run methods until the server closes."""
+        while (call := self._calls.get()) is not None:
+            reply = self._answer(call)
+            if reply is None:
+                self._settle(call)
+            elif call.alone and self._calls.waiting_since() is None:
+                self._publish_lone(reply)
+            else:
+                self._publish(reply)
+
+    def _answer(self, call: Call) -> Publish | None:
+        """Return the reply to *call*, None if there is none; a bug costs this call alone."""
+        try:
+            return self._reply_to(call)
+        except BaseException:
+            log.exception("a request could not be answered, nor its caller told")
+            return None
+
+    def _reply_to(self, call: Call) -> Publish | None:
+        """Do what a request asks for; return the reply, None if nobody can get one."""
+        time_left = call.time_left()
+        if time_left is not None and time_left <= 0:
+            log.debug("a request was not started: its caller waits no more")
+            return None
+        try:
+            request = Request.from_body(decode(self._serializer, call.delivery))
+        except QAMSerializationException as error:
+            return self._refuse(call, error)
+        call.request_id = request.id
+        if call.lost and self._may_run_again(call, request):
+            log.info("%s() runs again: its server went away", request.method_name)
+            return self._messages.request_anew(call, runs=call.runs + 1)
+        try:
+            what = f"the result of {printable(request.method_name)}()"
+            body = self._encode(call, self._run(call, request), what)
+        except BaseException as error:  # a bug of this library: the call alone suffers
+            log.exception("a request could not be answered")
+            failure = internal_reply(request.id, SERVER_FAILED, describe(error))
+            body = self._serializer.encode(failure, call.delivery.body)
+        return self._messages.reply(call, Answer(request.routing_key, body))
+
+    def _may_run_again(self, call: Call, request: Request) -> bool:
+        idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        return idempotent and call.runs < _MAX_RUNS
+
+    def _refuse(self, call: Call, error: QAMSerializationException) -> Publish | None:
+        """Have a request dropped; tell its caller why, where there is a way."""
+        log.warning("a request was dropped: %s", error)
+        call.rejected = True
+        routing_key = call.delivery.properties.get("reply_to")
+        if routing_key is None or call.delivery.correlation_id is None:
+            return None  # a 0.2.x client, or none at all
+        reply = internal_reply(None, _not_run(call, REQUEST_UNREADABLE), str(error))
+        body = self._encode(call, reply, "what is wrong with a request")
+        return self._messages.reply(call, Answer(routing_key, body))
+
+    def _run(self, call: Call, request: Request) -> dict[str, Any]:
+        """Run the method; return the reply's body, whatever happens."""
+        if call.lost:
+            return internal_reply(
+                request.id,
+                SERVER_LOST,
+                f"the server that had {request.method_name}() went away before it answered",
+            )
+        try:
+            method = self._methods.resolve(request.method_name, request.params)
+        except QAMMethodNotFoundException as error:
+            code = _not_run(call, METHOD_NOT_FOUND)
+            return internal_reply(request.id, code, str(error))
+        except QAMSerializationException as error:
+            code = _not_run(call, REQUEST_UNREADABLE)
+            return internal_reply(request.id, code, str(error))
+        started = time.monotonic()
+        try:
+            return result_reply(request.id, method())
+        except BaseException as error:
+            log.debug("%s() raised", request.method_name, exc_info=True)
+            return exception_reply(request.id, error, self._serializer)
+        finally:
+            call.seconds = time.monotonic() - started
+
+    def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
+        like = call.delivery.body
+        try:
+            body = self._serializer.encode(reply, like)
+        except Exception as error:
+            why = f"can't be encoded as {self._serializer.name}: {describe(error)}"
+        else:
+            if len(body) <= self._max_message_bytes:
+                return body
+            why = f"has {len(body)} bytes, more than max_message_bytes={self._max_message_bytes}"
+        log.warning("%s %s", what, why)
+        failure = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
+        return self._serializer.encode(failure, like)
+
+
+def _not_run(call: Call, code: int) -> int:
+    """Return *code*, which says that no method ran; unless an earlier server may have run it."""
+    may_have_run = call.lost or call.runs > 1
+    return SERVER_LOST if may_have_run else code

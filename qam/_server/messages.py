@@ -1,0 +1,97 @@
+"""The messages that a server sends."""
+
+from functools import lru_cache, partial
+from typing import Any
+
+from qam._broker.connection import Connection
+from qam._broker.messages import Delivery, Publish, Route
+from qam._protocol.entities import reply_exchange, request_binding
+from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
+from qam._serialization.serializers import Serializer
+from qam._server.call import Answer, Call, run_of
+
+# What a request keeps when it is published anew.
+_PROPERTIES = ("correlation_id", "reply_to", "headers")
+
+
+class Messages:
+    """Makes the messages of one server.
+
+    :param server_id: the id of the server.
+    :param serializer: how replies are encoded.
+    """
+
+    def __init__(self, server_id: str, serializer: Serializer) -> None:
+        self._serializer = serializer
+        self._reply_exchange = reply_exchange(server_id)
+        # Clients are few, and have many calls.
+        self._reply_route = lru_cache(maxsize=1024)(partial(Route, self._reply_exchange))
+        # By whether they are persistent: what all replies have in common.
+        self._reply_properties = {each: properties(serializer, each) for each in (False, True)}
+        self._request_route = request_binding(server_id).route
+
+    def reply(self, call: Call, answer: Answer) -> Publish:
+        """Return the reply to *call*, which is answered so."""
+        call.answer = answer
+        correlation_id = call.delivery.correlation_id
+        # In kind: a client that keeps no request has no use for a reply that is kept.
+        persistent = call.delivery.persistent
+        # Returns are told apart by correlation id; 0.2.x clients know none.
+        mandatory = persistent and correlation_id is not None
+        return self._reply(correlation_id, answer, persistent, mandatory, call)
+
+    def repeated_reply(self, key: str, answer: Answer) -> Publish:
+        """Return the reply to a request that is known by its key only."""
+        return self._reply(run_of(key)[0], answer, persistent=True, mandatory=False)
+
+    def _reply(
+        self,
+        correlation_id: str | None,
+        answer: Answer,
+        persistent: bool,
+        mandatory: bool,
+        context: Call | None = None,
+    ) -> Publish:
+        message_properties = self._reply_properties[persistent].copy()
+        if correlation_id is not None:
+            message_properties["correlation_id"] = correlation_id
+        route = self._reply_route(answer.routing_key)
+        return Publish(route, answer.body, message_properties, mandatory, persistent, context)
+
+    def request_anew(self, call: Call, runs: int | None = None) -> Publish:
+        """Return the request of *call* as a new message, for another server or another run.
+
+        Not a requeue: that would mark it as delivered before.
+
+        :param runs: how often its method will have begun with this one.
+        """
+        came_with = call.delivery.properties
+        anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
+        time_left = expiration(call.time_left())
+        anew |= properties(self._serializer, call.delivery.persistent, expiration=time_left)
+        if runs is None:
+            anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}
+        else:
+            anew["headers"] = {RUNS: runs}
+        return Publish(self._request_route, call.delivery.body, anew, mandatory=False, context=call)
+
+    def is_reply(self, message: Publish) -> bool:
+        """Return True for a reply, False for anything else that a server sends."""
+        return message.route.exchange == self._reply_exchange
+
+
+def _own_headers(delivery: Delivery) -> dict[str, Any]:
+    """Return those headers that peers set; others might not even be possible to send."""
+    return {
+        name: value
+        for name in (RESENT, RUNS)
+        if isinstance(value := delivery.headers.get(name), int)
+    }
+
+
+def declare_server(connection: Connection, server_id: str, arguments: dict[str, Any]) -> None:
+    """Declare all that a server needs; what waits in its queue stays there."""
+    binding = request_binding(server_id)
+    connection.declare_exchange(binding.exchange)
+    connection.declare_exchange(reply_exchange(server_id))
+    connection.declare_queue(binding, arguments)

@@ -1,0 +1,149 @@
+"""What a server offers: the methods that were registered, and nothing else."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from qam._common.checks import check_flag
+from qam._protocol.requests import APPLY, SYSTEM
+from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+Method = Callable[..., Any]
+# What is returned by a call of these can't be sent, and would do nothing at the other side.
+_NOT_CALLED_PLAINLY: dict[str, Callable[[object], bool]] = {
+    "a coroutine function": inspect.iscoroutinefunction,
+    "a generator function": inspect.isgeneratorfunction,
+    "an asynchronous generator function": inspect.isasyncgenfunction,
+}
+_WRAPPERS = (staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod)
+
+
+class MethodRegistry:
+    """The callables of a server by the name under which they are called."""
+
+    def __init__(self) -> None:
+        # Changed by single steps only, so readers need no lock.
+        self._methods: dict[str, Method] = {}
+        # The names of those that may run again when a server went away with them.
+        self._idempotent: set[str] = set()
+        # The methods that each instance offers, by its name.
+        self._instances: dict[str, dict[str, Method]] = {}
+
+    def add_function(
+        self, method: Method, name: str | None = None, idempotent: bool = False
+    ) -> None:
+        """Offer *method* as *name*, by default its own."""
+        if not callable(method):
+            raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
+        for kind, is_kind in _NOT_CALLED_PLAINLY.items():
+            if is_kind(method):
+                raise TypeError(f"method: {method!r} is {kind}; a plain function is needed")
+        if name is None:
+            name = getattr(method, "__name__", None)
+            if name is None:
+                raise ValueError(f"name is needed: {method!r} has none of its own")
+        _check_name(name)
+        check_flag(idempotent, "idempotent")
+        self._methods[name] = method
+        self._set_idempotent(name, idempotent)
+
+    def add_instance(
+        self,
+        instance: Any,
+        name: str,
+        only: Iterable[str] | None = None,
+        idempotent: Iterable[str] = (),
+    ) -> None:
+        """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
+        if isinstance(instance, type):
+            raise TypeError(f"instance: {instance!r} is a class; an instance of it is needed")
+        _check_name(name)
+        _check_names(only, "methods")
+        _check_names(idempotent, "idempotent")
+        offered = dict(public_methods(instance))
+        if only is not None:
+            offered = {each: _chosen(offered, each, "methods") for each in only}
+        repeatable = set(idempotent)
+        for each in repeatable:
+            _chosen(offered, each, "idempotent")
+        methods = {f"{name}.{each}": method for each, method in offered.items()}
+        # An instance takes the place of the one that had its name, with all its methods.
+        before, self._instances[name] = self._instances.get(name, {}), methods
+        self._methods.update(methods)
+        for each in offered:
+            self._set_idempotent(f"{name}.{each}", each in repeatable)
+        for key in before.keys() - methods.keys():
+            if self._methods.get(key) is before[key]:
+                del self._methods[key]
+
+    def _set_idempotent(self, name: str, idempotent: bool) -> None:
+        (self._idempotent.add if idempotent else self._idempotent.discard)(name)
+
+    def is_idempotent(self, name: str, params: Sequence[Any]) -> bool:
+        """Return True if what a request for *name* with *params* calls may run again."""
+        if name == APPLY and params and isinstance(params[0], str):
+            name = params[0]
+        return name in self._idempotent
+
+    def resolve(self, name: str, params: Sequence[Any]) -> Method:
+        """Return what a request for *name* with *params* is to call, without arguments.
+
+        :raises QAMMethodNotFoundException: nothing is registered as *name*.
+        :raises QAMSerializationException: keyword arguments came in a wrong form.
+        """
+        if name != APPLY:
+            return functools.partial(self._find(name), *params)
+        match params:
+            case [str(inner_name), list() | tuple() as args, dict(kwargs)] if all(
+                map(_is_text, kwargs)
+            ):
+                return functools.partial(self._find(inner_name), *args, **kwargs)
+        raise QAMSerializationException(f"{APPLY} needs a method name, a list and a dict")
+
+    def _find(self, name: str) -> Method:
+        method = self._methods.get(name)
+        if method is None:
+            raise QAMMethodNotFoundException(f"no method {name!r} is registered on this server")
+        return method
+
+
+def _as_name(method: object) -> str:
+    return f"; a name is given as name={method!r}" if isinstance(method, str) else ""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    for part in name.split("."):
+        if not part.isidentifier():
+            raise ValueError(f"name must be an identifier, or several with dots, not {name!r}")
+        if part.startswith("_"):
+            raise ValueError(f"name: {name!r} is private; a leading underscore can't be called")
+    if name.split(".")[0] == SYSTEM:
+        raise ValueError(f"name: {SYSTEM!r} is reserved")
+
+
+def _check_names(names: object, argument: str) -> None:
+    if isinstance(names, (str, bool)):
+        raise TypeError(f"{argument} must be a list of names, not {names!r}")
+
+
+def _chosen(offered: dict[str, Method], name: str, argument: str) -> Method:
+    if name not in offered:
+        raise ValueError(f"{argument}: {name!r} is no public method of the instance")
+    return offered[name]
+
+
+def public_methods(instance: Any) -> Iterator[tuple[str, Method]]:
+    """Yield name and method of all that *instance* offers; no property is evaluated."""
+    for name in dir(instance):
+        if name.startswith("_"):
+            continue
+        found = inspect.getattr_static(instance, name, None)
+        if isinstance(found, _WRAPPERS) or (callable(found) and not isinstance(found, type)):
+            yield name, getattr(instance, name)

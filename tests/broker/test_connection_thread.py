@@ -1,0 +1,671 @@
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qam._broker import connect as connect_module
+from qam._broker import connection_thread
+from qam._broker.connect import connect
+from qam._broker.connection import Connection
+from qam._broker.connection_thread import ConnectionThread
+from qam._broker.events import Event
+from qam._broker.messages import Delivery, Publish, QueueBinding
+from qam._common.deadline import Deadline
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+from tests.conftest import Broker
+from tests.support.descriptors import open_descriptors
+from tests.support.rabbitmq import RabbitMQNode, free_ports
+
+LONG = 30.0  # seconds; nothing here takes that long unless it is broken
+log = logging.getLogger("tests.owner")
+
+
+class Owner(ConnectionThread):
+    """Sends what it is given, and keeps what it receives."""
+
+    def __init__(self, credentials: AMQPCredentials, binding: QueueBinding, **options: Any) -> None:
+        super().__init__(f"test owner {binding.queue}", credentials, log, **options)
+        self.binding = binding
+        self.to_send: list[bytes] = []
+        self.received: list[bytes] = []
+        self.openings = 0
+        self.before_close = 0
+        self.losses: list[QAMConnectionException] = []
+        self.deaths: list[BaseException] = []
+        self.ends = 0
+        self.fail_in: dict[str, BaseException] = {}
+        self._changed = threading.Condition()
+
+    def _hook(self, name: str) -> None:
+        if name in self.fail_in:
+            raise self.fail_in[name]
+
+    def _on_open(self, connection: Connection) -> None:
+        self._hook("_on_open")
+        connection.declare_exchange(self.binding.exchange)
+        connection.declare_queue(self.binding)
+        connection.consume(self.binding.queue)
+        with self._changed:
+            self.openings += 1
+            self._changed.notify_all()
+
+    def _write(self, connection: Connection) -> None:
+        self._hook("_write")
+        bodies, self.to_send[:] = self.to_send[:], []
+        connection.write([Publish(self.binding.route, body, {}) for body in bodies])
+
+    def _on_events(self, events: Iterable[Event]) -> None:
+        self._hook("_on_events")
+        with self._changed:
+            self.received += [event.body for event in events if isinstance(event, Delivery)]
+            self._changed.notify_all()
+
+    def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
+        self._hook("_on_lost")
+        super()._on_lost(connection, error)
+        with self._changed:
+            self.losses.append(error)
+            self._changed.notify_all()
+
+    def _before_close(self, connection: Connection) -> None:
+        self._hook("_before_close")
+        super()._before_close(connection)
+        self.before_close += 1
+
+    def _on_end(self, error: BaseException | None) -> None:
+        super()._on_end(error)
+        with self._changed:
+            self.ends += 1
+            if error is not None and self._opened.done():
+                self.deaths.append(error)
+            self._changed.notify_all()
+
+    # --- for the tests ---------------------------------------------------------
+
+    def send(self, body: bytes) -> None:
+        self.to_send.append(body)
+        self.wake()
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, LONG), "it never came true"
+
+    def lose(self) -> None:
+        """Cut the connection to RabbitMQ."""
+        connection: Any = self._connection
+        connection._transport.sock.shutdown(socket.SHUT_RDWR)
+
+
+def credentials_of(broker: Broker) -> AMQPCredentials:
+    return AMQPCredentials(**broker.kwargs)
+
+
+@pytest.fixture
+def own(server_id: str) -> QueueBinding:
+    return QueueBinding(f"{server_id}_q", f"{server_id}_e", f"{server_id}_k")
+
+
+@pytest.fixture
+def owner(broker: Broker, own: QueueBinding) -> Iterator[Owner]:
+    """A running owner, on each of the two brokers."""
+    yield from running(Owner(credentials_of(broker), own))
+
+
+@pytest.fixture
+def rabbitmq_owner(rabbitmq_node: RabbitMQNode, own: QueueBinding) -> Iterator[Owner]:
+    yield from running(Owner(AMQPCredentials(rabbitmq_node.host, rabbitmq_node.port), own))
+
+
+def running(owner: Owner) -> Iterator[Owner]:
+    before = open_descriptors() - 1  # without its waker
+    owner.start()
+    yield owner
+    owner.fail_in.clear()
+    owner.exit()
+    assert not owner.is_alive()
+    assert open_descriptors() == before
+    delete_queue(owner)
+
+
+def delete_queue(owner: Owner) -> None:
+    connection = connect(owner._credentials, LONG)
+    connection.delete_queue(owner.binding.queue)
+    connection.close()
+
+
+def nowhere() -> AMQPCredentials:
+    """A place where nothing listens."""
+    return AMQPCredentials("127.0.0.1", free_ports(1)[0])
+
+
+# --- starting ---------------------------------------------------------------
+
+
+def test_after_start_the_connection_is_open(owner: Owner) -> None:
+    assert owner._opened.done()
+    assert owner.openings == 1
+    assert owner.daemon
+    assert owner.name == f"test owner {owner.binding.queue}"
+
+
+def test_what_is_handed_over_is_sent_and_what_comes_is_taken_in(owner: Owner) -> None:
+    for number in range(20):
+        owner.send(b"%d" % number)
+
+    owner.wait_for(lambda: len(owner.received) == 20)
+    assert owner.received == [b"%d" % number for number in range(20)]
+
+
+def test_a_connection_that_can_not_be_opened_is_told_by_start_and_leaves_no_thread(
+    own: QueueBinding,
+) -> None:
+    before = open_descriptors()
+    owner = Owner(nowhere(), own)
+
+    with pytest.raises(QAMConnectionException, match="nothing listens there") as caught:
+        owner.start()
+
+    assert caught.value.executed == "no"
+    assert not owner.is_alive()
+    assert owner.deaths == []
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(3)], ids=repr)
+def test_a_bug_while_opening_is_told_by_start_and_leaves_no_thread(
+    broker: Broker, own: QueueBinding, error: BaseException
+) -> None:
+    # given
+    before = open_descriptors()
+    owner = Owner(credentials_of(broker), own)
+    owner.fail_in["_on_open"] = error
+
+    # when
+    with pytest.raises(type(error)) as caught:
+        owner.start()
+
+    # then
+    assert caught.value is error
+    assert not owner.is_alive()
+    assert owner.deaths == []
+    assert open_descriptors() == before
+
+
+def test_a_url_that_is_none_is_told_at_once(own: QueueBinding) -> None:
+    with pytest.raises(ValueError, match="http://"):
+        Owner(AMQPCredentials("http://broker"), own)
+
+
+def test_a_host_name_that_takes_for_ever_to_resolve_is_given_up(
+    own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    resolving, go_on = threading.Event(), threading.Event()
+
+    def resolve(*args: object) -> None:
+        if socket.AI_NUMERICHOST not in args:
+            resolving.set()
+            go_on.wait(LONG)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    owner = Owner(AMQPCredentials("slow.invalid"), own, connect_timeout=0.2)
+
+    # when
+    with pytest.raises(QAMConnectionException, match=r"slow.invalid.*no answer within") as caught:
+        owner.start()
+
+    # then
+    assert resolving.wait(LONG)
+    assert caught.value.executed == "no"
+    assert owner.kill
+    go_on.set()
+    owner.join(LONG)
+    assert not owner.is_alive()
+
+
+def test_a_host_name_is_resolved_where_there_are_no_more_threads(
+    own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    owner = Owner(AMQPCredentials("absent.invalid"), own, connect_timeout=LONG)
+    start, refused = threading.Thread.start, []
+
+    def refuse_resolvers(thread: threading.Thread) -> None:
+        if "resolver" in thread.name:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_resolvers)
+
+    # then
+    with pytest.raises(QAMConnectionException, match=r"absent.invalid.*the host name is unknown"):
+        owner.start()
+    assert len(refused) == 1
+
+
+def test_one_that_opens_after_it_was_given_up_closes_at_once(
+    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    go_on = threading.Event()
+
+    def connect_late(credentials: AMQPCredentials, timeout: float) -> Connection:
+        go_on.wait(LONG)
+        return connect(credentials, LONG)
+
+    monkeypatch.setattr(connect_module, "connect", connect_late)
+    owner = Owner(credentials_of(broker), own, connect_timeout=-0.9)
+    with pytest.raises(QAMConnectionException):
+        owner.start()
+
+    # when
+    go_on.set()
+
+    # then
+    owner.join(LONG)
+    assert not owner.is_alive()
+    assert owner.openings == 1
+    assert owner.received == []
+    delete_queue(owner)
+
+
+# --- stopping ---------------------------------------------------------------
+
+
+def test_exit_ends_the_thread_and_can_be_repeated(owner: Owner) -> None:
+    owner.exit()
+    assert not owner.is_alive()
+    assert owner.before_close == 1
+
+    owner.exit()
+    owner.wake()
+
+    assert owner.before_close == 1
+    assert owner._connection is None
+    assert owner.losses == owner.deaths == []
+
+
+def test_many_threads_may_call_exit_at_once(owner: Owner) -> None:
+    threads = [threading.Thread(target=owner.exit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+
+    assert not owner.is_alive()
+    assert owner.before_close == 1
+
+
+def test_the_thread_itself_may_call_exit(owner: Owner) -> None:
+    owner._write = lambda connection: owner.exit()  # type: ignore[method-assign]
+
+    owner.wake()
+
+    owner.join(LONG)
+    assert not owner.is_alive()
+    assert owner.deaths == []
+
+
+def test_one_that_was_never_started_may_exit_too(own: QueueBinding) -> None:
+    owner = Owner(nowhere(), own)
+
+    owner.exit()
+    owner.join_until(Deadline(LONG))
+
+    assert owner.kill
+
+
+def test_one_that_is_stopped_before_it_starts_ends_at_once(
+    broker: Broker, own: QueueBinding
+) -> None:
+    owner = Owner(credentials_of(broker), own)
+    owner.ask_to_stop()
+
+    owner.start()
+
+    owner.join(LONG)
+    assert not owner.is_alive()
+    delete_queue(owner)
+
+
+def test_a_loss_while_it_stops_is_none(rabbitmq_owner: Owner) -> None:
+    # given
+    owner = rabbitmq_owner
+    owner.fail_in["_before_close"] = QAMConnectionException("gone")
+
+    # when
+    owner.exit()
+
+    # then
+    assert not owner.is_alive()
+    assert owner.losses == owner.deaths == []
+    assert owner.openings == 1
+
+
+def test_an_exit_that_the_thread_does_not_follow_comes_back_all_the_same(
+    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(connection_thread, "_EXIT_TIMEOUT", 0.05)
+    stuck, go_on = threading.Event(), threading.Event()
+    owner = Owner(credentials_of(broker), own)
+    owner.start()
+
+    def never_return(connection: Connection) -> None:
+        stuck.set()
+        go_on.wait(LONG)
+
+    owner._write = never_return  # type: ignore[method-assign]
+    owner.wake()
+    assert stuck.wait(LONG)
+
+    # when
+    owner.exit()
+
+    # then
+    assert owner.is_alive()
+    go_on.set()
+    owner.join(LONG)
+    assert not owner.is_alive()
+    delete_queue(owner)
+
+
+# --- losing the connection --------------------------------------------------
+
+
+def test_after_a_loss_it_connects_again_and_goes_on(
+    rabbitmq_owner: Owner, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    owner = rabbitmq_owner
+    caplog.set_level(logging.INFO, log.name)
+
+    # when
+    owner.lose()
+    owner.wait_for(lambda: owner.openings == 2)
+    owner.send(b"after")
+
+    # then
+    owner.wait_for(lambda: owner.received == [b"after"])
+    assert len(owner.losses) == 1
+    assert owner.deaths == []
+    records = [(record.levelname, record.getMessage()) for record in caplog.records]
+    (lost, again) = [record for record in records if record[0] in ("WARNING", "INFO")]
+    assert lost[0] == "WARNING"
+    assert lost[1].endswith("; connecting again")
+    assert again[0] == "INFO"
+    assert "connected again to the broker at" in again[1]
+
+
+def test_a_broker_that_closes_every_connection_is_connected_to_again(
+    rabbitmq_node: RabbitMQNode, rabbitmq_owner: Owner
+) -> None:
+    rabbitmq_node.close_all_connections("maintenance")
+
+    rabbitmq_owner.wait_for(lambda: rabbitmq_owner.openings == 2)
+    rabbitmq_owner.send(b"after")
+    rabbitmq_owner.wait_for(lambda: rabbitmq_owner.received == [b"after"])
+
+
+def test_what_an_owner_itself_calls_a_loss_is_one(owner: Owner) -> None:
+    # given
+    owner.fail_in["_write"] = QAMConnectionException("the queue was deleted")
+
+    # when
+    owner.wake()
+    owner.wait_for(lambda: owner.losses)
+    owner.fail_in.clear()
+
+    # then
+    owner.wait_for(lambda: owner.openings >= 2)
+    owner.send(b"after")
+    owner.wait_for(lambda: owner.received == [b"after"])
+
+
+class FailingBroker:
+    """A broker that can't be reached any more; counts who tries, and when."""
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.down = True
+        self.tried = threading.Condition()
+
+    def connect(self, credentials: AMQPCredentials, timeout: float) -> Connection:
+        with self.tried:
+            self.attempts += 1
+            self.tried.notify_all()
+            if self.down:
+                raise QAMConnectionException("nothing listens there")
+        return connect(credentials, timeout)
+
+    def wait_for(self, attempts: int) -> None:
+        with self.tried:
+            assert self.tried.wait_for(lambda: self.attempts >= attempts, LONG)
+
+
+@pytest.fixture
+def reconnecting(
+    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Owner, FailingBroker]]:
+    """An owner that has lost its connection and tries in vain to get another."""
+    owner, failing = Owner(credentials_of(broker), own), FailingBroker()
+    owner.start()
+    monkeypatch.setattr(connect_module, "connect", failing.connect)
+    owner.fail_in["_write"] = QAMConnectionException("cut")
+    owner.wake()
+    owner.wait_for(lambda: owner.losses)
+    owner.fail_in.clear()
+    failing.wait_for(1)
+    yield owner, failing
+    owner.exit()
+    delete_queue(owner)
+
+
+def test_it_tries_again_and_again_until_it_works(
+    reconnecting: tuple[Owner, FailingBroker], caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    owner, failing = reconnecting
+    failing.wait_for(4)
+
+    # when
+    failing.down = False
+
+    # then
+    owner.wait_for(lambda: owner.openings == 2)
+    owner.send(b"after")
+    owner.wait_for(lambda: owner.received == [b"after"])
+    assert len(owner.losses) == 1
+
+
+def test_work_that_is_handed_over_meanwhile_neither_hurries_it_nor_is_lost(
+    reconnecting: tuple[Owner, FailingBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: from now on it pauses for a long time, and is woken in it
+    owner, failing = reconnecting
+    pauses: list[float] = []
+    pause = owner._pause
+
+    def pause_and_be_woken(seconds: float) -> None:
+        pauses.append(seconds)
+        owner.wake()
+        pause(seconds)
+        assert owner.kill or Deadline(0).expired
+
+    monkeypatch.setattr(owner, "_pause", pause_and_be_woken)
+    owner.send(b"meanwhile")
+    failing.wait_for(failing.attempts + 2)
+
+    # when
+    failing.down = False
+
+    # then
+    owner.wait_for(lambda: owner.received == [b"meanwhile"])
+    assert pauses
+
+
+def test_one_that_tries_to_connect_ends_at_once_when_it_is_asked_to(
+    reconnecting: tuple[Owner, FailingBroker],
+) -> None:
+    owner, _ = reconnecting
+
+    owner.ask_to_stop()
+
+    owner.join(LONG)
+    assert not owner.is_alive()
+    assert owner.deaths == []
+    assert owner.before_close == 0
+
+
+def test_a_long_pause_ends_at_once_when_it_is_asked_to_stop(own: QueueBinding) -> None:
+    # given
+    owner = Owner(nowhere(), own)
+    pausing = threading.Thread(target=owner._pause, args=(10 * LONG,))
+    pausing.start()
+    owner.wake()
+
+    # when
+    owner.ask_to_stop()
+
+    # then
+    pausing.join(LONG)
+    assert not pausing.is_alive()
+
+
+def test_a_pause_is_as_long_as_it_was_told_in_spite_of_wakes(own: QueueBinding) -> None:
+    owner = Owner(nowhere(), own)
+    deadline = Deadline(0.05)
+    owner.wake()
+
+    owner._pause(0.05)
+
+    assert deadline.expired
+
+
+def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
+    own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    owner, failing = Owner(nowhere(), own), FailingBroker()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        assert failing.attempts == len(pauses) + 1
+        pauses.append(seconds)
+        if len(pauses) == 12:
+            owner.kill = True
+
+    monkeypatch.setattr(connect_module, "connect", failing.connect)
+    monkeypatch.setattr(connection_thread.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(owner, "_pause", pause)
+
+    # when
+    assert owner._open_again() is None
+
+    # then
+    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert set(pauses[6:]) == {1.0}
+
+
+# --- bugs -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", ["_write", "_on_events"])
+def test_a_bug_in_a_hook_ends_the_thread_and_is_told(
+    broker: Broker, own: QueueBinding, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    owner = Owner(credentials_of(broker), own)
+    owner.start()
+    bug = ValueError("bug")
+    if hook == "_on_events":
+        owner.send(b"1")
+        owner.wait_for(lambda: owner.received == [b"1"])
+
+    # when
+    owner.fail_in[hook] = bug
+    owner.send(b"2")
+
+    # then
+    owner.wait_for(lambda: owner.deaths == [bug])
+    owner.join(LONG)
+    assert not owner.is_alive()
+    assert owner._connection is None
+    assert owner.openings == 1
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage() == f"{owner.name} died of an internal error"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is bug
+    delete_queue(owner)
+
+
+@pytest.mark.parametrize("hook", ["_on_lost", "_on_open"])
+def test_a_bug_after_a_loss_is_told_too(
+    rabbitmq_node: RabbitMQNode, own: QueueBinding, hook: str
+) -> None:
+    # given
+    before = open_descriptors()
+    owner = Owner(AMQPCredentials(rabbitmq_node.host, rabbitmq_node.port), own)
+    owner.start()
+    bug = ValueError("bug")
+    owner.fail_in[hook] = bug
+
+    # when
+    owner.lose()
+
+    # then
+    owner.wait_for(lambda: owner.deaths == [bug])
+    owner.join(LONG)
+    assert not owner.is_alive()
+    assert open_descriptors() == before
+    delete_queue(owner)
+
+
+def test_what_waited_for_room_is_written_when_there_is_some(own: QueueBinding) -> None:
+    # given a network that took nothing more, and takes all now
+    connection = SimpleNamespace(
+        congested=True, read=list, write=lambda messages: None, tick=lambda: None
+    )
+    connection.flush = lambda: setattr(connection, "congested", False)
+    owner = Owner(nowhere(), own)
+
+    # when: it was still congested as the owner looked
+    owner._work(connection)  # type: ignore[arg-type]
+
+    # then it looks again
+    owner._waker.wait(0.0)
+    assert owner._waker._awake
+    owner._waker.close()
+
+
+def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> None:
+    owner = Owner(credentials_of(broker), own)
+    owner.start()
+    bug = ValueError("bug")
+    owner.fail_in["_before_close"] = bug
+
+    owner.exit()
+
+    assert not owner.is_alive()
+    assert owner.deaths == [bug]
+    delete_queue(owner)
+
+
+def test_each_end_is_told_once(broker: Broker, own: QueueBinding) -> None:
+    owner = Owner(credentials_of(broker), own)
+    owner.start()
+    assert owner.ends == 0
+
+    owner.exit()
+    owner.exit()
+
+    assert owner.ends == 1
+    assert owner.deaths == []
+    delete_queue(owner)

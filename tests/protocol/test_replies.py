@@ -1,0 +1,465 @@
+import pickle
+from pickletools import genops
+from typing import Any
+
+import pytest
+
+from qam._broker.messages import Delivery
+from qam._common.printable import describe
+from qam._protocol import replies
+from qam._protocol.bodies import decode
+from qam._protocol.properties import properties
+from qam._protocol.replies import (
+    METHOD_NOT_FOUND,
+    NOT_INTERNAL,
+    REQUEST_UNREADABLE,
+    RESULT_NOT_SERIALIZABLE,
+    SERVER_LOST,
+    decode_reply,
+    exception_reply,
+    internal_reply,
+    outcome,
+    result_reply,
+    type_name,
+)
+from qam._protocol.requests import APPLY, Request, apply_message
+from qam._serialization.serializers import Serializer, get_serializer
+from qam.exceptions import (
+    QAMException,
+    QAMMethodNotFoundException,
+    QAMSerializationException,
+    QAMServerLostException,
+    QAMTimeoutException,
+    RemoteException,
+)
+
+REQUEST = {"id": 7, "method_name": "add", "routing_key": "key", "params": (2, 3)}
+PICKLE = get_serializer("pickle")
+JSON = get_serializer("json")
+
+
+class SoldOutError(Exception):
+    """An exception of the server's own, which its client has too."""
+
+
+class MoodyError(Exception):
+    """Can be pickled and not unpickled: its arguments are not its args."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+class Changeling(Exception):
+    """Comes out of a pickle as something else."""
+
+    def __reduce__(self) -> Any:
+        return ValueError, ("changed",)
+
+
+class MuteError(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def delivery(body: bytes, serializer: Serializer = PICKLE) -> Delivery:
+    return Delivery(body, 1, properties=properties(serializer))
+
+
+def raised(error: BaseException) -> BaseException:
+    """*error* with a traceback, as a method of a server raises it."""
+
+    def method() -> None:
+        raise error
+
+    try:
+        method()
+    except BaseException as caught:
+        return caught
+    raise AssertionError
+
+
+def arrived(error: BaseException, serializer: Serializer) -> Exception:
+    """What a caller gets when a method raises *error*."""
+    body = serializer.encode(exception_reply(7, raised(error), serializer))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - it is looked at below
+        outcome(decode(serializer, delivery(body, serializer)))
+    return caught.value
+
+
+# --- decoding ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_a_dict_in_the_right_content_type_is_decoded(serializer: Serializer) -> None:
+    body = {"id": 7, "params": [1]}
+
+    assert decode(serializer, delivery(serializer.encode(body), serializer)) == body
+
+
+def test_another_content_type_is_refused_before_anything_is_read() -> None:
+    message = delivery(b"this is no JSON", PICKLE)
+
+    with pytest.raises(QAMSerializationException, match=r"configure both sides alike") as refused:
+        decode(JSON, message)
+
+    assert "application/x-python-serialize" in str(refused.value)
+
+
+def test_a_message_without_content_type_is_refused() -> None:
+    with pytest.raises(QAMSerializationException, match="None"):
+        decode(JSON, Delivery(b"{}", 1))
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_what_can_not_be_decoded_is_refused_with_the_reason(serializer: Serializer) -> None:
+    with pytest.raises(QAMSerializationException, match=f"as {serializer.name}: ") as refused:
+        decode(serializer, delivery(b"\xff\xff", serializer))
+
+    assert refused.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_a_body_that_is_no_dict_is_refused(serializer: Serializer) -> None:
+    with pytest.raises(QAMSerializationException, match="no dict but list"):
+        decode(serializer, delivery(serializer.encode([1]), serializer))
+
+
+def test_a_reply_that_the_server_wrote_in_another_serializer_says_that_nothing_ran() -> None:
+    with pytest.raises(QAMSerializationException) as refused:
+        decode_reply(JSON, delivery(b"{}", PICKLE))
+
+    assert refused.value.executed == "no"
+
+
+def test_a_reply_that_can_not_be_decoded_says_that_the_method_ran() -> None:
+    with pytest.raises(QAMSerializationException) as refused:
+        decode_reply(PICKLE, delivery(b"\xff\xff"))
+
+    assert refused.value.executed == "yes"
+
+
+def test_a_result_of_a_class_that_the_client_does_not_have_is_refused_with_its_name() -> None:
+    # given
+    body = PICKLE.encode(result_reply(7, [SoldOutError("tea")]))
+    body = body.replace(__name__.encode(), b"x" * len(__name__))
+
+    # when
+    words = r"x+\.SoldOutError is not trusted"
+    with pytest.raises(QAMSerializationException, match=words) as refused:
+        decode_reply(PICKLE, delivery(body))
+
+    # then
+    assert refused.value.executed == "yes"
+
+
+def test_an_error_is_described_in_one_line_by_type_and_text() -> None:
+    assert describe(ValueError("bad")) == "ValueError: bad"
+    assert describe(ValueError()) == "ValueError"
+
+
+# --- requests ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [(2, 3), [2, 3], [], ()])
+def test_a_request_is_understood(params: Any) -> None:
+    request = Request.from_body(REQUEST | {"params": params, "more": "ignored"})
+
+    assert request == Request(7, "add", "key", params)
+
+
+def test_the_id_of_a_request_may_be_a_number_a_text_or_missing() -> None:
+    assert Request.from_body(REQUEST | {"id": "x"}).id == "x"
+    assert Request.from_body({k: v for k, v in REQUEST.items() if k != "id"}).id is None
+
+
+@pytest.mark.parametrize("id", [2**64, -(10**100), "x" * 256, b"x", 1.5, [1]])
+def test_an_id_that_is_too_large_to_be_sent_back_is_refused(id: Any) -> None:
+    with pytest.raises(QAMSerializationException, match="its id"):
+        Request.from_body(REQUEST | {"id": id})
+
+
+@pytest.mark.parametrize("field", ["method_name", "routing_key", "params"])
+@pytest.mark.parametrize("value", [None, 1, b"add", {"a": 1}])
+def test_a_request_with_a_field_of_a_wrong_type_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(QAMSerializationException, match="a request lacks"):
+        Request.from_body(REQUEST | {field: value})
+
+
+@pytest.mark.parametrize("field", ["method_name", "routing_key", "params"])
+def test_a_request_without_a_field_is_refused(field: str) -> None:
+    with pytest.raises(QAMSerializationException, match="a request lacks"):
+        Request.from_body({key: value for key, value in REQUEST.items() if key != field})
+
+
+def test_params_that_are_a_text_are_no_list() -> None:
+    with pytest.raises(QAMSerializationException):
+        Request.from_body(REQUEST | {"params": "ab"})
+
+
+def test_a_call_without_keyword_arguments_travels_as_it_is() -> None:
+    assert apply_message("add", (2, 3), {}) == ("add", (2, 3))
+
+
+def test_a_call_with_keyword_arguments_travels_under_a_name_that_old_servers_refuse() -> None:
+    assert apply_message("add", [2], {"b": 3}) == ("system.apply", ("add", (2,), {"b": 3}))
+    assert APPLY == "system.apply"
+
+
+# --- replies ----------------------------------------------------------------
+
+
+def test_a_result_has_the_fields_that_deployed_clients_read() -> None:
+    reply = result_reply(7, [5])
+
+    assert reply == {"id": 7, "result": [5], "exception": False, "internal_exception": -1}
+    assert outcome(reply) == [5]
+
+
+@pytest.mark.parametrize(
+    ("code", "cls", "executed"),
+    [
+        (METHOD_NOT_FOUND, QAMMethodNotFoundException, "no"),
+        (SERVER_LOST, QAMServerLostException, "unknown"),
+        (REQUEST_UNREADABLE, QAMSerializationException, "no"),
+        (RESULT_NOT_SERIALIZABLE, QAMSerializationException, "yes"),
+        (99, QAMException, "unknown"),
+    ],
+)
+def test_what_the_server_could_not_do_is_raised_as_what_it_is(
+    code: int, cls: type[QAMException], executed: str
+) -> None:
+    reply = internal_reply(7, code, "the reason")
+    assert reply == {
+        "id": 7,
+        "result": "the reason",
+        "exception": True,
+        "internal_exception": code,
+    }
+
+    with pytest.raises(QAMException, match="the reason") as caught:
+        outcome(reply)
+
+    assert type(caught.value) is cls
+    assert caught.value.executed == executed
+
+
+def test_the_codes_on_the_wire_never_change() -> None:
+    assert (NOT_INTERNAL, METHOD_NOT_FOUND) == (-1, 1)
+    assert (SERVER_LOST, REQUEST_UNREADABLE, RESULT_NOT_SERIALIZABLE) == (2, 3, 4)
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_an_exception_with_odd_attributes_has_a_traceback_all_the_same(
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> list[str]:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(replies.traceback, "format_exception", fail)
+
+    (note,) = arrived(ValueError("bad"), serializer).__notes__
+
+    assert "in method\n" in note
+    assert note.endswith("ValueError: bad")
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad", 3),
+        KeyError("k"),
+        FileNotFoundError(2, "no such"),
+        ZeroDivisionError(),
+        StopIteration(3),
+        TimeoutError("late"),
+    ],
+    ids=repr,
+)
+def test_a_builtin_exception_arrives_as_its_own_type(
+    serializer: Serializer, error: Exception
+) -> None:
+    same = arrived(error, serializer)
+
+    assert type(same) is type(error)
+    assert same.args == error.args
+    assert str(same) == str(error)
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_the_remote_traceback_is_a_note_without_this_librarys_frame(
+    serializer: Serializer,
+) -> None:
+    (note,) = arrived(ValueError("bad"), serializer).__notes__
+
+    assert note.startswith("Remote traceback:\nTraceback (most recent call last):\n")
+    assert "in method\n" in note
+    assert "in raised\n" not in note
+    assert note.endswith("ValueError: bad")
+
+
+def test_an_exception_of_ones_own_arrives_as_its_own_type_by_pickle() -> None:
+    error = arrived(SoldOutError("tea"), PICKLE)
+
+    assert type(error) is SoldOutError
+    assert error.args == ("tea",)
+
+
+def test_an_exception_of_ones_own_arrives_as_remote_exception_by_json() -> None:
+    error = arrived(SoldOutError("tea", 3), JSON)
+
+    assert type(error) is RemoteException
+    assert error.type_name == f"{__name__}.SoldOutError"
+    assert error.remote_args == ("tea", 3)
+    assert error.text == "('tea', 3)"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MoodyError("a", "b"), Changeling("a b"), ValueError(lambda: 0)],
+    ids=["MoodyError", "Changeling", "unpicklable"],
+)
+def test_what_does_not_survive_a_pickle_arrives_as_remote_exception_with_its_text(
+    error: Exception,
+) -> None:
+    same = arrived(error, PICKLE)
+
+    assert type(same) is RemoteException
+    assert same.type_name.endswith(type(error).__name__)
+    assert same.text == str(error)
+
+
+def test_an_exception_whose_type_the_client_does_not_have_arrives_as_remote_exception() -> None:
+    # given: the module exists where the server is
+    body = PICKLE.encode(exception_reply(7, raised(SoldOutError("tea")), PICKLE))
+    body = body.replace(__name__.encode(), b"x" * len(__name__))
+
+    # when
+    with pytest.raises(RemoteException) as caught:
+        outcome(decode_reply(PICKLE, delivery(body)))
+
+    # then
+    assert caught.value.text == "tea"
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt("stop"), GeneratorExit("x"), QAMTimeoutException("inner")],
+    ids=repr,
+)
+def test_neither_an_exit_nor_an_exception_of_this_library_is_raised_in_the_client(
+    serializer: Serializer, error: BaseException
+) -> None:
+    same = arrived(error, serializer)
+
+    assert type(same) is RemoteException
+    assert same.type_name == f"{type(error).__module__}.{type(error).__qualname__}"
+    assert same.text == str(error)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), QAMTimeoutException("inner")], ids=repr)
+def test_a_reply_with_such_an_object_in_it_does_not_get_it_raised_either(
+    error: BaseException,
+) -> None:
+    reply = result_reply(7, error) | {"exception": True}
+
+    with pytest.raises(RemoteException) as caught:
+        outcome(reply)
+
+    assert caught.value.type_name == type_name(type(error))
+    assert caught.value.text == str(error)
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_an_exception_without_a_text_arrives(serializer: Serializer) -> None:
+    error = arrived(MuteError("x"), serializer)
+
+    assert type(error) in (MuteError, RemoteException)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeDecodeError("ascii", b"\xff", 0, 1, "no"),
+        ExceptionGroup("several", [ValueError("bad")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_builtin_that_can_not_be_built_from_json_arrives_as_remote_exception(
+    error: Exception,
+) -> None:
+    same = arrived(error, JSON)
+
+    assert type(same) in (RemoteException, type(error))
+    assert str(error) in str(same)
+
+
+def test_an_argument_that_json_can_not_carry_arrives_as_its_repr() -> None:
+    error = arrived(ValueError("bad", 1 + 2j), JSON)
+
+    assert error.args == ("bad", "(1+2j)")
+
+
+def test_a_name_that_is_no_exception_builds_nothing() -> None:
+    for name in ("builtins.print", "builtins.int", "builtins.SystemExit", "os.error", "x"):
+        reply = result_reply(7, ["a"]) | {"exception": True, "exception_type": name}
+
+        with pytest.raises(RemoteException) as caught:
+            outcome(reply)
+
+        assert caught.value.type_name == name
+        assert caught.value.remote_args == ("a",)
+
+
+def test_a_reply_is_made_for_an_exception_that_was_never_raised() -> None:
+    reply = exception_reply(7, ValueError("bad"), PICKLE)
+
+    assert reply["traceback"] == "ValueError: bad\n"
+
+
+def test_the_exceptions_of_deployed_peers_are_understood() -> None:
+    # given
+    by_pickle = result_reply(7, SoldOutError("tea")) | {"exception": True}
+    by_json = result_reply(7, ["tea", 3]) | {"exception": True}
+    by_neither = result_reply(7, "tea") | {"exception": True}
+
+    # when
+    with pytest.raises(SoldOutError) as object_raised:
+        outcome(pickle.loads(pickle.dumps(by_pickle, 2)))
+    with pytest.raises(Exception) as args_raised:  # noqa: PT011 - it is looked at below
+        outcome(by_json)
+    with pytest.raises(Exception, match=r"^tea$") as text_raised:
+        outcome(by_neither)
+
+    # then
+    assert object_raised.value.args == ("tea",)
+    assert not hasattr(object_raised.value, "__notes__")
+    assert type(args_raised.value) is Exception
+    assert args_raised.value.args == ("tea", 3)
+    assert type(text_raised.value) is Exception
+
+
+def test_a_reply_without_its_optional_fields_is_a_result() -> None:
+    assert outcome({"result": 5}) == 5
+    assert outcome({"id": 7}) is None
+
+
+def test_a_code_that_is_no_number_is_not_internal() -> None:
+    reply = {"id": 7, "result": ["x"], "exception": True, "internal_exception": None}
+
+    with pytest.raises(Exception, match=r"^x$") as caught:
+        outcome(reply)
+
+    assert type(caught.value) is Exception
+
+
+def test_an_exception_that_python_2_does_not_have_reaches_such_a_client_all_the_same() -> None:
+    reply = exception_reply(7, raised(RecursionError("too deep")), PICKLE)
+
+    body = PICKLE.encode(reply, like=b"\x80\x02}q\x00.")
+
+    imported = {argument for opcode, argument, _ in genops(body) if opcode.name == "GLOBAL"}
+    assert imported <= {"exceptions Exception", "exceptions RuntimeError"}

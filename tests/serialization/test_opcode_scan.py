@@ -1,0 +1,158 @@
+"""The glance at simple pickles sees nothing otherwise than the walk through all opcodes."""
+
+import pickle
+import pickletools
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qam._serialization.opcode_scan import Plainness, _is_simple, _Look, check
+from qam._serialization.trust import Trusted
+from qam._serialization.unpickler import loads
+from tests.support.examples import examples
+
+CODES = {opcode.name: opcode.code.encode("latin1") for opcode in pickletools.opcodes}
+START = CODES["PROTO"] + b"\x04"
+
+REQUEST = {
+    "id": 2**51 + 12345,
+    "method_name": "instance.method",
+    "routing_key": "client.0123456789abcdef0123456789abcdef_client_routing_key",
+    "params": (2, -3, 1.5, None, True, "text", b"bytes", [1, 2], {"key": ("value",)}),
+}
+
+scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text()
+values = st.recursive(
+    scalars | st.binary(max_size=300),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(), inner)
+        | st.tuples(inner, inner)
+        | st.sets(scalars)
+    ),
+)
+# Opcodes with arguments of about their size, in any order: a few of them make a valid pickle.
+opcodes = st.sampled_from(sorted(CODES.values()))
+pieces = st.builds(lambda code, argument: code + argument, opcodes, st.binary(max_size=9))
+likely = st.sampled_from([b"}", b"]", b")", b"(", b"N", b"\x94", b"K\x01", b"q\x00", b"\x8c\x01a"])
+streams = st.lists(likely | pieces, max_size=30).map(lambda parts: START + b"".join(parts) + b".")
+
+
+def walk(body: bytes) -> Plainness:
+    look = _Look(body)
+    look.through()
+    return look.plainness()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_glance_is_enough_for_a_request(protocol: int) -> None:
+    request = dict(REQUEST)
+    if protocol == 2:  # which writes bytes as a call
+        request["params"] = (2, -3, 1.5, None, True, "text", [1, 2])
+    body = pickle.dumps(request, protocol)
+
+    assert _is_simple(body)
+    assert check(body) is walk(body) is Plainness.VALUES
+
+
+@given(values, st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_what_a_glance_lets_through_the_walk_would_too(value: Any, protocol: int) -> None:
+    body = pickle.dumps(value, protocol)
+
+    if _is_simple(body):
+        assert walk(body) is Plainness.VALUES
+
+
+@given(streams | st.binary().map(lambda drawn: START + drawn))
+@examples(500)
+def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> None:
+    if not _is_simple(body):
+        return
+    look = _Look(body)
+    try:
+        look.through()
+    except pickle.UnpicklingError as error:
+        if "a mark is missing" in str(error):
+            # The C unpickler finds that out by itself, at no cost.
+            with pytest.raises(Exception, match=r"MARK|mark|stack|pop"):
+                pickle.loads(body)
+        else:
+            # A place in the memo that is one byte is one of 256: they cost nothing.
+            assert re.search(r"the place \d{1,3} in the memo is beyond", str(error))  # noqa: PT017
+    else:
+        # Whether things are memoized in two ways at once matters where they are got again.
+        assert look.plain
+        assert not look._names
+
+
+def test_a_place_in_the_memo_that_takes_more_than_a_byte_is_walked_to() -> None:
+    body = START + CODES["NONE"] + CODES["LONG_BINPUT"] + (2**31 - 1).to_bytes(4, "little") + b"."
+
+    assert not _is_simple(body)
+    with pytest.raises(pickle.UnpicklingError, match="beyond the message"):
+        check(body)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        CODES.keys()
+        - {"PROTO", "FRAME", "STOP", "MEMOIZE", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BINPUT"}
+        - {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "APPEND", "APPENDS", "TUPLE"}
+        - {"SHORT_BINSTRING", "SHORT_BINBYTES", "SHORT_BINUNICODE", "BINUNICODE", "TUPLE1"}
+        - {"EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "SETITEM", "SETITEMS", "TUPLE2", "TUPLE3"}
+    ),
+)
+@given(argument=st.binary(max_size=12))
+@examples(30)
+def test_a_glance_lets_no_other_opcode_through(name: str, argument: bytes) -> None:
+    # At the start its first byte can be part of nothing else.
+    assert not _is_simple(START + CODES[name] + argument + b".")
+
+
+def test_a_long_pickle_is_walked_through() -> None:
+    assert not _is_simple(pickle.dumps(["x" * 200] * 6 + [str(n) * 50 for n in range(20)]))
+
+
+def test_a_frame_that_is_longer_than_the_rest_is_no_simple_one() -> None:
+    body = START + CODES["FRAME"] + (100).to_bytes(8, "little") + b"N."
+
+    assert not _is_simple(body)
+    with pytest.raises(pickle.UnpicklingError, match="longer than the rest"):
+        check(body)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_what_has_names_is_told_from_what_has_none(protocol: int) -> None:
+    assert check(pickle.dumps([ValueError], protocol)) is Plainness.WITH_NAMES
+    assert check(pickle.dumps(["x" * 2000], protocol)) is Plainness.VALUES
+    assert check(pickle.dumps([b"c\x93" * 2000], 4)) is Plainness.VALUES
+
+
+ROWS = [(n, str(n), None, 1.5) for n in range(5000)]
+
+
+@pytest.mark.parametrize("value", [ROWS, {"params": ROWS}, {(n, 0): n for n in range(500)}])
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_tuples_that_are_no_keys_and_a_few_that_are_cost_nothing(value: Any, protocol: int) -> None:
+    assert check(pickle.dumps(value, protocol)) is Plainness.VALUES
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dict.fromkeys(ROWS, 1),
+        set(ROWS),
+        frozenset(ROWS),
+        {frozenset([n]) for n in range(5000)},
+        [{(n, n, n, n): 1} for n in range(5000)],
+    ],
+)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_many_tuples_as_keys_are_looked_at_one_by_one(value: Any, protocol: int) -> None:
+    body = pickle.dumps(value, protocol)
+    assert check(body) is not Plainness.VALUES  # protocols below 4 name what a set is
+    assert loads(body, Trusted()) == value

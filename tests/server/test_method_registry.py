@@ -1,0 +1,355 @@
+import functools
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from qam._server.method_registry import MethodRegistry, public_methods
+from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+class Callable:
+    def __call__(self, a: int) -> int:
+        return 2 * a
+
+
+class Base:
+    def inherited(self) -> str:
+        return "inherited"
+
+
+class Shop(Base):
+    """Has one attribute of every kind."""
+
+    number = 3
+    doubled = Callable()
+    part = functools.partialmethod(lambda self, a: a, 5)
+
+    class Inner:
+        """A class is no method."""
+
+    def __init__(self) -> None:
+        self.evaluated: list[str] = []
+        self.own = lambda: "own"
+        self.list = [1]
+
+    def sell(self, what: str, count: int = 1) -> str:
+        return f"{count} {what}"
+
+    @property
+    def price(self) -> Any:
+        self.evaluated.append("price")
+        return lambda: "a property's value"
+
+    @functools.cached_property
+    def stock(self) -> Any:
+        self.evaluated.append("stock")
+        return lambda: "a cached property's value"
+
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.__name__
+
+    @staticmethod
+    def of_nobody() -> str:
+        return "static"
+
+    @functools.singledispatchmethod
+    def dispatched(self, a: object) -> str:
+        return "object"
+
+    def _private(self) -> str:
+        return "private"
+
+    def __dunder__(self) -> str:
+        return "dunder"
+
+
+def call(registry: MethodRegistry, name: str, *params: Any) -> Any:
+    return registry.resolve(name, params)()
+
+
+def test_a_function_is_offered_by_its_own_name() -> None:
+    registry = MethodRegistry()
+    registry.add_function(add)
+
+    assert call(registry, "add", 2, 3) == 5
+
+
+def test_a_function_is_offered_by_the_name_that_it_is_given() -> None:
+    registry = MethodRegistry()
+    registry.add_function(add, "plus")
+    registry.add_function(add, "math.plus")
+    registry.add_function(lambda: 7, "seven")
+
+    assert call(registry, "plus", 2, 3) == 5
+    assert call(registry, "math.plus", 2, 3) == 5
+    assert call(registry, "seven") == 7
+    with pytest.raises(QAMMethodNotFoundException):
+        registry.resolve("add", ())
+
+
+def test_the_function_that_came_last_has_the_name() -> None:
+    registry = MethodRegistry()
+    registry.add_function(lambda: 1, "one")
+    registry.add_function(lambda: 2, "one")
+
+    assert call(registry, "one") == 2
+
+
+def test_nothing_is_called_when_it_is_resolved() -> None:
+    registry = MethodRegistry()
+    called: list[int] = []
+    registry.add_function(called.append, "append")
+
+    registry.resolve("append", [1])
+
+    assert called == []
+
+
+def test_what_is_not_callable_is_refused() -> None:
+    with pytest.raises(TypeError, match="method must be callable"):
+        MethodRegistry().add_function(3, "three")  # type: ignore[arg-type]
+
+
+def test_what_has_no_name_of_its_own_needs_one() -> None:
+    with pytest.raises(ValueError, match="name is needed"):
+        MethodRegistry().add_function(functools.partial(add, 1))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a..b", ".a", "a.", "1a", "a-b", "<lambda>", "a/b"])
+def test_a_name_that_no_proxy_can_spell_is_refused(name: str) -> None:
+    registry = MethodRegistry()
+
+    with pytest.raises(ValueError, match="name must be an identifier"):
+        registry.add_function(add, name)
+    with pytest.raises(ValueError, match="name must be an identifier"):
+        registry.add_instance(Shop(), name)
+
+
+@pytest.mark.parametrize("name", ["_a", "__init__", "a._b", "_a.b"])
+def test_a_private_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is private"):
+        MethodRegistry().add_function(add, name)
+
+
+@pytest.mark.parametrize("name", ["system", "system.apply", "system.x.y"])
+def test_the_reserved_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="'system' is reserved"):
+        MethodRegistry().add_function(add, name)
+
+
+def test_the_reserved_name_is_reserved_in_the_first_place_only() -> None:
+    registry = MethodRegistry()
+    registry.add_function(add, "shop.system")
+
+    assert call(registry, "shop.system", 1) == 1
+
+
+@pytest.mark.parametrize("name", [None, 1, b"shop"])
+def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
+    with pytest.raises(TypeError, match="name must be a str"):
+        MethodRegistry().add_instance(Shop(), name)
+
+
+def test_the_public_methods_of_an_instance_are_offered_and_nothing_else() -> None:
+    assert {name for name, _ in public_methods(Shop())} == {
+        "sell",
+        "inherited",
+        "of_class",
+        "of_nobody",
+        "dispatched",
+        "part",
+        "doubled",
+        "own",
+    }
+
+
+def test_each_of_them_can_be_called_by_the_instances_name() -> None:
+    registry = MethodRegistry()
+    registry.add_instance(Shop(), "shop")
+
+    assert call(registry, "shop.sell", "tea", 2) == "2 tea"
+    assert call(registry, "shop.inherited") == "inherited"
+    assert call(registry, "shop.of_class") == "Shop"
+    assert call(registry, "shop.of_nobody") == "static"
+    assert call(registry, "shop.dispatched", 1) == "object"
+    assert call(registry, "shop.part") == 5
+    assert call(registry, "shop.doubled", 4) == 8
+    assert call(registry, "shop.own") == "own"
+
+
+def test_no_property_is_evaluated() -> None:
+    shop = Shop()
+
+    MethodRegistry().add_instance(shop, "shop")
+
+    assert shop.evaluated == []
+
+
+def test_an_instance_that_answers_every_name_offers_what_it_has() -> None:
+    class Anything:
+        def __getattr__(self, name: str) -> Any:
+            return lambda: name
+
+        def real(self) -> None:
+            """The only method there is."""
+
+    assert [name for name, _ in public_methods(Anything())] == ["real"]
+
+
+def test_an_instance_that_lists_what_it_has_not_offers_only_what_it_has() -> None:
+    class Liar:
+        def __dir__(self) -> list[str]:
+            return ["real", "unreal"]
+
+        def real(self) -> None:
+            """The only method there is."""
+
+    assert [name for name, _ in public_methods(Liar())] == ["real"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "nothing",
+        "sell",
+        "shop",
+        "shop.Inner",
+        "shop.__dunder__",
+        "shop.__init__",
+        "shop._private",
+        "shop.number",
+        "shop.price",
+        "shop.sell.__call__",
+    ],
+)
+def test_what_was_not_registered_is_not_found(name: str) -> None:
+    registry = MethodRegistry()
+    registry.add_instance(Shop(), "shop")
+
+    with pytest.raises(QAMMethodNotFoundException) as refused:
+        registry.resolve(name, ())
+
+    assert repr(name) in str(refused.value)
+    assert refused.value.executed == "no"
+
+
+@pytest.mark.parametrize(
+    "params", [("add", (2,), {"b": 3}), ["add", [2], {"b": 3}], ("add", [], {"a": 2, "b": 3})]
+)
+def test_a_call_with_keyword_arguments_is_taken_apart(params: Any) -> None:
+    registry = MethodRegistry()
+    registry.add_function(add)
+
+    assert registry.resolve("system.apply", params)() == 5
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        (),
+        ("add",),
+        ("add", (2,)),
+        ("add", (2,), {}, 4),
+        (b"add", (2,), {}),
+        ("add", "2", {}),
+        ("add", 2, {}),
+        ("add", (2,), [("b", 3)]),
+        ("add", (2,), {1: 3}),
+        ("add", (2,), {b"b": 3}),
+    ],
+)
+def test_keyword_arguments_in_a_wrong_form_are_refused(params: Any) -> None:
+    registry = MethodRegistry()
+    registry.add_function(add)
+
+    with pytest.raises(QAMSerializationException, match=r"system.apply needs"):
+        registry.resolve("system.apply", params)
+
+
+@pytest.mark.parametrize("name", ["nothing", "system.apply", "_private"])
+def test_a_call_with_keyword_arguments_reaches_nothing_else_either(name: str) -> None:
+    registry = MethodRegistry()
+    registry.add_function(add)
+
+    with pytest.raises(QAMMethodNotFoundException):
+        registry.resolve("system.apply", (name, (), {}))
+
+
+class Counter:
+    """Has two methods."""
+
+    def buy(self) -> str:
+        return "bought"
+
+    def close(self) -> str:
+        return "closed"
+
+
+def test_an_instance_takes_the_place_of_the_one_that_had_its_name() -> None:
+    methods = MethodRegistry()
+    methods.add_function(len, "shop.size")
+    methods.add_instance(Counter(), "shop")
+    methods.add_instance(Counter(), "shop", only=["buy"])
+
+    assert methods.resolve("shop.buy", [])() == "bought"
+    assert methods.resolve("shop.size", ["abc"])() == 3
+    with pytest.raises(QAMMethodNotFoundException):
+        methods.resolve("shop.close", [])
+    with pytest.raises(TypeError, match="methods must be a list of names"):
+        methods.add_instance(Counter(), "shop", only="buy")
+
+
+def test_only_the_methods_that_were_chosen_are_offered() -> None:
+    methods = MethodRegistry()
+    methods.add_instance(Counter(), "shop", only=["buy"])
+
+    assert methods.resolve("shop.buy", [])() == "bought"
+    with pytest.raises(QAMMethodNotFoundException):
+        methods.resolve("shop.close", [])
+    for name in ("_private", "missing", "__init__"):
+        with pytest.raises(ValueError, match="methods"):
+            methods.add_instance(Counter(), "shop", only=[name])
+
+
+async def coroutine() -> None:
+    """Would have to be awaited."""
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def asynchronous_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("method", [coroutine, generator, asynchronous_generator])
+def test_what_returns_nothing_that_can_be_sent_is_refused(method: Any) -> None:
+    with pytest.raises(TypeError, match="plain function"):
+        MethodRegistry().add_function(method)
+
+
+def test_a_class_is_no_instance() -> None:
+    with pytest.raises(TypeError, match="is a class"):
+        MethodRegistry().add_instance(dict, "table")
+
+
+@pytest.mark.parametrize("idempotent", ["no", 1, None])
+def test_whether_a_method_may_run_again_is_not_guessed(idempotent: Any) -> None:
+    registry = MethodRegistry()
+    with pytest.raises(TypeError, match="idempotent"):
+        registry.add_function(len, idempotent=idempotent)
+    with pytest.raises(QAMMethodNotFoundException):
+        registry.resolve("len", [])
+
+
+def test_a_name_in_place_of_the_method_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match="name='plus'"):
+        MethodRegistry().add_function("plus")  # type: ignore[arg-type]

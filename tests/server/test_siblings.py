@@ -1,0 +1,587 @@
+"""Several servers of one server_id, without a broker: what they say reaches all, in order."""
+
+import json
+from collections import deque
+from typing import Any
+
+import pytest
+
+from qam._broker.messages import Delivery, QueueState
+from qam._protocol.properties import RESENT
+from qam._server.call import Answer, Call
+from qam._server.record import Record
+from qam._server.siblings import GRACE, Siblings, Verdict
+from tests.support.clock import MovableClock
+
+
+class Server:
+    """One of them, and what waits for it."""
+
+    def __init__(self, group: "Group", name: str) -> None:
+        self.group, self.name = group, name
+        self.record = Record()
+        self.repeated: list[str] = []
+        self.siblings = Siblings(name, self.record, self.repeated.append, group.clock)
+        self.inbox: deque[bytes] = deque()
+        self.verdicts: list[tuple[str, Verdict]] = []
+        self.connected = False
+        self.consuming = False
+
+    def connect(self, without_gap: bool = True) -> None:
+        self.connected = True
+        if not without_gap:
+            self.inbox.clear()
+        self.siblings.opened(without_gap)
+        self.group.run()
+
+    def consume(self) -> None:
+        self.consuming = True
+        self.siblings.tell_consuming(True)
+        self.group.run()
+
+    def cut(self) -> None:
+        self.siblings.lost()
+        self.connected = self.consuming = False
+
+    def receive(self, number: int, resent: bool = False, redelivered: bool = True) -> Call:
+        """A request comes that may have been received before."""
+        headers = {RESENT: 1} if resent else {}
+        properties = {"correlation_id": f"client:{number}", "headers": headers}
+        call = Call(Delivery(b"", 1, redelivered, properties), 1)
+        self.siblings.ask(call)
+        return call
+
+    def take(self, number: int) -> Call:
+        """A request comes for the first time, and runs."""
+        call = Call(Delivery(b"", 1, False, {"correlation_id": f"client:{number}"}), 1)
+        self.record.begin(call, first=self.siblings.vouches)
+        return call
+
+    def answer(self, call: Call) -> None:
+        call.answer = Answer("key", b"reply")
+        self.record.end([call])
+
+    def look(self, messages: int = 0) -> None:
+        consumers = sum(each.consuming for each in self.group.alive)
+        state = QueueState(messages, consumers)
+        self.siblings.looked(state, own_consumers=int(self.consuming))
+
+    def step(self) -> bool:
+        for calls, verdict in self.siblings.take_verdicts():
+            self.verdicts.append((calls[0].delivery.correlation_id or "", verdict))
+            if verdict is not Verdict.MINE:
+                self.record.begin(calls[0], first=False)
+        messages = self.siblings.take_messages()
+        for body in messages:
+            for each in self.group.alive:
+                each.inbox.append(body)
+        heard = bool(self.inbox)
+        if self.inbox:
+            self.siblings.heard(self.inbox.popleft())
+        return heard or bool(messages)
+
+
+class Group:
+    """All servers, and the exchange between them."""
+
+    def __init__(self) -> None:
+        self.clock = MovableClock()
+        self.alive: list[Server] = []
+
+    def start(self, name: str, messages: int = 0) -> Server:
+        """A server starts while so many messages wait in the request queue."""
+        server = Server(self, name)
+        self.alive.append(server)
+        server.connect(without_gap=False)
+        server.look(messages)
+        server.consume()
+        for each in self.alive:
+            each.look(messages)
+        self.run()
+        return server
+
+    def kill(self, server: Server) -> None:
+        self.alive.remove(server)
+
+    def leave(self, server: Server) -> None:
+        server.siblings.leave()
+        self.run()
+        self.alive.remove(server)
+
+    def run(self) -> None:
+        """Until nobody has anything to say or to hear."""
+        busy = True
+        while busy:
+            steps = [each.step() for each in list(self.alive) if each.connected]
+            busy = any(steps)
+
+    def wait(self, seconds: float) -> None:
+        self.run()
+        self.clock.advance(seconds)
+        self.run()
+
+    def go_by(self, seconds: float, times: int, server: Server) -> None:
+        """Let time pass, in which a server looks at the queue when it wants to."""
+        for _ in range(times):
+            self.wait(seconds)
+            if server.siblings.look_is_due:
+                server.look()
+
+    def grow_old(self) -> None:
+        """Wait until the word of each counts."""
+        self.wait(3 * GRACE)
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group()
+
+
+class TestAlone:
+    def test_a_server_that_was_there_before_runs_what_the_broker_marks(self, group: Group) -> None:
+        # given
+        server = group.start("a")
+        # when the broker was killed, and marks everything
+        server.cut()
+        server.connect()
+        server.receive(1)
+        group.run()
+        # then
+        assert server.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_nothing_is_decided_before_its_own_question_came_back(self, group: Group) -> None:
+        server = group.start("a")
+        server.receive(1)
+        assert server.siblings.take_verdicts() == []
+        server.siblings.take_messages()
+        group.wait(100 * GRACE)
+        assert server.verdicts == []
+
+    def test_one_that_finds_requests_of_a_dead_server_loses_them(self, group: Group) -> None:
+        # given a successor, with requests of its predecessor in the queue
+        server = group.start("a", messages=5)
+        assert not server.siblings.vouches
+        # when
+        server.receive(1)
+        group.run()
+        # then it waits for somebody who may have been cut off only
+        assert server.verdicts == []
+        assert 0 < (server.siblings.next_due() or 0) <= GRACE
+        group.wait(GRACE)
+        assert server.verdicts == [("client:1", Verdict.LOST)]
+        # and for the next one no longer
+        server.receive(2)
+        group.run()
+        assert server.verdicts[1:] == [("client:2", Verdict.LOST)]
+
+    def test_once_the_queue_was_empty_it_vouches_for_what_comes_later(self, group: Group) -> None:
+        server = group.start("a", messages=5)
+        server.receive(1)
+        assert not server.siblings.look_is_due
+        group.clock.advance(1.5)
+        assert server.siblings.look_is_due
+        server.look(messages=1)
+        assert not server.siblings.vouches
+        server.look()
+        assert server.siblings.vouches
+        assert not server.siblings.look_is_due
+        # when
+        server.receive(2)
+        group.run()
+        # then, but not for what was there before
+        assert server.verdicts == [("client:2", Verdict.RUN)]
+        group.wait(GRACE)
+        assert server.verdicts[1:] == [("client:1", Verdict.LOST)]
+
+    def test_a_consumer_that_is_no_sibling_keeps_it_from_vouching(self, group: Group) -> None:
+        server = group.start("a", messages=1)
+        server.siblings.looked(QueueState(messages=0, consumers=2), own_consumers=1)
+        assert not server.siblings.vouches
+
+    def test_a_sibling_that_does_not_consume_makes_up_for_no_stranger(self, group: Group) -> None:
+        # given a server that began after another one froze, which it does not know
+        frozen = group.start("a")
+        frozen.connected = False
+        server = group.start("b")
+        assert not server.siblings.vouches
+        # when a third says hello, and consumes later
+        newcomer = Server(group, "c")
+        group.alive.append(newcomer)
+        newcomer.connect(without_gap=False)
+        server.look()
+        newcomer.look()
+        # then nobody takes the frozen one's consumer for that of the newcomer
+        assert not server.siblings.vouches
+        newcomer.consume()
+        group.go_by(1.0, 3, server)
+        assert not server.siblings.vouches
+        # and when the frozen one dies it counts
+        group.kill(frozen)
+        group.go_by(1.0, 3, server)
+        assert server.siblings.vouches
+
+    def test_one_that_is_about_to_stop_makes_up_for_no_stranger(self, group: Group) -> None:
+        frozen = group.start("a")
+        frozen.connected = False
+        server, leaving = group.start("b"), group.start("c")
+        leaving.siblings.tell_consuming(False)
+        group.run()
+        leaving.consuming = False
+
+        group.go_by(1.0, 3, server)
+
+        assert not server.siblings.vouches
+
+    def test_what_was_sent_again_runs_if_the_record_reaches_back(self, group: Group) -> None:
+        server = group.start("a")
+        server.answer(server.take(5))
+        server.receive(4, resent=True, redelivered=False)
+        server.receive(6, resent=True, redelivered=False)
+        group.run()
+        group.wait(GRACE)
+        assert dict(server.verdicts) == {"client:4": Verdict.LOST, "client:6": Verdict.RUN}
+
+    @pytest.mark.parametrize("id", ["\ud83d\ude00", "\ud83d", "\U0001f600", 'quote"', "\x00"])
+    def test_a_request_is_judged_whatever_its_id_is(self, group: Group, id: str) -> None:
+        server = group.start("a")
+        server.siblings.ask(Call(Delivery(b"", 1, True, {"correlation_id": id}), 1))
+        group.run()
+        assert server.verdicts == [(id, Verdict.RUN)]
+
+    def test_a_gap_in_what_it_heard_ends_its_vouching(self, group: Group) -> None:
+        server = group.start("a")
+        server.cut()
+        server.connect(without_gap=False)
+        server.receive(1)
+        group.wait(GRACE)
+        assert server.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_what_it_could_not_judge_before_a_loss_is_lost(self, group: Group) -> None:
+        # given one that is asked to judge before it can vouch
+        server = group.start("a", messages=1)
+        server.receive(1)
+        group.run()
+        # when it loses the connection, and vouches later
+        server.cut()
+        server.connect()
+        server.consuming = True
+        server.look()
+        assert server.siblings.vouches
+        server.receive(1)
+        group.run()
+        # then
+        assert server.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_copies_of_one_request_are_judged_together(self, group: Group) -> None:
+        server = group.start("a")
+        calls = [server.receive(1), server.receive(1, resent=True)]
+        server.siblings.take_verdicts()
+        for body in server.siblings.take_messages():
+            server.siblings.heard(body)
+        assert server.siblings.take_verdicts() == [(calls, Verdict.RUN)]
+
+
+class TestAmongOthers:
+    def test_what_another_runs_is_its_own(self, group: Group) -> None:
+        # given
+        one, other = group.start("a"), group.start("b")
+        one.take(1)
+        # when its connection was cut, and the broker delivers it to the other
+        one.cut()
+        other.receive(1)
+        group.run()
+        assert other.verdicts == []
+        one.connect()
+        # then
+        assert other.verdicts == [("client:1", Verdict.MINE)]
+
+    def test_what_another_has_answered_is_answered_by_it_again(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        other.receive(1, resent=True, redelivered=False)
+        group.run()
+        assert other.verdicts == [("client:1", Verdict.MINE)]
+        assert one.repeated == ["client:1"]
+
+    def test_who_has_answered_what_is_to_be_repeated_repeats_it(self, group: Group) -> None:
+        one, other, third = group.start("a"), group.start("b"), group.start("c")
+        one.answer(one.take(1))
+
+        other.siblings.have_repeated("client:1")
+        group.run()
+
+        assert (one.repeated, other.repeated, third.repeated) == (["client:1"], [], [])
+        assert not third.siblings.is_judging("client:1")
+
+    def test_what_none_has_started_runs_at_once(self, group: Group) -> None:
+        servers = [group.start(name) for name in "abc"]
+        servers[1].receive(1)
+        group.run()
+        assert servers[1].verdicts == [("client:1", Verdict.RUN)]
+
+    def test_what_the_dead_one_may_have_had_is_lost(self, group: Group) -> None:
+        # given
+        one, other, dead = group.start("a"), group.start("b"), group.start("c")
+        group.kill(dead)
+        # when
+        one.receive(1)
+        group.run()
+        assert one.verdicts == []
+        group.wait(GRACE)
+        # then, and the next is not waited for
+        assert one.verdicts == [("client:1", Verdict.LOST)]
+        one.receive(2)
+        other.receive(3)
+        group.wait(GRACE)
+        assert one.verdicts[1:] == [("client:2", Verdict.LOST)]
+        assert other.verdicts == [("client:3", Verdict.LOST)]
+
+    def test_what_a_living_one_has_is_its_own_although_another_is_dead(self, group: Group) -> None:
+        one, living, dead = group.start("a"), group.start("b"), group.start("c")
+        group.kill(dead)
+        one.receive(1)
+        group.wait(GRACE)
+        living.take(2)
+        living.cut()
+        # when
+        one.receive(2)
+        group.run()
+        living.connect()
+        # then
+        assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.MINE)]
+
+    def test_a_dead_one_is_forgotten_when_all_it_had_is_judged(self, group: Group) -> None:
+        one, dead = group.start("a"), group.start("b")
+        group.kill(dead)
+        one.receive(1)
+        group.run()
+        group.wait(GRACE)
+        # when the queue is empty, and again some time later
+        assert one.siblings.look_is_due
+        one.look()
+        group.wait(3 * GRACE)
+        one.look(messages=1)
+        group.wait(GRACE)
+        assert one.siblings.look_is_due
+        one.look()
+        # then
+        group.wait(GRACE)
+        assert not one.siblings.look_is_due
+        one.receive(2)
+        group.run()
+        assert one.verdicts[1:] == [("client:2", Verdict.RUN)]
+
+    def test_one_that_comes_back_late_is_not_dead(self, group: Group) -> None:
+        one, late = group.start("a"), group.start("b")
+        late.cut()
+        one.receive(1)
+        group.run()
+        group.wait(GRACE)
+        late.connect()
+        one.receive(2)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.RUN)]
+
+    def test_one_that_said_goodbye_is_not_missed(self, group: Group) -> None:
+        one, gone = group.start("a"), group.start("b")
+        group.leave(gone)
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_what_one_that_is_gone_may_have_run_does_not_run_again(self, group: Group) -> None:
+        # given one that knows the client's calls, and another that had the last one
+        one, gone = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        gone.answer(gone.take(2))
+        group.grow_old()
+        group.leave(gone)
+        # when the client, which missed the reply, asks again
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
+
+    def test_nor_what_one_may_have_run_that_is_forgotten(self, group: Group) -> None:
+        one, dead = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        dead.answer(dead.take(2))
+        group.kill(dead)
+        group.go_by(1.0, 20, one)
+        assert not one.siblings.look_is_due
+        # when
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
+
+    def test_nor_what_may_have_run_while_it_heard_nothing(self, group: Group) -> None:
+        one = group.start("a")
+        one.answer(one.take(1))
+        one.cut()
+        one.connect(without_gap=False)
+        one.look()
+        # when
+        one.receive(2, resent=True, redelivered=False)
+        group.wait(GRACE)
+        # then
+        assert one.verdicts == [("client:2", Verdict.LOST)]
+
+    def test_one_that_left_just_before_the_broker_died_is_missed(self, group: Group) -> None:
+        # its last acks may be lost with the broker
+        one, gone = group.start("a"), group.start("b")
+        group.leave(gone)
+        one.cut()
+        one.connect()
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_a_newcomer_takes_the_word_of_one_that_was_there(self, group: Group) -> None:
+        # given
+        old = group.start("a")
+        group.grow_old()
+        new = group.start("b", messages=3)
+        assert not new.siblings.vouches
+        # when
+        new.receive(1)
+        group.run()
+        # then
+        assert new.verdicts == [("client:1", Verdict.RUN)]
+        assert old.verdicts == []
+
+    def test_the_word_of_one_that_is_new_itself_does_not_count(self, group: Group) -> None:
+        group.start("a")
+        new = group.start("b", messages=3)
+        new.receive(1)
+        group.wait(GRACE)
+        assert new.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_a_newcomer_learns_of_the_dead_from_the_others(self, group: Group) -> None:
+        old, dead = group.start("a"), group.start("b")
+        group.grow_old()
+        group.kill(dead)
+        new = group.start("c", messages=3)
+        new.receive(1)
+        group.run()
+        assert new.verdicts == []
+        group.wait(GRACE)
+        assert new.verdicts == [("client:1", Verdict.LOST)]
+        assert old.siblings.vouches
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_of_two_copies_only_one_runs(self, group: Group, first: int) -> None:
+        servers = [group.start("a"), group.start("b")]
+        # when both ask at the same time
+        servers[first].receive(1)
+        servers[1 - first].receive(1, resent=True)
+        for server in servers:
+            server.take(0)
+        group.run()
+        group.wait(GRACE)
+        # then
+        verdicts = sorted(verdict.value for server in servers for _, verdict in server.verdicts)
+        assert verdicts.count("run") <= 1
+        assert "mine" in verdicts
+
+    def test_a_copy_that_comes_unmarked_after_a_question_is_asked_about(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+        assert other.record.was_asked("client:1")
+
+    def test_lost_is_lost_for_all(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        other.record.note_asked("client:1", doubtful=True)
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.LOST)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"1",
+        b"{}",
+        b"[" * 100_000,
+        json.dumps({"kind": "hello"}).encode(),
+        json.dumps({"kind": "hello", "from": 1}).encode(),
+        json.dumps({"kind": [], "from": "x"}).encode(),
+        json.dumps({"kind": "word_on", "from": "x"}).encode(),
+        json.dumps({"kind": "ask", "from": "x"}).encode(),
+        json.dumps({"kind": "ask", "from": "x", "calls": 5}).encode(),
+        json.dumps({"kind": "ask", "from": "x", "calls": [[{}, 1]]}).encode(),
+        json.dumps({"kind": "answer", "from": "x", "to": "a", "calls": {}, "knows": 1}).encode(),
+        json.dumps({"kind": "answer", "from": "x", "to": "a", "calls": 1, "knows": {}}).encode(),
+    ],
+)
+def test_nonsense_is_told_and_harms_nobody(
+    group: Group, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = group.start("a")
+    server.siblings.heard(body)
+    assert "makes no sense" in caplog.text
+    assert server.siblings.vouches
+
+
+def test_nobody_talks_without_a_reason(group: Group) -> None:
+    server = group.start("a")
+    group.grow_old()
+    assert server.siblings.next_due() is None
+    messages: list[Any] = server.siblings.take_messages()
+    assert messages == []
+
+
+def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
+    server = group.start("a")
+    server.cut()
+    server.siblings.opened(without_gap=True)
+    # when the one of the last connection comes again
+    server.siblings.heard(json.dumps({"kind": "hello", "from": "a", "number": 1}).encode())
+    assert not server.siblings.announced
+    # and then its own
+    for body in server.siblings.take_messages():
+        server.siblings.heard(body)
+    assert server.siblings.announced
+
+
+class TestTheRollCall:
+    def test_finds_the_dead_before_a_request_depends_on_it(self, group: Group) -> None:
+        # given one that dies with nothing in its hands
+        one, dead = group.start("a"), group.start("b")
+        group.kill(dead)
+        # when time goes by
+        group.go_by(GRACE, 10, one)
+        # then it is forgotten, and costs no call its result
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_brings_nobody_back_who_is_buried(self, group: Group) -> None:
+        one, dead, other = group.start("a"), group.start("b"), group.start("c")
+        group.kill(dead)
+        group.go_by(GRACE, 10, one)
+        # when another one still counts on it
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+        assert other.verdicts == []
+
+    def test_costs_nobody_who_is_there_anything(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        other.consuming = False  # it closes, and takes its time
+        group.go_by(2 * GRACE, 5, one)
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_is_not_called_where_nobody_is_missing(self, group: Group) -> None:
+        one, _ = group.start("a"), group.start("b")
+        group.wait(5 * GRACE)
+        assert one.siblings.look_is_due
+        one.look()
+        assert one.siblings.take_messages() == []

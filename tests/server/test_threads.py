@@ -1,0 +1,332 @@
+"""The threads of a server, piece by piece, without a broker."""
+
+import gc
+import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qam._broker.messages import Delivery, Publish
+from qam._protocol.properties import RESENT, RUNS
+from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
+from qam._serialization.serializers import get_serializer
+from qam._server import publisher_thread
+from qam._server.call import Answer, Call
+from qam._server.execute_method_thread import _not_run
+from qam._server.messages import Messages
+from qam._server.prefetch import Prefetch
+from qam._server.publisher_thread import PublisherThread
+from qam._server.record import Record
+from qam._server.request_consumer_thread import RequestConsumerThread
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+
+
+def call(runs: int = 1, lost: bool = False, number: int = 1) -> Call:
+    properties: dict[str, Any] = {"correlation_id": f"c:{number}", "headers": {RUNS: runs}}
+    made = Call(Delivery(b"", 1, properties=properties), connection_number=1)
+    made.lost = lost
+    return made
+
+
+@pytest.mark.parametrize(
+    ("request_", "may_have_run"),
+    [(call(), False), (call(lost=True), True), (call(runs=2), True)],
+)
+def test_that_no_method_ran_is_said_only_where_it_is_certain(
+    request_: Call, may_have_run: bool
+) -> None:
+    code = _not_run(request_, METHOD_NOT_FOUND)
+    assert code == (SERVER_LOST if may_have_run else METHOD_NOT_FOUND)
+
+
+@pytest.fixture
+def messages() -> Messages:
+    return Messages("server", get_serializer("json"))
+
+
+@pytest.fixture
+def settled() -> list[Call]:
+    return []
+
+
+@pytest.fixture
+def publisher(messages: Messages, settled: list[Call]) -> PublisherThread:
+    return PublisherThread(
+        AMQPCredentials("memory://nowhere"),
+        "server",
+        get_serializer("json"),
+        messages,
+        {},
+        settle=settled.extend,
+        acknowledge=lambda: None,
+        ended=lambda error: None,
+        connect_timeout=1.0,
+    )
+
+
+@pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
+def test_replies_that_nobody_takes_are_kept_within_bounds(
+    publisher: PublisherThread,
+    messages: Messages,
+    settled: list[Call],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bound: str,
+) -> None:
+    monkeypatch.setattr(publisher_thread, bound, 3 if bound == "_MAX_KEPT" else 250)
+    calls = [call(number=number) for number in range(5)]
+    # when
+    for each in calls:
+        publisher._on_returned(messages.reply(each, Answer("key", b"x" * 100)))
+    # then the first are sent again later, the others are dropped, and all are settled
+    assert len(publisher._later) == 3
+    assert settled == calls
+    assert caplog.text.count("could not be delivered") == 2
+
+
+def test_what_was_sent_again_needs_no_room_any_more(
+    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_thread, "_FIRST_PAUSE", 0.0)
+    publisher._on_returned(messages.reply(call(), Answer("key", b"x" * 100)))
+    assert publisher._kept_bytes == 100
+    assert len(publisher._take_due()) == 1
+    assert publisher._kept_bytes == 0
+
+
+def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
+    publisher: PublisherThread, messages: Messages
+) -> None:
+    once = messages.request_anew(call())
+    marked = messages.request_anew(Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1))
+    reply = messages.reply(call(), Answer("key", b""))
+
+    again = publisher._on_unconfirmed([once, marked, reply], QAMConnectionException("lost"))
+
+    assert again == [once, marked, reply]
+    assert once.properties["headers"][RESENT] == 0
+    assert marked.properties["headers"][RESENT] == 7
+    assert "headers" not in reply.properties
+
+
+class Consumer(RequestConsumerThread):
+    """One that is not started; what it hands over is kept."""
+
+    def __init__(self, messages: Messages) -> None:
+        self.taken: list[Call] = []
+        self.published: list[Publish] = []
+        super().__init__(
+            AMQPCredentials("memory://nowhere"),
+            "server",
+            Prefetch(1),
+            messages,
+            {},
+            take=self.taken.append,
+            take_back=list,
+            publish=self.published.append,
+            ended=lambda error: None,
+            connect_timeout=1.0,
+        )
+
+    def replies(self, messages: Messages) -> list[Publish]:
+        return [each for each in self.published if messages.is_reply(each)]
+
+
+@pytest.fixture
+def consumer(messages: Messages) -> Consumer:
+    return Consumer(messages)
+
+
+def copy_of(request: Call, redelivered: bool = False) -> Call:
+    delivery = Delivery(b"", 2, redelivered, request.delivery.properties)
+    return Call(delivery, connection_number=0)
+
+
+def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Consumer) -> None:
+    marked = copy_of(call(), redelivered=True)
+    consumer._receive(marked)
+    # when
+    consumer._receive(copy_of(call()))
+    # then neither runs before the others were asked
+    assert consumer.taken == []
+    assert consumer._siblings.is_judging("c:1")
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_request_that_another_runs_again_is_asked_for_there(
+    consumer: Consumer, messages: Messages, by_another: bool
+) -> None:
+    # given one that this server had to pass on, for another run
+    passed_on = call()
+    consumer._begin(passed_on)
+    consumer._record.end([passed_on])
+    # when its client asks for the answer again, here or at another server
+    if by_another:
+        consumer._repeat("c:1")
+    else:
+        consumer._receive(copy_of(call()))
+    # then the one that has the next run is told
+    [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
+    assert (said["kind"], said["calls"]) == ("ask", {"c:1#2": True})
+    assert consumer.replies(messages) == []
+
+
+class Recorder:
+    """Stands for the connection: notes what is acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[int] = []
+
+    def acknowledge(self, tag: int, multiple: bool = False) -> None:
+        self.acknowledged.append(tag)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_what_comes_twice_runs_once_and_is_answered_twice(
+    consumer: Consumer, messages: Messages, runs: int
+) -> None:
+    first = call(runs=runs)
+    consumer._receive(first)
+    # when it comes again while it runs; from the client always as a first run
+    again = copy_of(call())
+    if runs > 1:
+        consumer._record.begin(call(), first=False)
+        consumer._record.end([consumer._record.running["c:1"]])
+    consumer._receive(again)
+    assert consumer.taken == [first]
+    # and is answered
+    first.answer = Answer("key", b"reply")
+    consumer.settle([first])
+    consumer._acknowledge(Recorder())  # type: ignore[arg-type]
+    # then the copy is too
+    [reply] = consumer.replies(messages)
+    assert (reply.context, reply.body) == (again, b"reply")
+    # and so is one that comes later
+    consumer._receive(copy_of(call()))
+    assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
+    assert consumer.taken == [first]
+
+
+@pytest.mark.parametrize("delivery_mode", [1, 2])
+def test_a_request_that_is_settled_is_not_kept_for_its_reply(
+    publisher: PublisherThread,
+    messages: Messages,
+    settled: list[Call],
+    delivery_mode: int,
+) -> None:
+    # given
+    request = call(number=77)
+    request.delivery.properties["delivery_mode"] = delivery_mode
+    reply = messages.reply(request, Answer("key", b"reply"))
+    # when its reply may have to be sent again
+    if delivery_mode == 1:
+        publisher._on_writing([reply])
+    else:
+        publisher._on_returned(reply)
+    assert settled == [request]
+    settled.clear()
+    del request
+    gc.collect()
+    # then that is all there is
+    assert not [each for each in gc.get_objects() if isinstance(each, Call) and each.key == "c:77"]
+
+
+def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
+    consumer: Consumer, messages: Messages
+) -> None:
+    consumer._record = Record(max_bytes=3)
+    first, again = call(), copy_of(call())
+    consumer._receive(first)
+    consumer._receive(again)
+    # when
+    first.answer = Answer("key", b"reply")
+    consumer.settle([first])
+    consumer._acknowledge(Recorder())  # type: ignore[arg-type]
+    # then
+    assert consumer._record.answer("c:1") is None
+    [reply] = consumer.replies(messages)
+    assert (reply.context, reply.body) == (again, b"reply")
+
+
+def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
+    consumer._connection_number = 2
+    before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
+    now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
+    for tag in (1, 2):
+        consumer._open_deliveries.opened(tag)
+    # when
+    consumer.settle([before, now])
+    connection = Recorder()
+    consumer._acknowledge(connection)  # type: ignore[arg-type]
+    # then
+    assert connection.acknowledged == [2]
+    assert len(consumer._open_deliveries) == 1
+
+
+def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
+    deliveries = [
+        Delivery(b"", tag, properties={"correlation_id": f"c:{tag}"}) for tag in range(1, 4)
+    ]
+    before = time.monotonic()
+    consumer._on_events(deliveries)
+
+    assert before <= consumer.taken[0].arrived <= time.monotonic()
+    assert len({each.arrived for each in consumer.taken}) == 1
+
+
+def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
+    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[int] = []
+    monkeypatch.setattr(publisher, "wake", lambda: woken.append(len(publisher.result_queue)))
+    for _ in range(2):
+        for number in range(3):
+            publisher.add_reply_to_send(messages.reply(call(number=number), Answer("key", b"")))
+        assert len(publisher._next_batch(alone=False)) == 3
+
+    assert woken == [1, 1]
+    assert publisher._next_batch(alone=False) == []
+
+
+def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
+    publisher: PublisherThread, messages: Messages, settled: list[Call]
+) -> None:
+    request, refused = call(), QAMConnectionException("too large", executed="unknown")
+    publisher._on_culprit(messages.reply(request, Answer("key", b"large")), refused)
+    # then
+    [in_place] = publisher.result_queue
+    assert request.answer == Answer("key", in_place.body)
+    assert b"too large" in in_place.body
+    # and if that is refused too, there is none
+    publisher._on_culprit(in_place, refused)
+    assert request.answer is None
+    assert settled == [request]
+
+
+def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_else(
+    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a publisher that has to wait long for something else
+    wakes: list[bool] = []
+    connection = SimpleNamespace(
+        congested=False, rests=False, write=lambda batch: None, flush=lambda: True
+    )
+    monkeypatch.setattr(publisher, "_lent", connection)
+    monkeypatch.setattr(publisher, "wake", lambda: wakes.append(True))
+    publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
+
+    def answer(number: int) -> None:
+        reply = messages.reply(call(number=number), Answer("key", b""))
+        publisher.send_lone(replace(reply, confirm=False))
+
+    # when: its request is to be acknowledged before that
+    answer(1)
+    assert wakes == [True]
+
+    # then those behind it are acknowledged with it
+    answer(2)
+    assert wakes == [True]
