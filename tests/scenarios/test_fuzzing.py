@@ -25,6 +25,7 @@ from tests.support.watch import nothing_but_values
 # One pair of peers for all messages, as in life: what one message spoils the next one finds.
 fuzzing = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 serializers = pytest.mark.parametrize("serializer", CONTENT_TYPES)
+pytestmark = pytest.mark.watched
 
 
 # --- what comes ---------------------------------------------------------------------------
