@@ -87,19 +87,28 @@ class QAMSerializationException(QAMException):
 class RemoteException(Exception):
     """What a remote method raised, where that type can't be built in this process.
 
+    Its ``args`` are those of the remote exception.  One that is no plain value is shown
+    by a text there.
+
     :param type_name: the remote type, as ``module.QualifiedName``.
     :param remote_args: the remote exception's ``args``, a tuple.
     :param text: the remote exception's text.
     """
 
     def __init__(self, type_name: str, remote_args: tuple[Any, ...] = (), text: str = "") -> None:
-        super().__init__(type_name, remote_args, text)
+        super().__init__(*remote_args)
         #: The remote type, as ``module.QualifiedName``.
         self.type_name = type_name
         #: The remote exception's ``args``.
         self.remote_args = remote_args
         #: The remote exception's text.
         self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.type_name, self.remote_args, self.text), vars(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.type_name!r}, {self.remote_args!r}, {self.text!r})"
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.text}" if self.text else self.type_name

@@ -108,7 +108,8 @@ class QAMProxy(_RemoteNames):
     :param connect_timeout: seconds that connecting to the broker may take.
     :param trusted: classes, or names of modules and classes, that messages may build
         here, beside those of :func:`qam.trust`.
-    :param max_message_bytes: the size of the largest request; a larger one raises.
+    :param max_message_bytes: the size of the largest request that is sent and of the
+        largest reply that is received; a call with a larger one raises.
     :param max_queued: how many calls may wait to be sent, as while the broker is away;
         None for any number.  Beyond that a call waits for room, up to its timeout; a
         call by a callback fails.

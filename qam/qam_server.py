@@ -17,7 +17,13 @@ from typing import Any, Self
 from qam._broker.connect import CONNECT_TIMEOUT, connect_first
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials
 from qam._broker.messages import MAX_MESSAGE_BYTES
-from qam._common.checks import check_count, check_entity_name, check_queue_arguments, check_timeout
+from qam._common.checks import (
+    check_count,
+    check_entity_name,
+    check_flag,
+    check_queue_arguments,
+    check_timeout,
+)
 from qam._common.deadline import Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
@@ -70,7 +76,10 @@ class QAMServer:
     :param connect_timeout: seconds that connecting to the broker may take.
     :param trusted: classes, or names of modules and classes, that messages may build
         here, beside those of :func:`qam.trust`.
-    :param max_message_bytes: the size of the largest reply; its caller is told.
+    :param max_message_bytes: the size of the largest request that is received and of the
+        largest reply that is sent; the callers of larger ones are told.
+    :param send_tracebacks: False if callers get no tracebacks, which name files and lines of
+        this process and quote its source.
     :param queue_arguments: what the request queue is declared with, as
         ``{'x-queue-type': 'quorum'}`` on a cluster; the same for all servers of one id.
     :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
@@ -95,12 +104,14 @@ class QAMServer:
         connect_timeout: float = CONNECT_TIMEOUT,
         trusted: Iterable[Any] = (),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        send_tracebacks: bool = True,
         queue_arguments: Mapping[str, Any] | None = None,
         heartbeat: int = HEARTBEAT,
     ) -> None:
         check_entity_name(server_id, "server_id")
         self._max_workers = check_count(max_workers, "max_workers")
         self._max_message_bytes = check_count(max_message_bytes, "max_message_bytes")
+        self._send_tracebacks = check_flag(send_tracebacks, "send_tracebacks")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
         self._connect_timeout = check_timeout(connect_timeout, "connect_timeout")
         self._serializer = get_serializer(serializer, trusted=trusted)
@@ -132,6 +143,8 @@ class QAMServer:
             take=self._hand_over,
             take_back=self._calls.take_all,
             publish=lambda message: self._publisher.add_reply_to_send(message),
+            backlog=lambda: len(self._publisher.result_queue),
+            max_message_bytes=self._max_message_bytes,
             ended=self._end,
             connect_timeout=self._connect_timeout,
         )
@@ -175,8 +188,10 @@ class QAMServer:
         :param idempotent: True if it does no harm to run it again for the same call: when
             its server dies in the middle, another runs it, three times in all at most.
         :returns: the function.
-        :raises TypeError, ValueError: *method* is not callable, or the name is none
-            that can be called: not an identifier, or with a leading underscore.
+        :raises TypeError: *method* is not callable, or it is a coroutine or generator
+            function, also inside a :func:`functools.partial` or a cache.
+        :raises ValueError: the name is none that can be called: not an identifier, or with a
+            leading underscore.
         """
         if method is None:
             return lambda decorated: self.register_function(decorated, name, idempotent=idempotent)
@@ -193,16 +208,23 @@ class QAMServer:
     ) -> None:
         """Offer the public methods of an instance, as ``proxy.name.method()``.
 
-        Those are what *instance* has at this moment that can be called and has no
-        leading underscore; classes, properties and other attributes are not offered.
+        Those are the methods of its type: functions, static and class methods, cached and
+        partial ones, and those of builtin types.  Properties, classes and other objects are
+        not offered, nor is what stands in the instance itself, as after
+        ``self.run = subprocess.run``, unless *methods* names it.  No code of *instance* is
+        run to find that out.
 
         :param instance: the instance.
         :param name: the name by which it is reached.
-        :param methods: the names of those that are offered; by default all.
+        :param methods: the names of those that are offered; by default all methods of the
+            type.  A name may also stand for what the instance itself has and that can be
+            called; a leading underscore, a property or a class is refused.
         :param idempotent: the names of those that may run again, see
             :meth:`register_function`.
-        :raises TypeError, ValueError: the name is none that can be called, or one of
-            *methods* or *idempotent* is no public method.
+        :raises TypeError: *instance* is a class, or has no public methods; or one that would be
+            offered is a coroutine or generator function, which can't be called from afar.
+        :raises ValueError: the name is none that can be called, or one of *methods* or
+            *idempotent* is no public method.
         """
         self._methods.add_instance(instance, name, methods, idempotent)
 
@@ -312,6 +334,7 @@ class QAMServer:
             self._serializer,
             self._messages,
             self._max_message_bytes,
+            self._send_tracebacks,
             self._publisher.add_reply_to_send,
             self._publisher.send_lone,
             self._consumer.settle_now,

@@ -45,11 +45,17 @@ class Connection(Protocol):
         """Delete a queue with all that is in it."""
 
     def consume(
-        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+        self,
+        queue: str,
+        prefetch: int = 0,
+        priority: int = 0,
+        no_ack: bool = False,
+        max_bytes: int | None = None,
     ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any).
 
         :param no_ack: what it delivers counts as acknowledged.
+        :param max_bytes: of a larger body only the size is delivered; None for any.
         """
 
     def cancel(self, consumer: Consumer) -> None:

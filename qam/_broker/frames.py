@@ -10,13 +10,14 @@ The layout is that of AMQP 0-9-1, sections 2.3 and 4.2.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from math import inf
 from struct import Struct, pack, unpack_from
 from typing import Any, NamedTuple
 
 from amqp.exceptions import UnexpectedFrame
 from amqp.serialization import dumps, loads
 
-from qam._broker.messages import Delivery, Publish, Route
+from qam._broker.messages import Delivery, Publish, Route, TooLarge
 
 # Kinds of frames.
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
@@ -310,6 +311,19 @@ class FrameParser:
         self._arguments = b""
         self._header: bytes | None = None
         self._chunks: list[bytes] = []
+        # Set if it is not taken in, but for its size.
+        self._too_large: TooLarge | None = None
+        # By consumer, the size of the largest body that it takes; and what each of them takes.
+        self._limits: dict[str, int] = {}
+        self._surely_taken: float = inf
+
+    def set_limit(self, consumer_tag: str, max_bytes: int | None) -> None:
+        """Have no larger bodies be taken in for a consumer; None for any, and at its end."""
+        if max_bytes is None:
+            self._limits.pop(consumer_tag, None)
+        else:
+            self._limits[consumer_tag] = max_bytes
+        self._surely_taken = min(self._limits.values(), default=inf)
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece."""
@@ -363,7 +377,7 @@ class FrameParser:
         if len(data) < end or kind != _HEADER or same != channel or length < _CONTENT_HEADER.size:
             return None
         most = self.frame_max
-        if size > most or length > most or body_size > most:
+        if size > most or length > most or body_size > most or body_size > self._surely_taken:
             return None
         if body_size and _FRAME_START.unpack_from(data, body) != (_BODY, channel, body_size):
             return None
@@ -411,11 +425,21 @@ class FrameParser:
         if self._header is None:
             self._header = payload
             self.missing = _CONTENT_HEADER.unpack_from(payload)[2]
+            self._too_large = self._is_too_large(self.missing)
         else:
-            self._chunks.append(payload)
+            if self._too_large is None:
+                self._chunks.append(payload)
             self.missing = max(0, self.missing - len(payload))
         if not self.missing:
             self._channel = None
+
+    def _is_too_large(self, size: int) -> TooLarge | None:
+        if size <= self._surely_taken:
+            return None
+        start = _METHOD_SIZE + 1
+        tag = self._arguments[start : start + self._arguments[_METHOD_SIZE]]
+        limit = self._limits.get(tag.decode("utf-8", "surrogatepass"))
+        return TooLarge(size, limit) if limit is not None and size > limit else None
 
     def _delivery(self) -> Delivery:
         """Return the message that has come."""
@@ -425,7 +449,9 @@ class FrameParser:
         flags = _CONTENT_HEADER.unpack_from(header)[3]
         start = _METHOD_SIZE + 1
         end = start + arguments[_METHOD_SIZE]
-        return _delivery(arguments, start, end, header[_CONTENT_HEADER.size :], flags, body)
+        made = _delivery(arguments, start, end, header[_CONTENT_HEADER.size :], flags, body)
+        made.too_large, self._too_large = self._too_large, None
+        return made
 
 
 def _delivery(

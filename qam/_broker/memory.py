@@ -15,7 +15,7 @@ from threading import Lock, RLock
 from typing import Any
 
 from qam._broker.events import Cancelled, Confirmed, Consumer, Event, Returned, Unroutable
-from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState, Route
+from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState, Route, TooLarge
 from qam._broker.waker import Waker
 from qam._common.fork import disown_in_child
 
@@ -36,6 +36,7 @@ class _Reader:
     tag: str
     prefetch: int
     no_ack: bool = False
+    max_bytes: int | None = None
     unacknowledged: int = 0
 
     def has_room(self) -> bool:
@@ -152,12 +153,18 @@ class MemoryConnection:
                 reader.connection.report(Cancelled(reader.tag))
 
     def consume(
-        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+        self,
+        queue: str,
+        prefetch: int = 0,
+        priority: int = 0,
+        no_ack: bool = False,
+        max_bytes: int | None = None,
     ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
         with self._broker.lock:
             source = self._broker.queues[queue]
-            reader = _Reader(self, f"reader-{len(self._readers) + 1}", prefetch, no_ack)
+            tag = f"reader-{len(self._readers) + 1}"
+            reader = _Reader(self, tag, prefetch, no_ack, max_bytes)
             self._readers[reader.tag] = source, reader
             source.readers.append(reader)
             self._broker.dispatch(source, time.monotonic())
@@ -210,13 +217,16 @@ class MemoryConnection:
         if not reader.no_ack:
             self._unacknowledged[self._last_tag] = queue, reader, message
             reader.unacknowledged += 1
+        size, limit = len(message.body), reader.max_bytes
+        too_large = TooLarge(size, limit) if limit is not None and size > limit else None
         self.report(
             Delivery(
-                message.body,
+                b"" if too_large else message.body,
                 self._last_tag,
                 message.redelivered,
                 message.properties,
                 reader.tag,
+                too_large,
             )
         )
 

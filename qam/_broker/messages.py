@@ -1,5 +1,6 @@
 """What an owner hands to its connection, and what it gets from it.  No I/O here."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -7,8 +8,12 @@ from typing import Any, NamedTuple
 
 TRANSIENT, PERSISTENT = 1, 2
 
-#: The largest body that is sent if nothing else is said: what RabbitMQ 4 takes.
+#: The largest body that is sent or received if nothing else is said: what RabbitMQ 4 takes.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
+_MAX_EXPIRATION = 2**32 - 1
+_EXPIRATION = re.compile("[0-9]{1,10}")
 
 
 class Route(NamedTuple):
@@ -61,6 +66,16 @@ class Publish:
     context: Any = None
 
 
+class TooLarge(NamedTuple):
+    """Bytes of a body that was not taken in, and how many would have been."""
+
+    size: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"has {self.size} bytes, more than max_message_bytes={self.limit}"
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """One message that the broker handed to a consumer."""
@@ -71,11 +86,22 @@ class Delivery:
     properties: dict[str, Any] = field(default_factory=dict)
     #: The consumer that it came to.
     consumer_tag: str = ""
+    #: Set where its consumer does not take so much: *body* is empty then.
+    too_large: TooLarge | None = None
 
     @property
     def correlation_id(self) -> str | None:
         """The call that this message belongs to, where its sender says so."""
-        return self.properties.get("correlation_id")
+        return self._text("correlation_id")
+
+    @property
+    def reply_to(self) -> str | None:
+        """The routing key by which its sender is answered, where it says so."""
+        return self._text("reply_to")
+
+    def _text(self, name: str) -> str | None:
+        value = self.properties.get(name)
+        return value if isinstance(value, str) else None
 
     @property
     def persistent(self) -> bool:
@@ -84,17 +110,21 @@ class Delivery:
 
     @property
     def time_to_live(self) -> float | None:
-        """Seconds that its sender gave it; None for no end."""
-        expiration = self.properties.get("expiration")
-        try:
-            return None if expiration is None else int(expiration) / 1000
-        except (ValueError, OverflowError):
+        """Seconds that its sender gave it; None for no end.
+
+        Also for what no broker takes as an expiration.
+        """
+        expiration = self._text("expiration")
+        if expiration is None or not _EXPIRATION.fullmatch(expiration):
             return None
+        milliseconds = int(expiration)
+        return milliseconds / 1000 if milliseconds <= _MAX_EXPIRATION else None
 
     @property
     def headers(self) -> dict[str, Any]:
         """What its sender put into its headers."""
-        return self.properties.get("headers") or {}
+        headers = self.properties.get("headers")
+        return headers if isinstance(headers, dict) else {}
 
 
 class QueueState(NamedTuple):

@@ -162,7 +162,12 @@ class AMQPConnection:
             self._channel.queue_delete(name)
 
     def consume(
-        self, queue: str, prefetch: int = 0, priority: int = 0, no_ack: bool = False
+        self,
+        queue: str,
+        prefetch: int = 0,
+        priority: int = 0,
+        no_ack: bool = False,
+        max_bytes: int | None = None,
     ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
         with self._synchronously():
@@ -175,12 +180,16 @@ class AMQPConnection:
                 on_cancel=self._on_cancel,
                 arguments={"x-priority": priority} if priority else None,
             )
+        # In time: what it delivers comes behind the answer, and is not parsed before this thread
+        # looks again.
+        self._incoming.set_limit(tag, max_bytes)
         return Consumer(queue, tag)
 
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer; what it delivered can still be acknowledged."""
         with self._synchronously():
             self._channel.basic_cancel(consumer.tag)
+        self._incoming.set_limit(consumer.tag, None)
 
     def confirm(self, also_plain: bool = False) -> None:
         """Ask for confirms of what is written from now on."""

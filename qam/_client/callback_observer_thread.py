@@ -19,10 +19,11 @@ from qam._client.execute_callback_thread import (
 )
 from qam._client.publisher_thread import timed_out
 from qam._common.deadline import Deadline
+from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.printable import describe, printable
+from qam._common.printable import printable
 
 log = get_logger("qam.qam_proxy")
 
@@ -176,7 +177,7 @@ class CallbackObserverThread(threading.Thread):
                 log.error(
                     "a call failed, and its callback %s has no error function: %s",
                     printable(getattr(method, "__qualname__", type(method).__name__)),
-                    describe(error),
+                    describe_received(error),
                 )
                 return
             method, params = exception_method, error

@@ -8,8 +8,9 @@ from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._client.result_list import ResultList
+from qam._common.error_texts import describe
 from qam._common.logs import get_logger
-from qam._common.printable import describe
+from qam._protocol.correlation import number_of
 from qam._serialization.serializers import Serializer, get_serializer
 from qam.exceptions import Executed, QAMClosedException, QAMException
 
@@ -59,8 +60,7 @@ class ClientThread(ConnectionThread):
 
     def _own_call_id(self, correlation_id: str | None) -> int | None:
         """Return the id of the call that *correlation_id* belongs to; None for another's."""
-        client_id, _, number = (correlation_id or "").rpartition(":")
-        return int(number) if client_id == self.client_id and number.isdecimal() else None
+        return number_of(correlation_id, self.client_id)
 
     def _on_end(self, error: BaseException | None) -> None:
         self.end_calls(error)

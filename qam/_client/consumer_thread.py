@@ -11,6 +11,8 @@ from qam._broker.messages import Delivery
 from qam._client.client_thread import ClientThread, Message, log
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
 from qam._common.deadline import Deadline
+from qam._common.error_texts import describe
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.entities import reply_binding
 from qam._protocol.replies import decode_reply, outcome
 from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
@@ -63,6 +65,7 @@ class ConsumerThread(ClientThread):
         self._openings = 0
         self._replies_lost = False
         self._last_tag = 0
+        self._warnings = RareWarnings(log)
         # When the replies that came are acknowledged, and when it is told that some came.
         self._acknowledge_at = self._tell_at = math.inf
 
@@ -127,7 +130,8 @@ class ConsumerThread(ClientThread):
         try:
             return decode_reply(self._serializer, delivery)
         except QAMSerializationException as error:
-            log.warning("a reply can't be read: %s", error)
+            if not delivery.too_large:  # that has been told
+                log.warning("a reply can't be read: %s", error)
             return error
 
     def get_result(self, id: int) -> Any:
@@ -159,7 +163,10 @@ class ConsumerThread(ClientThread):
         # Higher each time: after a black hole the broker still serves the consumer
         # of the lost connection, which would get every other reply.
         consumer = connection.consume(
-            self._binding.queue, priority=self._openings, no_ack=not self._persistent
+            self._binding.queue,
+            priority=self._openings,
+            no_ack=not self._persistent,
+            max_bytes=self._max_message_bytes,
         )
         self._openings += 1
         if self._replies_lost:  # not before: here the new replies arrive
@@ -221,15 +228,26 @@ class ConsumerThread(ClientThread):
     def _receive(self, delivery: Delivery) -> Outcome:
         """Return which call *delivery* answers, None for none of ours, and its outcome."""
         message: Delivery | Message | QAMException = delivery
+        if delivery.too_large:
+            self._warnings.warn("a reply was not taken in: it %s", delivery.too_large)
         correlation_id = delivery.correlation_id
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:
             return self._own_call_id(correlation_id), message
         # a 0.2.x server: only the body says which call it answers
-        message = self._decode(delivery)
+        message = self._decode_here(delivery)
         call_id = message.get("id") if isinstance(message, dict) else None
         # An id of any other type is none of ours, and may not even be hashable.
         return call_id if type(call_id) is int else None, message
+
+    def _decode_here(self, delivery: Delivery) -> Message | QAMException:
+        """Decode a reply, whatever classes that the application trusts make of it."""
+        try:
+            return self._decode(delivery)
+        except BaseException as error:
+            return QAMSerializationException(
+                f"a reply can't be decoded: {describe(error)}", executed="yes"
+            )
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self.consumer = None

@@ -12,7 +12,8 @@ from qam._broker.publishing_thread import PublishingThread
 from qam._client.client_thread import ClientThread, Message, called_name, log
 from qam._client.result_list import FailureFactory
 from qam._common.deadline import Deadline, backoff
-from qam._common.printable import describe
+from qam._common.error_texts import describe
+from qam._protocol.correlation import correlation_id_of
 from qam._protocol.entities import reply_routing_key, request_binding
 from qam._protocol.properties import RESENT, expiration, properties
 from qam.exceptions import (
@@ -310,7 +311,7 @@ class PublisherThread(ClientThread, PublishingThread):
     def _as_publish(self, message: Message, now: float) -> Publish:
         deadline, sending = message.get("deadline"), message["sending"]
         with_own = self._properties.copy()
-        with_own["correlation_id"] = f"{self.client_id}:{message['call_id']}"
+        with_own["correlation_id"] = correlation_id_of(self.client_id, message["call_id"])
         # What is left now: the time in the queue has passed.
         if deadline is not None and (left := expiration(deadline.remaining())) is not None:
             with_own["expiration"] = left

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def check_timeout(timeout: object, name: str = "timeout") -> float:
@@ -25,6 +25,9 @@ def check_heartbeat(heartbeat: object) -> None:
     if not 0 < heartbeat <= _LONGEST_HEARTBEAT:
         raise ValueError(f"heartbeat must be 1 to {_LONGEST_HEARTBEAT} seconds, not {heartbeat!r}")
 
+
+# What is counted in headers stays below this, and so can be counted on, and sent again.
+_MAX_COUNT = 2**53
 
 # AMQP names have 255 bytes; ours add up to 60 to what the user chose.
 _MAX_SHORT_TEXT, _MAX_NAME = 255, 190
@@ -75,3 +78,8 @@ def is_short_text(value: object) -> bool:
         return len(value.encode("utf-8")) <= _MAX_SHORT_TEXT
     except UnicodeEncodeError:  # lone surrogates
         return False
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Return True if *value*, which came in a header, is a number that peers count to."""
+    return type(value) is int and 0 <= value <= _MAX_COUNT

@@ -1,9 +1,9 @@
 """The library's loggers: what comes from elsewhere reaches a line of a log printable."""
 
 import logging
-import traceback
 from typing import Any
 
+from qam._common.error_texts import text_of, traceback_of
 from qam._common.printable import printable
 
 _INDENT = "    "
@@ -34,13 +34,12 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def _clean(argument: Any) -> Any:
-    return printable(str(argument)) if isinstance(argument, (str, BaseException)) else argument
+    if isinstance(argument, BaseException):
+        return printable(text_of(argument))
+    return printable(argument) if isinstance(argument, str) else argument
 
 
 def printable_traceback(error: BaseException) -> str:
     """Return the traceback of *error*, indented: none of its lines looks like a record's first."""
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception:  # an exception with odd attributes
-        text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
+    text = traceback_of(error, error.__traceback__)
     return "\n".join(_INDENT + printable(line) for line in text.splitlines())

@@ -8,17 +8,3 @@ def printable(text: str) -> str:
     """Return *text* in one line without control characters, cut after 500 characters."""
     cut = text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + "…"
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in cut)
-
-
-def describe(error: BaseException) -> str:
-    """Return *error* in one printable line: its type and, if there is one, its text."""
-    text = text_of(error)
-    return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def text_of(error: BaseException) -> str:
-    """Return the text of *error*; empty if it has none or fails to say it."""
-    try:
-        return str(error)
-    except Exception:
-        return ""

@@ -27,6 +27,7 @@ Reply body::
     internal_exception  int    server  -1: not internal, else one of the codes below
     exception_type      str    server  module.QualifiedName of what the method raised *
     exception_text      str    server  its text *
+    exception_args      tuple  server  its args, where its type can't be built of a pickle *
     traceback           str    server  its traceback *
 
 Properties: content_type, content_encoding, delivery_mode (2; or 1 for requests that

@@ -3,18 +3,25 @@
 from typing import Any
 
 from qam._broker.messages import Delivery
-from qam._common.printable import describe
+from qam._common.error_texts import describe
 from qam._serialization.serializers import Serializer
 from qam.exceptions import QAMSerializationException
 
 
 def decode(
-    serializer: Serializer, delivery: Delivery, strangers: list[str] | None = None
+    serializer: Serializer,
+    delivery: Delivery,
+    strangers: list[str] | None = None,
+    *,
+    envelope: bool = False,
 ) -> dict[str, Any]:
     """Return the body of *delivery*, which must be a dict in the serializer's content type.
 
+    :param envelope: only plain values are built, see :meth:`Request.from_envelope`.
     :raises QAMSerializationException: it is anything else.
     """
+    if delivery.too_large:
+        raise QAMSerializationException(f"a message {delivery.too_large}")
     content_type = delivery.properties.get("content_type")
     if content_type != serializer.content_type:
         raise QAMSerializationException(
@@ -22,7 +29,10 @@ def decode(
             f"({serializer.content_type}) is accepted: configure both sides alike"
         )
     try:
-        body = serializer.decode(delivery.body, strangers)
+        if envelope:
+            body = serializer.decode_envelope(delivery.body)
+        else:
+            body = serializer.decode(delivery.body, strangers)
     except Exception as error:
         raise QAMSerializationException(
             f"a message can't be decoded as {serializer.name}: {describe(error)}"

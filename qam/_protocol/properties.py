@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from qam._broker.messages import PERSISTENT, TRANSIENT
+from qam._broker.messages import _MAX_EXPIRATION, PERSISTENT, TRANSIENT
 from qam._serialization.serializers import Serializer
 
 RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
-
-# RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
-_MAX_EXPIRATION = 2**32 - 1
 
 
 def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> dict[str, Any]:

@@ -1,16 +1,26 @@
 """The bodies of replies: made, checked and understood.  No I/O here."""
 
-import builtins
-import traceback
+import pickle  # only what was pickled here is loaded  # nosec B403
 from collections.abc import Callable
 from contextlib import suppress
 from types import NoneType
 from typing import Any
 
 from qam._broker.messages import Delivery
-from qam._common.printable import describe, text_of
+from qam._common.error_looks import (
+    MAX_NAME,
+    MAX_TEXT,
+    args_of,
+    find_class,
+    full_name,
+    may_be_raised,
+    notes_of,
+)
+from qam._common.error_texts import fit, shown, text_of, traceback_of, without_middle
+from qam._common.plain_values import cut_octets
 from qam._protocol.bodies import decode
-from qam._serialization.serializers import Serializer
+from qam._serialization.remote_errors import ErrorMaker
+from qam._serialization.serializers import PickleSerializer, Serializer
 from qam._serialization.unpickler import Stranger
 from qam.exceptions import (
     QAMException,
@@ -33,8 +43,11 @@ _TYPES_OF_REPLY = {
     "internal_exception": (int, NoneType),
     "exception_type": (str, NoneType),
     "exception_text": (str, NoneType),
+    "exception_args": (tuple, NoneType),
     "traceback": (str, NoneType),
 }
+# Of an error whose reply would be too large, in octets.
+_MAX_SHORT_TEXT = 500
 # How many names of classes that are not trusted an error lists.
 _SHOWN = 5
 
@@ -51,9 +64,9 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
     except QAMSerializationException as error:
         # A server takes requests in its own serializer only: it refused this one.
         same = delivery.properties.get("content_type") == serializer.content_type
-        error.executed = "yes" if same else "no"
+        error.executed = "yes" if same or delivery.too_large else "no"
         raise
-    if strangers and not (body.get("exception") and isinstance(body.get("result"), Stranger)):
+    if strangers and not body.get("exception"):
         raise QAMSerializationException(
             f"the result can't be decoded: {_some_of(strangers)}", executed="yes"
         )
@@ -96,56 +109,101 @@ def _reply(
 
 
 def exception_reply(
-    request_id: Any, error: BaseException, serializer: Serializer
+    request_id: Any,
+    error: BaseException,
+    serializer: Serializer,
+    *,
+    send_traceback: bool = True,
+    by_plain_pickle: bool = False,
 ) -> dict[str, Any]:
-    """Return the reply of a method that raised *error*."""
-    portable = _portable_json if serializer.name != "pickle" else _portable_pickle
-    reply = _reply(
-        request_id, portable(error, serializer), exception=True, internal_exception=NOT_INTERNAL
-    )
-    reply["exception_type"] = type_name(type(error))
-    reply["exception_text"] = text_of(error)
-    reply["traceback"] = _traceback_of(error)
+    """Return the reply of a method that raised *error*: it can be encoded, and is not large.
+
+    :param send_traceback: whether the caller gets the traceback.
+    :param by_plain_pickle: whether the caller is a 0.2.x client, which unpickles without rules.
+    """
+    reply = _reply(request_id, None, exception=True, internal_exception=NOT_INTERNAL)
+    reply["exception_type"], reply["exception_text"] = _name_and_text(error)
+    maker = _SENDER if send_traceback else _SENDER_WITHOUT_TRACEBACKS
+    if isinstance(serializer, PickleSerializer):
+        reply |= _portable_pickle(error, serializer, maker, by_plain_pickle)
+    else:
+        reply["result"] = _portable_args(error, serializer, maker)
+    if send_traceback:
+        # without the frame of this library that called the method
+        frames = error.__traceback__.tb_next if error.__traceback__ else None
+        reply["traceback"] = traceback_of(error, frames)
     return reply
 
 
-def _traceback_of(error: BaseException) -> str:
-    # without the frame of this library that called the method
-    frames = error.__traceback__.tb_next if error.__traceback__ else None
-    try:
-        return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:  # an exception with odd attributes
-        return "".join(traceback.format_tb(frames)) + describe(error)
+def is_of_exception(reply: dict[str, Any]) -> bool:
+    """Return True if *reply* tells what a method raised."""
+    return "exception_type" in reply
 
 
-def type_name(cls: type) -> str:
-    """Return the name of *cls* as the wire carries it."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+def in_short(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return what an exception's reply says at least, where it would be too large."""
+    text = cut_octets(reply["exception_text"], _MAX_SHORT_TEXT)
+    result = reply["result"]
+    by_pickle = isinstance(result, BaseException)
+    return {
+        **_reply(reply["id"], None, exception=True, internal_exception=NOT_INTERNAL),
+        "result": _SENDER.make(type(result), (text,)) if by_pickle else [text],
+        "exception_type": reply["exception_type"][:MAX_NAME],
+        "exception_text": text,
+    }
 
 
-def _portable_pickle(error: BaseException, serializer: Serializer) -> BaseException:
-    """Return *error* if it survives the round trip, else a plain Exception with its text."""
-    if not isinstance(error, Exception) or isinstance(error, QAMException):
-        return Exception(text_of(error))
-    try:
-        copy = serializer.decode(serializer.encode(error))
-    except Exception:
-        return Exception(text_of(error))
-    return error if type(copy) is type(error) else Exception(text_of(error))
+_REMOTE_TRACEBACK = "Remote traceback:\n"
+
+_SENDER = ErrorMaker(show=shown)
+_SENDER_WITHOUT_TRACEBACKS = ErrorMaker(
+    show=shown, keep_note=lambda note: not note.startswith(_REMOTE_TRACEBACK)
+)
 
 
-def _portable_json(error: BaseException, serializer: Serializer) -> list[Any]:
+def _name_and_text(error: BaseException) -> tuple[str, str]:
+    if type(error) is RemoteException:  # it is passed on as what it stands for
+        return fit(error.type_name), fit(error.text)
+    return fit(full_name(type(error))), text_of(error)
+
+
+def _portable_pickle(
+    error: BaseException, serializer: PickleSerializer, maker: ErrorMaker, by_plain_pickle: bool
+) -> dict[str, Any]:
+    """Return the fields for *error*: as it is where its caller can build it, else in parts."""
+    if serializer.trusts(type(error)) and maker is _SENDER and _survives(error, serializer):
+        return {"result": error}
+    copied = maker.copy(error)
+    if type(copied) is RemoteException:
+        stand_in = maker.make(Exception, (str(copied),), {"__notes__": notes_of(copied)})
+        return {"result": stand_in, "exception_args": copied.args}
+    if by_plain_pickle and not _survives_plain_pickle(copied):
+        return {"result": maker.make(Exception, (text_of(error),))}
+    return {"result": copied}
+
+
+def _survives(error: BaseException, serializer: PickleSerializer) -> bool:
+    with suppress(Exception):
+        return type(serializer.decode(serializer.encode(error))) is type(error)
+    return False
+
+
+def _survives_plain_pickle(error: BaseException) -> bool:
+    with suppress(Exception):
+        return type(pickle.loads(pickle.dumps(error))) is type(error)  # nosec B301
+    return False
+
+
+def _portable_args(error: BaseException, serializer: Serializer, maker: ErrorMaker) -> list[Any]:
     """Return the args of *error*, each as text where it can't travel as it is."""
-    return [_portable_value(value, serializer) for value in error.args]
+    return [_portable_value(value, serializer) for value in maker.plain_args(args_of(error))]
 
 
 def _portable_value(value: Any, serializer: Serializer) -> Any:
     with suppress(Exception):
         serializer.encode(value)
         return value
-    with suppress(Exception):
-        return repr(value)
-    return f"<{type(value).__name__}>"
+    return fit(value) if isinstance(value, str) else shown(value)
 
 
 def outcome(reply: dict[str, Any]) -> Any:
@@ -157,7 +215,8 @@ def outcome(reply: dict[str, Any]) -> Any:
         raise _internal_exception(code, reply.get("result"))
     error = _remote_exception(reply)
     if reply.get("traceback") is not None:
-        BaseException.add_note(error, f"Remote traceback:\n{reply['traceback'].rstrip()}")
+        text = without_middle(reply["traceback"].rstrip())
+        BaseException.add_note(error, f"{_REMOTE_TRACEBACK}{text}")
     raise error
 
 
@@ -172,33 +231,53 @@ _INTERNAL: dict[int, Callable[[str], QAMException]] = {
 
 def _internal_exception(code: int, text: Any) -> QAMException:
     # A peer newer than this library may send codes that it does not know.
-    return _INTERNAL.get(code, QAMException)(text if isinstance(text, str) else f"error {code}")
+    said = cut_octets(text, MAX_TEXT) if isinstance(text, str) else f"error {code}"
+    return _INTERNAL.get(code, QAMException)(said)
+
+
+# --- what a method raised, at its caller -------------------------------------------------
+
+_RECEIVER = ErrorMaker()
 
 
 def _remote_exception(reply: dict[str, Any]) -> Exception:
     result, name = reply.get("result"), reply.get("exception_type")
-    text = reply.get("exception_text") or ""
-    if isinstance(result, Stranger):
-        return RemoteException(name or "an exception that is not known here", (), text)
-    if isinstance(result, BaseException):
-        return _from_object(result, name, text)
+    text = reply.get("exception_text") or None
+    if type(result) is Stranger:
+        name = name or "an exception that is not known here"
+        return _RECEIVER.stand_for(name, result.args, text=text)
+    if issubclass(type(result), BaseException):
+        return _from_object(result, name, reply.get("exception_args"), text)
     args = tuple(result) if isinstance(result, (list, tuple)) else (result,)
     if name is None:  # a 0.2.x JSON server says the args and no more
-        return Exception(*args)
+        return _RECEIVER.make(Exception, args)
     return _from_args(name, args, text)
 
 
-def _from_object(error: BaseException, name: str | None, text: str) -> Exception:
-    same = name is None or name == type_name(type(error))
-    if same and isinstance(error, Exception) and not isinstance(error, QAMException):
+def _from_object(error: Any, name: str | None, args: Any, text: str | None) -> Exception:
+    """Return *error*, or what stands for the one of the type *name* that it is sent for."""
+    if type(error) is RemoteException and name is None:
         return error
-    return RemoteException(name or type_name(type(error)), error.args, text or text_of(error))
+    if may_be_raised(type(error)) and name in (None, full_name(type(error))):
+        return error  # type: ignore[no-any-return]
+    if type(error) is RemoteException:
+        text = text or error.text
+    args = args_of(error) if args is None else args
+    notes = {"__notes__": notes_of(error)}
+    return _RECEIVER.stand_for(name or full_name(type(error)), args, notes, text)
 
 
-def _from_args(name: str, args: tuple[Any, ...], text: str) -> Exception:
+def _from_args(name: str, args: tuple[Any, ...], text: str | None) -> Exception:
     module, _, short_name = name.rpartition(".")
-    found = getattr(builtins, short_name, None) if module == "builtins" else None
-    if isinstance(found, type) and issubclass(found, Exception):
-        with suppress(Exception):  # UnicodeDecodeError and its like want args that JSON changed
-            return found(*args)
-    return RemoteException(name, args, text)
+    found = find_class((module, short_name)) if module == "builtins" else None
+    made = None if found is None else _RECEIVER.make(found, _tuples_again(found, args))
+    if made is None or type(made) is RemoteException:
+        return _RECEIVER.stand_for(name, args, text=text)
+    return made
+
+
+def _tuples_again(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *args* with the place of a SyntaxError as a tuple, of which others make a list."""
+    if issubclass(cls, SyntaxError) and len(args) == 2 and isinstance(args[1], list):
+        return args[0], tuple(args[1])
+    return args

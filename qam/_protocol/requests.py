@@ -52,6 +52,18 @@ class Request:
             "or params (a list), or its id is no number of 64 bits at most"
         )
 
+    @classmethod
+    def from_envelope(cls, body: dict[str, Any]) -> "Request":
+        """Check the fields of *body* but for its params, and drop these.
+
+        Of ``system.apply`` the name is kept that is to be called.
+
+        :raises QAMSerializationException: a field is missing or of the wrong type.
+        """
+        params: Any = body.get("params")
+        is_apply = body.get("method_name") == APPLY and isinstance(params, (list, tuple))
+        return cls.from_body({**body, "params": params[:1] if is_apply else ()})
+
 
 def apply_message(
     method_name: str, params: Sequence[Any], kwargs: dict[str, Any]

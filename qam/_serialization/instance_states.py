@@ -1,11 +1,12 @@
 """The state that a pickle gives to an instance: attributes, and nothing that changes what it is."""
 
 import pickle  # for its errors only  # nosec B403
-from enum import Enum
+import uuid
 from inspect import getattr_static
 from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
+from qam._serialization.enum_members import is_member
 from qam._serialization.known_names import LEAVES, WITHOUT_STATE, zone_info
 
 # What a type of C keeps elsewhere than in a dict of attributes.
@@ -14,10 +15,13 @@ _FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)
 
 def is_shared(instance: Any) -> bool:
     """Return True for what may be one for the whole process, as the member of an enumeration."""
-    return isinstance(instance, (Enum, ModuleType)) or type(instance) in (
-        *WITHOUT_STATE,
-        zone_info(),
-    )
+    kind = type(instance)
+    return is_one_of_all(instance) or kind in WITHOUT_STATE or kind is zone_info()
+
+
+def is_one_of_all(instance: Any) -> bool:
+    """Return True for a module, or the member of an enumeration, whatever else it is."""
+    return is_member(instance) or issubclass(type(instance), ModuleType)
 
 
 def set_state(instance: Any, state: Any) -> None:
@@ -26,6 +30,8 @@ def set_state(instance: Any, state: Any) -> None:
     if setstate is BaseException.__setstate__:
         _set_exception_state(instance, state)
     elif setstate is not None:
+        if type(instance) is uuid.UUID:
+            _check_uuid(state)
         setstate(instance, state)
     else:
         in_two = isinstance(state, tuple) and len(state) == 2
@@ -33,7 +39,24 @@ def set_state(instance: Any, state: Any) -> None:
         if attributes:
             vars(instance).update(_checked_attributes(attributes))
         for name, value in _checked_attributes(slots or {}).items():
-            setattr(instance, name, value)
+            _set_slot(instance, name, value)
+
+
+def _set_slot(instance: Any, name: str, value: Any) -> None:
+    """Set what a class of Python has as a slot, or another attribute; no field of C."""
+    found = getattr_static(type(instance), name, None)
+    if found is None:
+        vars(instance)[name] = value  # a name that is set otherwise may be kept for ever
+    elif isinstance(found, _FIELDS_OF_C) and "__slots__" not in vars(found.__objclass__):
+        raise pickle.UnpicklingError(f"a message may not set {name!r} of a {type(instance)}")
+    else:
+        setattr(instance, name, value)
+
+
+def _check_uuid(state: Any) -> None:
+    number = state.get("int") if type(state) is dict else None
+    if type(number) is not int or not 0 <= number < 2**128:
+        raise pickle.UnpicklingError("a UUID is no number of 128 bits")
 
 
 def _checked_attributes(attributes: Any) -> dict[str, Any]:

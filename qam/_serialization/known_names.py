@@ -9,6 +9,7 @@ import datetime
 import decimal
 import fractions
 import importlib
+import os.path
 import pickle  # for its errors only  # nosec B403
 import re
 import sys
@@ -25,21 +26,23 @@ from collections import (
     deque,
 )
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import chain
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
-from qam._serialization.trust import VALUE_TYPES, Name
+from qam._common.error_looks import args_of
+from qam._common.static_looks import Name
+from qam._serialization.pure_paths import PATHS, pure_path
+from qam._serialization.trust import VALUE_TYPES, imported
 
 #: Of a whole number that is given to a call.
 MAX_BITS = 16_384
 _MAX_RANGE = 10**9
-_MAX_SHORT_DECIMAL = 18
 _MAX_DIGITS = 4_300  # of a Decimal or a Fraction; what Python reads in a whole number
+_ZONE = re.compile(r"\w[\w+-]*(/\w[\w+-]*){0,3}", re.ASCII)
 _FRACTION = re.compile(rf"-?\d{{1,{_MAX_DIGITS}}}(/\d{{1,{_MAX_DIGITS}}})?")
-
-
-class NeedsCareError(Exception):
-    """The quick unpickler met a name that it does not know as harmless."""
 
 
 def today(name: Name) -> Name:
@@ -93,13 +96,6 @@ def _decimal(text: str) -> decimal.Decimal:
     return decimal.Decimal(text)
 
 
-def _short_decimal(text: str) -> decimal.Decimal:
-    # Of longer ones any number has the same hash.
-    if not isinstance(text, str) or len(text) > _MAX_SHORT_DECIMAL:
-        raise NeedsCareError
-    return decimal.Decimal(text)
-
-
 def _fraction(*parts: Any) -> fractions.Fraction:
     in_one = len(parts) == 1 and isinstance(parts[0], str) and _FRACTION.fullmatch(parts[0])
     in_two = len(parts) == 2 and all(
@@ -108,6 +104,12 @@ def _fraction(*parts: Any) -> fractions.Fraction:
     if not (in_one or in_two):
         raise pickle.UnpicklingError("a Fraction is not in its plain form")
     return fractions.Fraction(*parts)
+
+
+def cost_of_fraction(parts: Any) -> int:
+    """Return what it costs to shorten a Fraction, in items: that grows with the square."""
+    bits = sum(part.bit_length() for part in parts if type(part) is int)
+    return int((bits // 64) ** 2 // 64)
 
 
 def _bytes(*octets: bytes) -> bytes:
@@ -133,18 +135,21 @@ def _array(typecode: Any, items: Any) -> Any:
 
 def zone_info() -> Any:
     """Return zoneinfo.ZoneInfo, if the process has imported it."""
-    return getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
+    return imported("zoneinfo", "ZoneInfo")
 
 
 def named_zone(key: str, from_cache: bool = True) -> Any:
-    """In place of ``ZoneInfo._unpickle``."""
-    return sys.modules["zoneinfo"].ZoneInfo(key)
+    """In place of ``ZoneInfo._unpickle``, which imports what it does not find in a folder."""
+    if type(key) is not str or not _ZONE.fullmatch(key) or not _is_at_hand(key):
+        raise pickle.UnpicklingError("a time zone is not known to this process")
+    return zone_info()(key)
 
 
-def unicode_decode_error(encoding: str, source: Any, *rest: Any) -> UnicodeDecodeError:
-    """In place of Python 2's own: its byte string may have been read as text."""
-    octets = source.encode("utf-8") if isinstance(source, str) else source
-    return UnicodeDecodeError(encoding, octets, *rest)
+def _is_at_hand(key: str) -> bool:
+    """Return True if the data of a zone are in a folder, or in a package that is imported."""
+    package = ".".join(["tzdata.zoneinfo", *key.split("/")[:-1]])
+    folders = imported("zoneinfo._tzpath", "TZPATH")
+    return package in sys.modules or any(os.path.isfile(f"{each}/{key}") for each in folders)
 
 
 class _DoneByTheUnpickler:
@@ -153,6 +158,8 @@ class _DoneByTheUnpickler:
     __slots__ = ()
 
 
+#: ``UnicodeDecodeError`` of Python 2, whose byte string may have been read as text.
+unicode_decode_error = _DoneByTheUnpickler()
 #: ``copyreg.__newobj__``, by which protocols 0 and 1 write objects.
 new_object = _DoneByTheUnpickler()
 #: ``copyreg._reconstructor``, the same for what has no ``__reduce__`` of its own.
@@ -188,13 +195,7 @@ CONSTRUCTORS: dict[Any, Callable[..., Any]] = {
     decimal.Decimal: _decimal,
     fractions.Fraction: _fraction,
 }
-#: For the C unpickler: they build no containers, can't be changed, and cost little.
-HARMLESS: dict[Name, Any] = {
-    ("_codecs", "encode"): _encode,
-    ("decimal", "Decimal"): _short_decimal,
-}
-HARMLESS |= {name: found for name, found in VALUES.items() if name[0] == "datetime"}
-HARMLESS["builtins", "complex"] = complex
+CONSTRUCTORS |= {cls: partial(pure_path, cls) for cls in PATHS}
 
 #: They are named only, as the default_factory of a defaultdict or the base of a class.
 NAMED_ONLY = frozenset({bool, dict, float, int, list, object, str, tuple})
@@ -226,25 +227,36 @@ CALLED_WITH_VALUES = frozenset(VALUES.values()) - CONSTRUCTORS.keys()
 
 def parts_of(value: Any) -> Iterable[Any]:
     """Return what *value* consists of, and what its hash or its text would be made of."""
-    if isinstance(value, BaseException):
-        return value.args
-    if isinstance(value, dict):
-        return [*dict.keys(value), *dict.values(value)]
-    for kind in _ITERABLE:
-        if isinstance(value, kind):
-            return list(kind.__iter__(value))
-    if isinstance(value, type) or type(value) in LEAVES:
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return value  # type: ignore[no-any-return]
+    if issubclass(kind, BaseException):
+        return args_of(value)
+    if issubclass(kind, dict):
+        return chain(dict.keys(value), dict.values(value))
+    for each in _ITERABLE:
+        if issubclass(kind, each):
+            return each.__iter__(value)  # type: ignore[no-any-return]
+    if issubclass(kind, type) or kind in LEAVES:
         return ()
-    return [*getattr(value, "__dict__", {}).values(), *_slots_of(value)]
+    return chain(_attributes_of(value).values(), _slots_of(value))
+
+
+def _attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of *value*, without asking it."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if type(found) is dict else {}
 
 
 _ITERABLE: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
 
 
 def _slots_of(value: Any) -> Iterable[Any]:
-    slots = [each for cls in type(value).__mro__ for each in vars(cls).values()]
-    return [
-        slot.__get__(value)
-        for slot in slots
-        if isinstance(slot, MemberDescriptorType) and hasattr(value, slot.__name__)
-    ]
+    for cls in type(value).__mro__:
+        for slot in vars(cls).values():
+            if type(slot) is MemberDescriptorType:
+                with suppress(AttributeError):  # it may be empty
+                    yield slot.__get__(value)

@@ -13,17 +13,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from qam._serialization.trust import Name
+from qam._common.static_looks import Name
+from qam._serialization.trust import imported
 
 # One type, without fields: those have a state of their own.
 _SPEC = re.compile(r"[<>|=]?[?bBhHiIlLqQefdgFDGuUScOVmM][0-9]{0,10}")
 _UNIT = re.compile(r"(generic|[YMWDhms]|ms|us|ns|ps|fs|as)")
-_MAX_SIZE = 2**31  # of an array whose items have no bytes
+_MAX_EMPTY = 4_096  # rows of an array without items, as what makes a list of it makes them
 
 
 def find(name: Name) -> Any:
     """Return what *name* of numpy stands for here; None if that is nothing."""
-    return _NAMES.get(name) if "numpy" in sys.modules else None
+    return _NAMES.get(name) if _is_imported() else None
+
+
+def _is_imported() -> bool:
+    """Return True if numpy is there; a lazy module would import it when it is asked."""
+    return imported("numpy", "ndarray") is not None
 
 
 def _numpy() -> Any:
@@ -94,12 +100,12 @@ _NAMES |= {
 
 def is_dtype(value: Any) -> bool:
     """Return True for a dtype of numpy."""
-    return "numpy" in sys.modules and isinstance(value, _numpy().dtype)
+    return _is_imported() and issubclass(type(value), _numpy().dtype)
 
 
 def is_array(value: Any) -> bool:
     """Return True for an array of numpy."""
-    return "numpy" in sys.modules and isinstance(value, _numpy().ndarray)
+    return _is_imported() and issubclass(type(value), _numpy().ndarray)
 
 
 def dtype_with_state(plain: Any, state: Any) -> Any:
@@ -137,8 +143,8 @@ def _structured(names: Any, fields: Any, itemsize: Any, align: bool) -> Any:
 
 
 def _checked(dtype: Any) -> Any:
-    if not is_dtype(dtype):
-        raise TypeError("no dtype")
+    if not is_dtype(dtype) or not dtype.itemsize:
+        raise TypeError("no dtype, or one of items without bytes")
     return dtype
 
 
@@ -171,11 +177,12 @@ def array_state(array: Any, state: Any) -> Any:
 def _check_size(data: Any, dtype: Any, shape: Any) -> None:
     try:
         size = math.prod(_checked_shape(shape))
+        rows = math.prod(each or 1 for each in shape)
     except TypeError as error:
         raise _refuse("the shape of an array") from error
     if dtype.hasobject:
         fits = isinstance(data, list) and len(data) == size
     else:
         fits = isinstance(data, (bytes, bytearray)) and len(data) == size * dtype.itemsize
-    if not fits or size > _MAX_SIZE:
+    if not fits or (size and not dtype.itemsize) or rows > max(size, _MAX_EMPTY):
         raise _refuse("the size of an array")

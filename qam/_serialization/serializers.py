@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
 
+from qam._common.static_looks import name_of
+from qam._serialization.envelope import load_envelope
+from qam._serialization.plain_bounds import loads_json, loads_msgpack, loads_plain_json
 from qam._serialization.trust import EVERYWHERE, Trusted
 from qam._serialization.unpickler import loads
 
@@ -40,6 +43,10 @@ class Serializer(Protocol):
         A class that this process does not have, or trust, is an error; or, with *strangers*, it
         is replaced by a :class:`Stranger`, and its name added to that list.
         """
+        ...
+
+    def decode_envelope(self, body: bytes) -> Any:
+        """Return the plain values in *body*; no class of anybody is built, whoever trusts it."""
         ...
 
 
@@ -74,9 +81,17 @@ class PickleSerializer:
         pickler.dump(value)
         return stream.getvalue()
 
+    def trusts(self, cls: type) -> bool:
+        """Return True if instances of *cls* are built as their class says."""
+        return self._trusted.find(name_of(cls)) is cls
+
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
         """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
         return loads(body, self._trusted, strangers)
+
+    def decode_envelope(self, body: bytes) -> Any:
+        """Unpickle what is plain in *body*."""
+        return load_envelope(body)
 
 
 #: From this size on a pickler hands bytes over as they are, to what it writes to.
@@ -140,8 +155,15 @@ class JSONSerializer:
         return text.encode("utf-8")
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Return what the UTF-8 JSON in *body* stands for."""
-        return kombu_json.loads(body)
+        """Return what the UTF-8 JSON in *body* stands for.
+
+        :raises ValueError: it is none, or would cost more than its size allows.
+        """
+        return loads_json(body)
+
+    def decode_envelope(self, body: bytes) -> Any:
+        """Return the UTF-8 JSON in *body*, without what kombu's codec would make of it."""
+        return loads_plain_json(body)
 
 
 class MsgpackSerializer:
@@ -171,10 +193,14 @@ class MsgpackSerializer:
         """Return what the msgpack in *body* stands for; a tuple has become a list.
 
         A Timestamp becomes its seconds, a float.
+
+        :raises ValueError: it is none, or would cost more than its size allows.
         """
-        # Numbers may be keys of dicts, as they may in the other serializers but JSON.
-        # A Timestamp may not: any number of those can be made that have the same hash.
-        return self._msgpack.unpackb(body, raw=False, strict_map_key=False, timestamp=1)
+        return loads_msgpack(self._msgpack, body)
+
+    def decode_envelope(self, body: bytes) -> Any:
+        """Return the same as :meth:`decode`: all that msgpack has is plain."""
+        return self.decode(body)
 
 
 _NAMES = (PickleSerializer.name, JSONSerializer.name, MsgpackSerializer.name)

@@ -11,8 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from qam._common.printable import printable
-
-Name = tuple[str, str]  # module, qualified name
+from qam._common.static_looks import Name, own_class
 
 
 def _names(**names_by_module: str) -> frozenset[Name]:
@@ -134,23 +133,13 @@ def trust(*things: Any) -> Any:
     return things[0]
 
 
-def own_class(module: ModuleType, name: Name) -> type | None:
-    """Return the class that *module* itself defines under *name*; None if there is none."""
-    namespace: Any = vars(module)
-    found: type = object
-    for part in name[1].split("."):
-        found = namespace.get(part)
-        if not isinstance(found, type):
-            return None
-        namespace = vars(found)
-    return found if (found.__module__, found.__qualname__) == name else None
+def imported(module: str, name: str) -> Any:
+    """Return what stands in *module* as *name*; None if there is nothing, or it is not imported.
 
-
-def imported_exception(name: Name) -> type[Exception] | None:
-    """Return the Exception subclass *name* if this process has imported it already."""
-    module = sys.modules.get(name[0])
-    found = own_class(module, name) if isinstance(module, ModuleType) else None
-    return found if found is not None and issubclass(found, Exception) else None
+    A module of another kind than usual may run code when it is asked, as one that is lazy does.
+    """
+    found = sys.modules.get(module)
+    return vars(found).get(name) if type(found) is ModuleType else None
 
 
 def refusal(name: Name) -> str:
@@ -164,5 +153,4 @@ def refusal(name: Name) -> str:
 def _is_function_of_python(name: Name) -> bool:
     if name[0].partition(".")[0] not in sys.stdlib_module_names:
         return False
-    found = vars(sys.modules[name[0]]).get(name[1]) if name[0] in sys.modules else None
-    return not isinstance(found, type) or name[0] == "builtins"
+    return not issubclass(type(imported(*name)), type) or name[0] == "builtins"

@@ -1,24 +1,32 @@
 """Pickle, restricted: builds values and what the application has trusted, nothing else.
 
-Three steps, each for fewer messages than the one before it:
-
 1. :mod:`qam._serialization.opcode_scan` looks at the opcodes before any is obeyed.
-2. The C unpickler builds what names nothing at all, or only types of C that nobody
-   can change and that cost no more than what they are given.
+2. The C unpickler builds what names nothing at all, from the whole bytes, and so without
+   asking what is in a frame.
 3. All else is built by the unpickler in Python, which sees every call: what is called
    has to be one of the names in the tables, and is not changed by the message.
 """
 
 import datetime
+import fractions
 import io
 import pickle  # what it builds is restricted  # nosec B403
 from collections import Counter, OrderedDict, defaultdict, deque
-from enum import Enum, EnumType
+from contextlib import suppress
+from struct import Struct
 from typing import Any, ClassVar
 
-from qam._serialization import numpy_names, opcode_scan
+from qam._common.error_looks import find_class, is_error_class
+from qam._common.static_looks import Name, name_of
+from qam._serialization import (
+    dates_and_times,
+    enum_members,
+    memory_bounds,
+    numpy_names,
+    opcode_scan,
+)
 from qam._serialization.cost_bounds import Bounds
-from qam._serialization.instance_states import is_shared, set_state
+from qam._serialization.instance_states import is_one_of_all, is_shared, set_state
 from qam._serialization.known_names import (
     BASES,
     CALLED_WITH_VALUES,
@@ -26,14 +34,13 @@ from qam._serialization.known_names import (
     CONTAINERS,
     EXCEPTIONS,
     FILLED_LATER,
-    HARMLESS,
     LEAVES,
     MAX_BITS,
     NAMED_ONLY,
     SIZED,
     VALUES,
-    NeedsCareError,
     attribute,
+    cost_of_fraction,
     named_zone,
     new_object,
     reconstructor,
@@ -42,8 +49,12 @@ from qam._serialization.known_names import (
     unicode_decode_error,
     zone_info,
 )
-from qam._serialization.opcode_scan import Plainness
-from qam._serialization.trust import Name, Trusted, imported_exception, refusal
+from qam._serialization.remote_errors import (
+    ErrorMaker,
+    check_unicode_error,
+    decode_error_of_python_2,
+)
+from qam._serialization.trust import Trusted, refusal
 
 # Python 2 writes its bytes as a byte string, which is read as text where it is UTF-8.
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
@@ -54,47 +65,35 @@ _MAX_NAME = 500  # of a module and what is in it
 class Stranger:
     """Stands for an instance of a class that this process does not have, or not trust."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Stranger":
-        """Take any arguments: whatever its class is built with."""
-        return super().__new__(cls)
+    def __init__(self, *args: Any) -> None:
+        #: What its class is built with, where that is plain values.
+        self.args = args
 
     def __setstate__(self, state: Any) -> None:
         """Take any state, and keep none."""
 
 
-def loads(body: bytes, trusted: Trusted, strangers: list[str] | None = None) -> Any:
+def loads(
+    body: bytes,
+    trusted: Trusted,
+    strangers: list[str] | None = None,
+    unpickler: "type[CarefulUnpickler] | None" = None,
+) -> Any:
     """Return what *body* stands for; byte strings of Python 2 are text where they are UTF-8.
 
     :param trusted: what may be built beside the tables' values.
     :param strangers: where given, what is not trusted is no error: it is replaced by a
         :class:`Stranger`, and what to do about it is added to this list.
+    :param unpickler: builds what is more than plain values; by default CarefulUnpickler.
     :raises pickle.UnpicklingError: it names what is not trusted, or is none.
     :raises Exception: whatever else a broken pickle, or the building of a trusted
         class, leads to.
     """
-    plainness = opcode_scan.check(body)
-    try:
-        if plainness is opcode_scan.VALUES:
+    if opcode_scan.is_plain(body):
+        # A byte string of Python 2 may be no text; the other unpickler reads it as bytes.
+        with suppress(UnicodeDecodeError):
             return pickle.loads(body, encoding="utf-8")  # it names nothing  # nosec B301
-        if plainness is Plainness.WITH_NAMES:
-            return _QuickUnpickler(_stream(body), encoding="utf-8").load()
-    except (NeedsCareError, UnicodeDecodeError):
-        pass
-    return _CarefulUnpickler(body, trusted, strangers).load()
-
-
-def _stream(body: bytes) -> Any:
-    # A BytesIO hands long strings out bit by bit; a BufferedReader over it does not.
-    stream = io.BytesIO(body)
-    return stream if len(body) < io.DEFAULT_BUFFER_SIZE else io.BufferedReader(stream)
-
-
-class _QuickUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        found = HARMLESS.get(today((module, name)))
-        if found is None:
-            raise NeedsCareError
-        return found
+    return (unpickler or CarefulUnpickler)(body, trusted, strangers).load()
 
 
 # --- the careful unpickler --------------------------------------------------------------
@@ -102,40 +101,104 @@ class _QuickUnpickler(pickle.Unpickler):
 _PythonUnpickler: Any = pickle._Unpickler
 
 
-def _noting_depth(load: Any) -> Any:
-    """Return *load*, with a note of how deep what it puts on the stack is."""
-
-    def load_and_note(self: "_CarefulUnpickler") -> None:
-        load(self)
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
-
-    return load_and_note
+# What the memo has in a place that is passed over.
+_NOTHING = object()
+_INDEX = Struct("<I")
 
 
-class _CarefulUnpickler(_PythonUnpickler):
+class CarefulUnpickler(_PythonUnpickler):
     """Sees every call, every state and every item before it happens."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
-    dispatch |= {
-        opcode[0]: _noting_depth(_PythonUnpickler.dispatch[opcode[0]])
-        for opcode in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
-    }
+    proto, fix_imports, encoding, errors = 0, True, "utf-8", "strict"
 
     def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
-        super().__init__(io.BytesIO(body), encoding="utf-8")
+        # What the base class has, but that there are no frames here: they say nothing.
+        stream = io.BytesIO(body)
+        self.read, self.readline, self.readinto = stream.read, stream.readline, stream.readinto
+        self.stack: list[Any] = []
+        self.metastack: list[list[Any]] = []
+        self.append = self.stack.append
+        self.memo: list[Any] = []
+        self._memo_has_gaps = False
         self._trusted = trusted
         self._strangers = strangers
         self._refused: set[Name] = set()
-        self._bounds = Bounds(len(body))
+        self._bounds = Bounds(len(body), memory_bounds.check(body)[1])
+        self._errors = ErrorMaker(self._bounds.spend)
         # What the message has named so far, and nothing else, may be called.  By id,
         # with the thing itself, which so keeps its id.
         self._named: dict[int, Any] = {id(named_zone): named_zone}
 
     def load(self) -> Any:
         """Build what the pickle stands for."""
-        built = super().load()
-        self._bounds.check_exceptions()
-        return built
+        read, dispatch = self.read, self.dispatch
+        try:
+            while True:
+                dispatch[read(1)[0]](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            self._bounds.check_exceptions()
+            return stop.value
+
+    def load_frame(self) -> None:
+        self.read(8)
+
+    dispatch[pickle.FRAME[0]] = load_frame
+
+    # --- the memo: a list, which takes a tenth of what a dict does ----------------------
+
+    def load_memoize(self) -> None:
+        if self._memo_has_gaps:
+            raise pickle.UnpicklingError("things are put into the memo in two ways at once")
+        self.memo.append(self.stack[-1])
+
+    dispatch[pickle.MEMOIZE[0]] = load_memoize
+
+    def _put(self, index: int) -> None:
+        memo = self.memo
+        if index < len(memo):
+            memo[index] = self.stack[-1]
+            return
+        if index > len(memo):  # and no further than the message is long, see the scan
+            self._memo_has_gaps = True
+            memo.extend([_NOTHING] * (index - len(memo)))
+        memo.append(self.stack[-1])
+
+    def _get(self, index: int) -> None:
+        found = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
+        if found is _NOTHING:
+            raise pickle.UnpicklingError(f"the memo has nothing in the place {index}")
+        self.append(found)
+
+    def load_put(self) -> None:
+        self._put(int(self.readline()[:-1]))
+
+    dispatch[pickle.PUT[0]] = load_put
+
+    def load_binput(self) -> None:
+        self._put(self.read(1)[0])
+
+    dispatch[pickle.BINPUT[0]] = load_binput
+
+    def load_long_binput(self) -> None:
+        self._put(_INDEX.unpack(self.read(4))[0])
+
+    dispatch[pickle.LONG_BINPUT[0]] = load_long_binput
+
+    def load_get(self) -> None:
+        self._get(int(self.readline()[:-1]))
+
+    dispatch[pickle.GET[0]] = load_get
+
+    def load_binget(self) -> None:
+        self._get(self.read(1)[0])
+
+    dispatch[pickle.BINGET[0]] = load_binget
+
+    def load_long_binget(self) -> None:
+        self._get(_INDEX.unpack(self.read(4))[0])
+
+    dispatch[pickle.LONG_BINGET[0]] = load_long_binget
 
     def _decode_string(self, value: bytes) -> str | bytes:
         """Read one byte string of Python 2."""
@@ -161,7 +224,7 @@ class _CarefulUnpickler(_PythonUnpickler):
         name = today(old_name)
         for look_up in (
             *(stand_in, VALUES.get, numpy_names.find),
-            *(self._find_trusted, EXCEPTIONS.get),
+            *(self._find_trusted, EXCEPTIONS.get, self._find_imported),
         ):
             found = look_up(name)
             if found is not None:
@@ -174,8 +237,19 @@ class _CarefulUnpickler(_PythonUnpickler):
         return Stranger
 
     def _find_trusted(self, name: Name) -> Any:
-        found = self._trusted.find(name)
-        return imported_exception(name) if found is None else found
+        return self._trusted.find(name)
+
+    def _find_imported(self, name: Name) -> Any:
+        # A reply may have any exception: it is made without running its class.
+        return None if self._strangers is None else find_class(name)
+
+    def _is_error(self, cls: Any) -> bool:
+        """Return True for the class of an exception that is not trusted."""
+        return is_error_class(cls) and self._trusted.find(name_of(cls)) is not cls
+
+    def _is_own_error(self, cls: Any) -> bool:
+        # As a default_factory it would be called later.
+        return self._is_error(cls) and name_of(cls)[0] != "builtins"
 
     def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError("the extension registry is not trusted")
@@ -191,20 +265,34 @@ class _CarefulUnpickler(_PythonUnpickler):
             return self._reconstruct(*args)
         if called is attribute:
             return self._attribute(*args)
+        if called is unicode_decode_error:
+            called, args = UnicodeDecodeError, decode_error_of_python_2(*args)
+        if called is Stranger or self._is_error(called):
+            return self._make_error(called, args)
         if called in FILLED_LATER and args:
             raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
         self._check_call(called, args)
+        if enum_members.is_enum(called):
+            return enum_members.member(called, args)
         made = self._bounds.deepen(CONSTRUCTORS.get(called, called)(*args), args)
+        dates_and_times.check(made)
+        check_unicode_error(made)
         if called is numpy_names.empty_array:
             self._bounds.begin_array(made)
         return made
+
+    def _make_error(self, cls: Any, args: tuple[Any, ...]) -> Any:
+        self._bounds.call(cls)
+        if cls is Stranger:
+            return Stranger(*self._errors.plain_args(args))
+        return self._errors.make(cls, args)
 
     def _reconstruct(self, cls: Any, base: Any, state: Any) -> Any:
         """Make an object as protocols 0 and 1 write it: perhaps one that is a list, too."""
         if base is object:
             return self._new(cls, ())
         self._check_named(cls, (state,))
-        plain = isinstance(cls, type) and not issubclass(cls, Enum)
+        plain = issubclass(type(cls), type) and not enum_members.is_enum(cls)
         if not plain or type(state) is not base or base not in BASES:
             raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
         self._bounds.spend_on([state])
@@ -215,29 +303,34 @@ class _CarefulUnpickler(_PythonUnpickler):
 
     def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
         """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
-        if isinstance(owner, type) and isinstance(name, str):
+        if owner is Stranger:
+            return Stranger
+        if issubclass(type(owner), type) and type(name) is str:
             if owner is zone_info() and name == "_unpickle":
                 return named_zone
-            if (
-                isinstance(owner, EnumType)
-                and self._find_trusted((owner.__module__, owner.__qualname__)) is owner
-            ):
+            if enum_members.is_enum(owner) and self._find_trusted(name_of(owner)) is owner:
                 return owner.__members__[name]
-            found = self._find_trusted((owner.__module__, f"{owner.__qualname__}.{name}"))
-            if found is not None:
+            inner = (name_of(owner)[0], f"{name_of(owner)[1]}.{name}")
+            if (found := self._find_trusted(inner) or self._find_imported(inner)) is not None:
                 self._named[id(found)] = found
                 return found
         raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
 
     def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
         """Return a new instance of *cls*, without calling its ``__init__``."""
-        if not isinstance(cls, type):
+        if not issubclass(type(cls), type):
             raise pickle.UnpicklingError("a message may make instances of classes only")
         self._check_named(cls, args)
+        if cls is Stranger or self._is_error(cls):
+            return self._make_error(cls, args)
         if cls in CONSTRUCTORS:
             raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
         self._check_call(cls, args)
-        return self._bounds.deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
+        if enum_members.is_enum(cls):
+            return enum_members.member(cls, args)
+        made = self._bounds.deepen(cls.__new__(cls, *args, **(kwargs or {})), args)
+        dates_and_times.check(made)
+        return made
 
     def _check_named(self, called: Any, args: Any) -> None:
         if self._named.get(id(called)) is not called or type(args) is not tuple:
@@ -250,28 +343,31 @@ class _CarefulUnpickler(_PythonUnpickler):
         if called in CALLED_WITH_VALUES:
             self._bounds.spend_on(args, self._check_leaf)
             self._check_items(called, args)
-        elif isinstance(called, type) and issubclass(called, BaseException):
+        elif issubclass(type(called), type) and issubclass(called, BaseException):
             self._bounds.spend_on(args)
         else:  # trusted, or a stand-in that looks at what it is given
-            self._bounds.spend(sum(len(arg) for arg in args if type(arg) in SIZED))
+            self._bounds.spend(len(args) + sum(len(arg) for arg in args if type(arg) in SIZED))
+            if called is fractions.Fraction:
+                self._bounds.spend(cost_of_fraction(args))
+        self._bounds.take_items(called, args)
 
     def _check_items(self, called: Any, args: Any) -> None:
         """Look at the keys that a container is made of."""
         if args and called in (set, frozenset, Counter):
-            self._bounds.check_keys(args[0], args)
+            self._bounds.check_keys(args[0], None, called is not Counter)
         elif called in (OrderedDict, defaultdict):  # of pairs, as Python 2 writes the first
             for pairs in args:
-                if type(pairs) in CONTAINERS and not isinstance(pairs, dict):
-                    self._bounds.check_keys([key for key, _ in pairs], args)
+                if type(pairs) in CONTAINERS and type(pairs) is not dict:
+                    self._bounds.check_keys([key for key, _ in pairs], None)
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
             raise pickle.UnpicklingError("a whole number is too long for what it is given to")
         if type(value) in LEAVES or type(value) is zone_info():
             return
-        if isinstance(value, datetime.tzinfo) and id(type(value)) in self._named:
+        if issubclass(type(value), datetime.tzinfo) and id(type(value)) in self._named:
             return
-        if self._named.get(id(value)) is not value:
+        if self._named.get(id(value)) is not value or self._is_own_error(value):
             raise pickle.UnpicklingError(f"{type(value).__name__} is no plain argument")
 
     # --- the opcodes that call --------------------------------------------------------------
@@ -306,20 +402,26 @@ class _CarefulUnpickler(_PythonUnpickler):
     def load_build(self) -> None:
         state = self.stack.pop()
         instance = self.stack[-1]
-        if isinstance(instance, type) or self._named.get(id(instance)) is instance:
+        if issubclass(type(instance), type) or self._named.get(id(instance)) is instance:
             raise pickle.UnpicklingError("a message may not change what it names")
         if numpy_names.is_dtype(instance):
+            self._bounds.spend_on([state])
             self._replace_top(numpy_names.dtype_with_state(instance, state))
         elif numpy_names.is_array(instance):
             self._set_array_state(instance, state)
         elif is_shared(instance):
             raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
+        elif self._is_error(type(instance)):
+            self._errors.set_state(instance, state)
         else:
+            self._bounds.take_state(state)
             set_state(instance, state)
+            check_unicode_error(instance)
 
     dispatch[pickle.BUILD[0]] = load_build
 
     def _set_array_state(self, array: Any, state: Any) -> None:
+        self._bounds.take_state(state)
         checked = numpy_names.array_state(array, state)
         self._bounds.finish_array(array, checked[-1] if type(checked[-1]) is list else ())
         array.__setstate__(checked)
@@ -331,14 +433,14 @@ class _CarefulUnpickler(_PythonUnpickler):
         """
         before, self.stack[-1] = self.stack[-1], made
         self._bounds.spend(len(self.memo))
-        for place, value in self.memo.items():
+        for place, value in enumerate(self.memo):
             if value is before:
                 self.memo[place] = made
 
     # --- items: of containers only, and keys that are cheap to hash -----------------------
 
     def _check_container(self, container: Any, *kinds: type) -> None:
-        if not isinstance(container, kinds):
+        if not issubclass(type(container), kinds) or is_one_of_all(container):
             raise pickle.UnpicklingError("a message may fill only containers")
 
     def load_append(self) -> None:
@@ -372,21 +474,20 @@ class _CarefulUnpickler(_PythonUnpickler):
     dispatch[pickle.SETITEMS[0]] = load_setitems
 
     def load_dict(self) -> None:
-        self._bounds.check_keys(self.stack[::2], self.stack)
+        self._bounds.check_keys(self.stack[::2], None)
         super().load_dict()
 
     dispatch[pickle.DICT[0]] = load_dict
 
     def load_additems(self) -> None:
         self._check_container(self.metastack[-1][-1], set)
-        self._bounds.check_keys(self.stack, self.metastack[-1][-1])
+        self._bounds.check_keys(self.stack, self.metastack[-1][-1], is_set=True)
         super().load_additems()
 
     dispatch[pickle.ADDITEMS[0]] = load_additems
 
     def load_frozenset(self) -> None:
-        self._bounds.check_keys(self.stack, self.stack)
+        self._bounds.check_keys(self.stack, None, is_set=True)
         super().load_frozenset()
-        self._bounds.deepen(self.stack[-1], self.stack[-1])
 
     dispatch[pickle.FROZENSET[0]] = load_frozenset

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from qam._broker.messages import Delivery
+from qam._common.checks import is_count
+from qam._protocol.correlation import CallKey
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
+from qam._protocol.replies import SERVER_LOST
 
 # Bytes of a body that show how it is encoded; the rest may be large.
 _HEAD = 16
-# So many digits take long to read; no number of ours has them.
-_MAX_DIGITS = 20
 
 
 @dataclass(slots=True)
@@ -21,28 +22,6 @@ class Answer:
     body: bytes
 
 
-def key_of(correlation_id: str, runs: int) -> str:
-    """Return by what a request is recognized.
-
-    An idempotent method that runs again is another request in this respect.
-    """
-    return f"{correlation_id}#{runs}" if runs > 1 else correlation_id
-
-
-def run_of(key: str) -> tuple[str, int]:
-    """Take a key apart: the correlation id, and how often its method has begun with this run."""
-    correlation_id, mark, runs = key.rpartition("#")
-    # The name of a client may have the mark in it, too; the number of a call follows then.
-    is_run = mark and runs.isdecimal() and len(runs) < _MAX_DIGITS
-    return (correlation_id, int(runs)) if is_run else (key, 1)
-
-
-def next_run(key: str) -> str:
-    """Return by what the same request is recognized when its method begins once more."""
-    correlation_id, runs = run_of(key)
-    return key_of(correlation_id, runs + 1)
-
-
 def is_resent(delivery: Delivery) -> bool:
     """Return True if the sender of *delivery* says that there may be an earlier copy of it."""
     return RESENT in delivery.headers
@@ -51,7 +30,7 @@ def is_resent(delivery: Delivery) -> bool:
 def runs_of(delivery: Delivery) -> int:
     """Return how often its method has begun, with this time; 1 unless a server says otherwise."""
     runs = delivery.headers.get(RUNS)
-    return runs if isinstance(runs, int) and runs > 0 else 1
+    return runs if is_count(runs) and runs else 1
 
 
 def is_given_back(delivery: Delivery) -> bool:
@@ -88,7 +67,7 @@ class Call:
     #: What its caller is answered; None if nothing is.
     answer: Answer | None = None
     #: The same request, where it came again while this one runs.
-    copies: "tuple[Call, ...]" = ()
+    copies: "list[Call] | None" = None
     #: How often its method will have begun with this time.
     runs = 1
     #: Another server had it, and did not start it.
@@ -101,18 +80,18 @@ class Call:
         self.connection_number = connection_number
         self.arrived = time.monotonic() if arrived is None else arrived
         #: By what it is recognized when it comes again; None for a 0.2.x client.
-        self.key = delivery.correlation_id
+        self.key: CallKey | None = None
         #: Somebody may have received it before.
         self.marked = delivery.redelivered
         if "headers" in delivery.properties:
             self._read_headers()
+        if (correlation_id := delivery.correlation_id) is not None:
+            self.key = CallKey(delivery.reply_to or "", correlation_id, self.runs)
 
     def _read_headers(self) -> None:
         self.marked = self.marked or is_resent(self.delivery)
         self.given_back = is_given_back(self.delivery)
         self.runs = runs_of(self.delivery)
-        if self.key is not None:
-            self.key = key_of(self.key, self.runs)
 
     @property
     def like(self) -> bytes:
@@ -129,3 +108,9 @@ class Call:
         if time_to_live is None:
             return None
         return time_to_live - (time.monotonic() - self.arrived)
+
+
+def not_run(call: Call, code: int) -> int:
+    """Return *code*, which says that no method ran; unless an earlier server may have run it."""
+    may_have_run = call.lost or call.runs > 1
+    return SERVER_LOST if may_have_run else code

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from qam._broker.messages import Publish
+from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.printable import describe, printable
+from qam._common.printable import printable
 from qam._protocol.bodies import decode
 from qam._protocol.replies import (
     METHOD_NOT_FOUND,
@@ -17,12 +18,15 @@ from qam._protocol.replies import (
     SERVER_FAILED,
     SERVER_LOST,
     exception_reply,
+    in_short,
     internal_reply,
+    is_of_exception,
     result_reply,
 )
 from qam._protocol.requests import Request
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call
+from qam._server.call import not_run as _not_run
 from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
@@ -42,6 +46,7 @@ class ExecuteMethodThread(threading.Thread):
     :param serializer: how requests and replies are encoded.
     :param messages: makes the replies.
     :param max_message_bytes: the size of the largest reply.
+    :param send_tracebacks: whether callers get the traceback of what a method raised.
     :param publish: takes a reply to send.
     :param publish_lone: the same, where no other request waits.
     :param settle: takes a call that needs no reply.
@@ -55,6 +60,7 @@ class ExecuteMethodThread(threading.Thread):
         serializer: Serializer,
         messages: Messages,
         max_message_bytes: int,
+        send_tracebacks: bool,
         publish: Callable[[Publish], None],
         publish_lone: Callable[[Publish], None],
         settle: Callable[[Call], None],
@@ -66,6 +72,7 @@ class ExecuteMethodThread(threading.Thread):
         self._serializer = serializer
         self._messages = messages
         self._max_message_bytes = max_message_bytes
+        self._send_tracebacks = send_tracebacks
         self._publish = publish
         self._publish_lone = publish_lone
         self._settle = settle
@@ -96,7 +103,7 @@ class ExecuteMethodThread(threading.Thread):
             log.debug("a request was not started: its caller waits no more")
             return None
         try:
-            request = Request.from_body(decode(self._serializer, call.delivery))
+            request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
         call.request_id = request.id
@@ -112,6 +119,16 @@ class ExecuteMethodThread(threading.Thread):
             body = self._serializer.encode(failure, call.delivery.body)
         return self._messages.reply(call, Answer(request.routing_key, body))
 
+    def _read(self, call: Call) -> Request:
+        """Return the request; only its envelope where another server may have died of the rest.
+
+        So what ends a server when it is built ends one, or as many as may run its method.
+        """
+        if call.lost:
+            body = decode(self._serializer, call.delivery, envelope=True)
+            return Request.from_envelope(body)
+        return Request.from_body(decode(self._serializer, call.delivery))
+
     def _may_run_again(self, call: Call, request: Request) -> bool:
         idempotent = self._methods.is_idempotent(request.method_name, request.params)
         return idempotent and call.runs < _MAX_RUNS
@@ -120,7 +137,7 @@ class ExecuteMethodThread(threading.Thread):
         """Have a request dropped; tell its caller why, where there is a way."""
         log.warning("a request was dropped: %s", error)
         call.rejected = True
-        routing_key = call.delivery.properties.get("reply_to")
+        routing_key = call.delivery.reply_to
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or none at all
         reply = internal_reply(None, _not_run(call, REQUEST_UNREADABLE), str(error))
@@ -148,26 +165,34 @@ class ExecuteMethodThread(threading.Thread):
             return result_reply(request.id, method())
         except BaseException as error:
             log.debug("%s() raised", request.method_name, exc_info=True)
-            return exception_reply(request.id, error, self._serializer)
+            return exception_reply(
+                request.id,
+                error,
+                self._serializer,
+                send_traceback=self._send_tracebacks,
+                # such a client sends no reply_to
+                by_plain_pickle=call.delivery.properties.get("reply_to") is None,
+            )
         finally:
             call.seconds = time.monotonic() - started
 
     def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
-        like = call.delivery.body
-        try:
-            body = self._serializer.encode(reply, like)
-        except Exception as error:
-            why = f"can't be encoded as {self._serializer.name}: {describe(error)}"
-        else:
-            if len(body) <= self._max_message_bytes:
-                return body
-            why = f"has {len(body)} bytes, more than max_message_bytes={self._max_message_bytes}"
+        body, why = self._try_to_encode(call, reply)
+        if body is None and is_of_exception(reply):
+            body, why = self._try_to_encode(call, in_short(reply))
+        if body is not None:
+            return body
         log.warning("%s %s", what, why)
         failure = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
-        return self._serializer.encode(failure, like)
+        return self._serializer.encode(failure, call.delivery.body)
 
-
-def _not_run(call: Call, code: int) -> int:
-    """Return *code*, which says that no method ran; unless an earlier server may have run it."""
-    may_have_run = call.lost or call.runs > 1
-    return SERVER_LOST if may_have_run else code
+    def _try_to_encode(self, call: Call, reply: dict[str, Any]) -> tuple[bytes | None, str]:
+        """Return the body of *reply*; or None, and why it can't be."""
+        try:
+            body = self._serializer.encode(reply, call.delivery.body)
+        except Exception as error:
+            return None, f"can't be encoded as {self._serializer.name}: {describe(error)}"
+        if len(body) <= self._max_message_bytes:
+            return body, ""
+        why = f"has {len(body)} bytes, more than max_message_bytes={self._max_message_bytes}"
+        return None, why

@@ -5,10 +5,13 @@ from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.messages import Delivery, Publish, Route
+from qam._common.checks import is_count
+from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_exchange, request_binding
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
+from qam._protocol.replies import REQUEST_UNREADABLE, internal_reply
 from qam._serialization.serializers import Serializer
-from qam._server.call import Answer, Call, run_of
+from qam._server.call import Answer, Call, is_resent, not_run, runs_of
 
 # What a request keeps when it is published anew.
 _PROPERTIES = ("correlation_id", "reply_to", "headers")
@@ -40,9 +43,18 @@ class Messages:
         mandatory = persistent and correlation_id is not None
         return self._reply(correlation_id, answer, persistent, mandatory, call)
 
-    def repeated_reply(self, key: str, answer: Answer) -> Publish:
+    def refusal(self, call: Call, why: str) -> Publish | None:
+        """Return the reply that says why a request can't be taken; None for who can't be told."""
+        routing_key = call.delivery.reply_to
+        if routing_key is None or call.delivery.correlation_id is None:
+            return None  # a 0.2.x client, or none at all
+        reply = internal_reply(None, not_run(call, REQUEST_UNREADABLE), why)
+        body = self._serializer.encode(reply, call.delivery.body)
+        return self.reply(call, Answer(routing_key, body))
+
+    def repeated_reply(self, key: CallKey, answer: Answer) -> Publish:
         """Return the reply to a request that is known by its key only."""
-        return self._reply(run_of(key)[0], answer, persistent=True, mandatory=False)
+        return self._reply(key.correlation_id, answer, persistent=True, mandatory=False)
 
     def _reply(
         self,
@@ -82,11 +94,13 @@ class Messages:
 
 def _own_headers(delivery: Delivery) -> dict[str, Any]:
     """Return those headers that peers set; others might not even be possible to send."""
-    return {
-        name: value
-        for name in (RESENT, RUNS)
-        if isinstance(value := delivery.headers.get(name), int)
-    }
+    headers: dict[str, Any] = {}
+    if is_resent(delivery):
+        age = delivery.headers[RESENT]
+        headers[RESENT] = age if is_count(age) else 0
+    if RUNS in delivery.headers:
+        headers[RUNS] = runs_of(delivery)
+    return headers
 
 
 def declare_server(connection: Connection, server_id: str, arguments: dict[str, Any]) -> None:

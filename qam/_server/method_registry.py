@@ -1,22 +1,19 @@
 """What a server offers: the methods that were registered, and nothing else."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qam._common.checks import check_flag
 from qam._protocol.requests import APPLY, SYSTEM
+from qam._server.offered_methods import (
+    Method,
+    check_called_plainly,
+    check_instance,
+    named_methods,
+    public_methods,
+)
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
-
-Method = Callable[..., Any]
-# What is returned by a call of these can't be sent, and would do nothing at the other side.
-_NOT_CALLED_PLAINLY: dict[str, Callable[[object], bool]] = {
-    "a coroutine function": inspect.iscoroutinefunction,
-    "a generator function": inspect.isgeneratorfunction,
-    "an asynchronous generator function": inspect.isasyncgenfunction,
-}
-_WRAPPERS = (staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod)
 
 
 class MethodRegistry:
@@ -36,9 +33,7 @@ class MethodRegistry:
         """Offer *method* as *name*, by default its own."""
         if not callable(method):
             raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
-        for kind, is_kind in _NOT_CALLED_PLAINLY.items():
-            if is_kind(method):
-                raise TypeError(f"method: {method!r} is {kind}; a plain function is needed")
+        check_called_plainly(method, f"method: {method!r}")
         if name is None:
             name = getattr(method, "__name__", None)
             if name is None:
@@ -55,18 +50,15 @@ class MethodRegistry:
         only: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
     ) -> None:
-        """Offer the public methods of *instance*, or *only* some of them, as ``name.method``."""
-        if isinstance(instance, type):
-            raise TypeError(f"instance: {instance!r} is a class; an instance of it is needed")
+        """Offer the public methods of *instance*, or *only* what is named, as ``name.method``."""
+        check_instance(instance, name)
         _check_name(name)
         _check_names(only, "methods")
         _check_names(idempotent, "idempotent")
-        offered = dict(public_methods(instance))
-        if only is not None:
-            offered = {each: _chosen(offered, each, "methods") for each in only}
+        offered = public_methods(instance) if only is None else named_methods(instance, only)
         repeatable = set(idempotent)
-        for each in repeatable:
-            _chosen(offered, each, "idempotent")
+        for each in repeatable - offered.keys():
+            raise ValueError(f"idempotent: {each!r} is no method of the instance that is offered")
         methods = {f"{name}.{each}": method for each, method in offered.items()}
         # An instance takes the place of the one that had its name, with all its methods.
         before, self._instances[name] = self._instances.get(name, {}), methods
@@ -131,19 +123,3 @@ def _check_name(name: object) -> None:
 def _check_names(names: object, argument: str) -> None:
     if isinstance(names, (str, bool)):
         raise TypeError(f"{argument} must be a list of names, not {names!r}")
-
-
-def _chosen(offered: dict[str, Method], name: str, argument: str) -> Method:
-    if name not in offered:
-        raise ValueError(f"{argument}: {name!r} is no public method of the instance")
-    return offered[name]
-
-
-def public_methods(instance: Any) -> Iterator[tuple[str, Method]]:
-    """Yield name and method of all that *instance* offers; no property is evaluated."""
-    for name in dir(instance):
-        if name.startswith("_"):
-            continue
-        found = inspect.getattr_static(instance, name, None)
-        if isinstance(found, _WRAPPERS) or (callable(found) and not isinstance(found, type)):
-            yield name, getattr(instance, name)

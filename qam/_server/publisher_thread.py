@@ -30,6 +30,8 @@ _PATIENCE = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: How many such replies are kept, and how many bytes of them.
 _MAX_KEPT, _MAX_KEPT_BYTES = 10_000, 32 * 1024 * 1024
+#: Of how many clients that are gone it is told at once that they are.
+_MAX_TOLD = 20
 #: Seconds for which a settled call waits to be acknowledged with others.
 _ACKS_PATIENCE = 0.005
 
@@ -92,8 +94,9 @@ class PublisherThread(PublishingThread):
         self._kept_bytes = 0
         # Twice the heartbeat, after which a dead connection is noticed, and some.
         self._recent = RecentlyWritten(3.0 * credentials.heartbeat)
-        # How many replies were dropped, by where they were to go, since it was last told.
-        self._dropped: Counter[str] = Counter()
+        # How many replies were dropped, by where they were to go, since it was last told; None
+        # for all others, where they are many.
+        self._dropped: Counter[str | None] = Counter()
 
     def send_lone(self, reply: Publish) -> None:
         """Send a reply at once, in the thread that calls: no other is to be expected soon."""
@@ -220,14 +223,23 @@ class PublisherThread(PublishingThread):
 
     def _drop(self, message: Publish) -> None:
         """Give a reply up; told once for all that go to the same client at the same time."""
-        key = message.route.routing_key
-        self._dropped[key] += 1
+        self._count_dropped(message)
         if self._in_flight == 0:
             self._tell_dropped()
 
+    def _count_dropped(self, message: Publish) -> None:
+        key = message.route.routing_key
+        is_one_of_few = key in self._dropped or len(self._dropped) < _MAX_TOLD
+        self._dropped[key if is_one_of_few else None] += 1
+
     def _tell_dropped(self) -> None:
         for key, number in self._dropped.items():
-            log.warning("%d replies could not be delivered: their client (%r) is gone", number, key)
+            if key is None:
+                log.warning("%d replies to other clients could not be delivered either", number)
+            else:
+                log.warning(
+                    "%d replies could not be delivered: their client (%r) is gone", number, key
+                )
         self._dropped.clear()
 
     def _on_unconfirmed(
@@ -268,6 +280,6 @@ class PublisherThread(PublishingThread):
 
     def _on_end(self, error: BaseException | None) -> None:
         for _, _, message in self._later:
-            self._dropped[message.route.routing_key] += 1
+            self._count_dropped(message)
         self._tell_dropped()
         self._ended(error)

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from qam._server.call import Answer, Call, next_run
+from qam._protocol.correlation import CallKey
+from qam._server.call import Answer, Call
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 #: How many answers are kept, and how many bytes of them.
@@ -27,14 +29,16 @@ class Record:
     def __init__(self, max_answers: int = _MAX_ANSWERS, max_bytes: int = _MAX_BYTES) -> None:
         self._max_answers, self._max_bytes = max_answers, max_bytes
         #: What this server has and has not answered, whether it has begun or not.
-        self.running: dict[str, Call] = {}
+        self.running: dict[CallKey, Call] = {}
         # Oldest first; None where there was nothing to answer.
-        self._answers: OrderedDict[str, Answer | None] = OrderedDict()
+        self._answers: OrderedDict[CallKey, Answer | None] = OrderedDict()
         self._bytes = 0
+        # By the key of the first run, the last one of what ran more than once.
+        self._last_runs: dict[CallKey, CallKey] = {}
         # The requests that other servers asked about, which this one did not have.
-        self._asked: OrderedDict[str, bool] = OrderedDict()
-        # By client: from which number on all calls that came are in here, and up to
-        # which number some are forgotten.
+        self._asked: OrderedDict[CallKey, bool] = OrderedDict()
+        # By client, which is where its replies go: from which number on all calls that came
+        # are in here, and up to which number some are forgotten.
         self._covered_from: OrderedDict[str, int] = OrderedDict()
         self._forgotten_to: OrderedDict[str, int] = OrderedDict()
 
@@ -50,10 +54,22 @@ class Record:
         if key is None:
             return
         self.running[key] = call
-        if first and _client_of(key) not in self._covered_from:
-            client, number = _number_of(key)
-            if number >= 0:
-                _put(self._covered_from, client, number, _MAX_CLIENTS)
+        if key.runs > 1:
+            self._note_run(key)
+        client = key.reply_to
+        if first and client not in self._covered_from and (number := key.number) >= 0:
+            _put(self._covered_from, client, number, _MAX_CLIENTS)
+
+    def _note_run(self, key: CallKey) -> None:
+        first = key._replace(runs=1)
+        last = self._last_runs.get(first)
+        if last is None or key.runs > last.runs:
+            self._last_runs[first] = key
+
+    def _forget_run(self, key: CallKey) -> None:
+        first = key._replace(runs=1)
+        if self._last_runs.get(first) == key:
+            del self._last_runs[first]
 
     def end(self, calls: Iterable[Call]) -> None:
         """*calls* are answered, or there is nothing to answer."""
@@ -71,21 +87,26 @@ class Record:
         while len(answers) > self._max_answers or self._bytes > self._max_bytes:
             key, answer = answers.popitem(last=False)
             self._bytes -= len(answer.body) if answer else 0
-            client, number = _number_of(key)
+            if key.runs > 1:
+                self._forget_run(key)
+            client, number = key.reply_to, key.number
             highest = forgotten_to.get(client)
             if highest is None or number > highest:
                 forgotten_to[client] = number
         for client, number in forgotten_to.items():
             highest = max(number, self._forgotten_to.get(client, 0))
             pushed_out = _put(self._forgotten_to, client, highest, _MAX_CLIENTS)
-            self._covered_from.pop(pushed_out, None)
+            if pushed_out is not None:
+                self._covered_from.pop(pushed_out, None)
 
     def drop(self, call: Call) -> None:
         """*call* was not begun, and is somebody else's again."""
         if call.key is not None:
             self.running.pop(call.key, None)
+            if call.runs > 1:
+                self._forget_run(call.key)
 
-    def note_asked(self, key: str, doubtful: bool = False) -> None:
+    def note_asked(self, key: CallKey, doubtful: bool = False) -> None:
         """Another server has *key*; or it is *doubtful* who has it, and this one had it last."""
         _put(self._asked, key, doubtful or self._asked.get(key, False), self._max_answers)
 
@@ -95,51 +116,37 @@ class Record:
 
     # --- what is known ------------------------------------------------------------
 
-    def knows(self, key: str) -> bool:
+    def knows(self, key: CallKey) -> bool:
         """Return True if *key* is here: it runs, or there is nothing more to do for it."""
         return key in self.running or key in self._answers
 
-    def latest(self, key: str) -> str:
+    def latest(self, key: CallKey) -> CallKey:
         """Return the key of the last run that is here of the same call; *key* if it is that one."""
-        while self.knows(following := next_run(key)):
-            key = following
-        return key
+        last = self._last_runs.get(key._replace(runs=1)) if self._last_runs else None
+        return last if last is not None and last.runs > key.runs else key
 
-    def answer(self, key: str) -> Answer | None:
+    def answer(self, key: CallKey) -> Answer | None:
         """Return what was answered; None if nothing was, or nothing is known."""
         return self._answers.get(key)
 
-    def was_asked(self, key: str) -> bool:
+    def was_asked(self, key: CallKey) -> bool:
         """Return True if another server may have *key*."""
         return key in self._asked
 
-    def is_lost(self, key: str) -> bool:
+    def is_lost(self, key: CallKey) -> bool:
         """Return True if *key* may have run here, or elsewhere, without a trace of it."""
-        client, number = _number_of(key)
-        forgotten_to = self._forgotten_to.get(client)
-        return self._asked.get(key, False) or (forgotten_to is not None and number <= forgotten_to)
+        forgotten_to = self._forgotten_to.get(key.reply_to)
+        forgotten = forgotten_to is not None and key.number <= forgotten_to
+        return forgotten or self._asked.get(key, False)
 
-    def covers(self, key: str) -> bool:
+    def covers(self, key: CallKey) -> bool:
         """Return True if a request as old as *key* would be in here, had it ever come."""
-        client, number = _number_of(key)
-        covered_from = self._covered_from.get(client)
-        return covered_from is not None and number >= covered_from
+        covered_from = self._covered_from.get(key.reply_to)
+        return covered_from is not None and key.number >= covered_from
 
 
-def _client_of(key: str) -> str:
-    return key.rpartition(":")[0]
-
-
-def _number_of(key: str) -> tuple[str, int]:
-    """Take a key apart: the client, and the number of its call; -1 if it has none."""
-    client, _, number = key.rpartition(":")
-    if "#" in number:  # another run of it
-        number = number.partition("#")[0]
-    return client, int(number) if number.isdecimal() and len(number) < 20 else -1
-
-
-def _put(table: OrderedDict[str, Value], key: str, value: Value, limit: int) -> str:
-    """Enter *value* as the latest; return the key that is pushed out by that, or else ""."""
+def _put(table: OrderedDict[Key, Value], key: Key, value: Value, limit: int) -> Key | None:
+    """Enter *value* as the latest; return the key that is pushed out by that, if one is."""
     table[key] = value
     table.move_to_end(key)
-    return table.popitem(last=False)[0] if len(table) > limit else ""
+    return table.popitem(last=False)[0] if len(table) > limit else None

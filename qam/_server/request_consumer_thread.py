@@ -10,15 +10,26 @@ from qam._broker.connection import Connection, QueueIsDown
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
-from qam._broker.messages import PERSISTENT, Delivery, Publish, QueueState
+from qam._broker.messages import (
+    MAX_MESSAGE_BYTES,
+    PERSISTENT,
+    Delivery,
+    Publish,
+    QueueState,
+    TooLarge,
+)
 from qam._common.deadline import Deadline, sooner
 from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
+from qam._protocol.correlation import CallKey
 from qam._protocol.entities import request_binding, siblings_binding
-from qam._server.call import Answer, Call, next_run
+from qam._server.call import Answer, Call
+from qam._server.held_back import HeldBack
 from qam._server.messages import Messages, declare_server
 from qam._server.open_deliveries import OpenDeliveries
 from qam._server.prefetch import Prefetch
 from qam._server.record import Record
+from qam._server.sibling_words import MAX_BYTES
 from qam._server.siblings import Siblings, Verdict
 from qam.exceptions import QAMConnectionException
 
@@ -33,6 +44,10 @@ _GIVE_BACK_TIME = 2.0
 #: Seconds for which what siblings say waits for a server that is away.  One that is away
 #: for longer is taken for dead, and knows that it has missed something.
 _SIBLINGS_QUEUE_EXPIRES = 10
+#: How many messages may wait to be sent before the others get no answers for the time being.
+_MAX_BACKLOG = 10_000
+#: Seconds before it is looked again whether there is room.
+_OVERTAXED_PAUSE = 0.05
 _SIBLINGS_PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
 
 
@@ -47,6 +62,8 @@ class RequestConsumerThread(ConnectionThread):
     :param take: takes a request that came.
     :param take_back: returns the requests that no worker has started.
     :param publish: has a message sent.
+    :param backlog: returns how many messages wait to be sent.
+    :param max_message_bytes: the size of the largest request that is taken in.
     :param ended: told of the end of this thread, and of the error that led to it.
     """
 
@@ -61,6 +78,8 @@ class RequestConsumerThread(ConnectionThread):
         take: Callable[[Call], None],
         take_back: Callable[[], list[Call]],
         publish: Callable[[Publish], None],
+        backlog: Callable[[], int] = lambda: 0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         ended: Callable[[BaseException | None], None],
         connect_timeout: float,
     ) -> None:
@@ -73,6 +92,9 @@ class RequestConsumerThread(ConnectionThread):
         self._take = take
         self._take_back = take_back
         self._publish = publish
+        self._backlog = backlog
+        self._max_message_bytes = max_message_bytes
+        self._warnings = RareWarnings(log)
         self._ended = ended
         self._queue = request_binding(server_id).queue
         self._consumer: Consumer | None = None
@@ -80,6 +102,9 @@ class RequestConsumerThread(ConnectionThread):
         self._connection_number = 0
         self._open_deliveries = OpenDeliveries()
         self._record = Record()
+        self._held_back = HeldBack()
+        # The requests whose answers others want to be sent again.
+        self._to_repeat: dict[CallKey, None] = {}
         instance = uuid.uuid4().hex
         self._siblings = Siblings(instance, self._record, self._repeat)
         self._siblings_binding = siblings_binding(server_id, instance)
@@ -142,7 +167,7 @@ class RequestConsumerThread(ConnectionThread):
         self._consumer = None
         # Higher each time: the consumer of a connection that is lost may still be served.
         self._siblings_consumer = connection.consume(
-            self._siblings_binding.queue, priority=self._connection_number
+            self._siblings_binding.queue, priority=self._connection_number, max_bytes=MAX_BYTES
         )
         self._siblings.opened(without_gap)
 
@@ -165,7 +190,9 @@ class RequestConsumerThread(ConnectionThread):
     def _consume(self, connection: Connection) -> None:
         """Consume with the prefetch that is wanted now, in place of what went before."""
         before, self._consumer_prefetch = self._consumer, self._prefetch.wanted
-        self._consumer = connection.consume(self._queue, prefetch=self._consumer_prefetch)
+        self._consumer = connection.consume(
+            self._queue, prefetch=self._consumer_prefetch, max_bytes=self._max_message_bytes
+        )
         if before is not None:
             connection.cancel(before)
         else:
@@ -175,12 +202,24 @@ class RequestConsumerThread(ConnectionThread):
 
     def _next_due(self) -> float | None:
         deadline = self._give_back_until or self._answer_until
-        return sooner(self._siblings.next_due(), deadline.wait_time() if deadline else None)
+        due = sooner(self._siblings.next_due(), deadline.wait_time() if deadline else None)
+        return sooner(due, _OVERTAXED_PAUSE) if self._has_to_talk else due
+
+    @property
+    def _has_to_talk(self) -> bool:
+        return bool(self._to_repeat) or self._siblings.has_messages
+
+    @property
+    def _is_overtaxed(self) -> bool:
+        """True while more waits to be sent than others may add to by what they say."""
+        return self._has_to_talk and self._backlog() >= _MAX_BACKLOG
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)
+        self._receive_what_was_held_back(connection)
         self._carry_out_verdicts()
-        self._talk()
+        if not self._is_overtaxed:
+            self._talk()
         if self._siblings.look_is_due:
             self._siblings.looked(self._look(connection), own_consumers=bool(self._consumer))
         if self._answer_until is not None:
@@ -207,10 +246,12 @@ class RequestConsumerThread(ConnectionThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         # The broker delivers them again: the copies that were not started are void.
-        for call in self._take_back():
+        not_started = self._take_back()
+        for call in not_started:
             self._record.drop(call)
+        self._held_back.lost_connection(not_started)
         for call in self._record.running.values():
-            call.copies = ()
+            call.copies = None
             # As after a method that ran longer than the broker allows; it would close
             # the channel for the same method again.
             call.outlives_its_delivery |= error.by_message
@@ -227,12 +268,13 @@ class RequestConsumerThread(ConnectionThread):
             if isinstance(event, Delivery):
                 self._open_deliveries.opened(event.delivery_tag)
                 if event.consumer_tag == siblings_tag:
-                    self._siblings.heard(event.body)
+                    self._hear(event)
                     self._open_deliveries.done([event.delivery_tag])
                 else:
                     call = Call(event, self._connection_number, arrived=now)
                     call.alone = len(events) == 1
-                    self._receive(call)
+                    if not self._held_back.hold(call):
+                        self._receive(call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
                     raise QAMConnectionException("the queue of what its siblings say was deleted")
@@ -242,12 +284,18 @@ class RequestConsumerThread(ConnectionThread):
     def _siblings_tag(self) -> str | None:
         return self._siblings_consumer.tag if self._siblings_consumer else None
 
+    def _hear(self, word: Delivery) -> None:
+        if word.too_large:
+            self._siblings.left_out(word.too_large.size)
+        else:
+            self._siblings.heard(word.body)
+
     def _receive(self, call: Call) -> None:
         """Find out whether a request that came has been here or elsewhere before."""
         key = call.key
         if key is None:  # a 0.2.x client: there is nothing by which to recognize it
             call.lost = call.delivery.redelivered
-            self._take(call)
+            self._hand_over(call)
         elif self._record.knows(key):
             self._receive_again(call, self._record.latest(key))
         elif call.marked or self._record.was_asked(key) or self._siblings.is_judging(key):
@@ -257,24 +305,49 @@ class RequestConsumerThread(ConnectionThread):
             first = self._siblings.vouches and not call.given_back
             self._begin(call, first)
 
-    def _receive_again(self, call: Call, key: str) -> None:
+    def _receive_again(self, call: Call, key: CallKey) -> None:
         if key in self._record.running:
             self._receive_copy(call, self._record.running[key])
             return
         answer = self._record.answer(key)
         if answer is None:
-            self._siblings.have_repeated(next_run(key))
+            self._siblings.have_repeated(key.next_run)
         self._answer_again(call, answer)
 
     def _begin(self, call: Call, first: bool = False) -> None:
         self._record.begin(call, first)
+        self._hand_over(call)
+
+    def _hand_over(self, call: Call) -> None:
+        if call.delivery.too_large:
+            self._refuse(call, call.delivery.too_large)
+            return
+        if call.lost:
+            self._held_back.begin(call)
         self._take(call)
+
+    def _refuse(self, call: Call, why: TooLarge) -> None:
+        """Have a request dropped of which the body is not here; tell its caller, if that can be."""
+        self._warnings.warn("a request was not taken in: it %s", why)
+        call.rejected = True
+        reply = self._messages.refusal(call, f"the request {why}")
+        if reply is None:
+            self.settle_now(call)
+        else:
+            self._publish(reply)
+
+    def _receive_what_was_held_back(self, connection: Connection) -> None:
+        if self._held_back.ready:
+            self._look(connection)  # an answer tells that the broker has the acks
+            for call in self._held_back.take_ready():
+                self._receive(call)
 
     def _receive_copy(self, call: Call, running: Call) -> None:
         if running.outlives_its_delivery:
             self._finish(call)
         else:
-            running.copies += (call,)
+            running.copies = running.copies or []
+            running.copies.append(call)
 
     def _answer_again(self, call: Call, answer: Answer | None) -> None:
         if answer is None:
@@ -282,16 +355,23 @@ class RequestConsumerThread(ConnectionThread):
         else:
             self._publish(self._messages.reply(call, answer))
 
-    def _repeat(self, key: str) -> None:
-        """Answer again to a client that asked another server."""
-        key = self._record.latest(key)
+    def _repeat(self, key: CallKey) -> None:
+        """Answer again to a client that asked another server; soon, and once."""
+        self._to_repeat[key] = None
+
+    def _repeat_answers(self) -> None:
+        for key in self._to_repeat:
+            self._repeat_answer(self._record.latest(key))
+        self._to_repeat.clear()
+
+    def _repeat_answer(self, key: CallKey) -> None:
         if key in self._record.running:
             return
         answer = self._record.answer(key)
         if answer is not None:
             self._publish(self._messages.repeated_reply(key, answer))
         else:  # perhaps because it was given to another to run again
-            self._siblings.have_repeated(next_run(key))
+            self._siblings.have_repeated(key.next_run)
 
     def _carry_out_verdicts(self) -> None:
         for calls, verdict in self._siblings.take_verdicts():
@@ -305,7 +385,8 @@ class RequestConsumerThread(ConnectionThread):
                 self._finish(call)
 
     def _talk(self) -> None:
-        """Send what the other servers are to hear."""
+        """Send what the other servers are to hear, and what they want to be sent again."""
+        self._repeat_answers()
         for body in self._siblings.take_messages():
             route = self._siblings_binding.route
             self._publish(Publish(route, body, _SIBLINGS_PROPERTIES, mandatory=False))
@@ -322,9 +403,10 @@ class RequestConsumerThread(ConnectionThread):
 
     def _conclude(self, connection: Connection, settled: list[Call]) -> None:
         self._record.end(settled)
+        self._held_back.end(settled)
         self._prefetch.ran([call.seconds for call in settled if call.seconds is not None])
         for call in settled:
-            for copy in call.copies:
+            for copy in call.copies or ():
                 self._answer_again(copy, call.answer)
             if call.rejected:
                 self._reject(connection, call)
@@ -366,6 +448,8 @@ class RequestConsumerThread(ConnectionThread):
             calls = self._take_back()
             for call in calls:
                 self._record.drop(call)
+            calls += self._held_back.take_all()
+            for call in calls:
                 self._publish(self._messages.request_anew(call))
             self._give_back_until = Deadline(_GIVE_BACK_TIME)
             self.kill = not calls

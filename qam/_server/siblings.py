@@ -16,18 +16,19 @@ No I/O here: :meth:`Siblings.heard` takes in what came, :meth:`Siblings.take_mes
 returns what is to be sent.  All belongs to the thread that receives the requests.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import Any
 
 from qam._broker.messages import QueueState
 from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
+from qam._protocol.correlation import CallKey
 from qam._server.call import Call, is_resent
 from qam._server.record import Record
+from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode, encode, in_portions
 
 log = get_logger("qam.qam_server")
 
@@ -40,14 +41,12 @@ _VALID = 2 * GRACE
 #: Seconds between two looks at the request queue, while there is a reason to look; and
 #: while there is none but that one of the others might have died.
 _LOOK_INTERVAL, _SLOW_LOOK_INTERVAL = 1.0, 10.0
+#: Seconds from one look to the next where a sibling asks for it by what it says.
+_SHORTEST_LOOK_INTERVAL = 0.05
 #: How many dead ones are remembered, so that others do not bring them back.
 _MAX_BURIED = 1000
-_KINDS = ("hello", "here", "bye", "ask", "answer")
-# What comes of a message that no sibling wrote.
-_NONSENSE = (
-    *(ValueError, LookupError, TypeError, AttributeError),
-    RecursionError,
-)
+#: How many words may wait to be sent before questions are left unanswered.
+_MAX_WAITING = 1000
 
 
 class Verdict(Enum):
@@ -66,24 +65,20 @@ class _Sibling:
     consumes: bool = False
     #: When it said something last.
     last_heard: float = -inf
-    #: It did not answer in time.
-    absent: bool = False
     #: When the request queue was seen empty after that.
     settled_at: float | None = None
-
-    @property
-    def is_consuming(self) -> bool:
-        return self.heard and self.consumes and not self.absent
 
 
 @dataclass(slots=True)
 class _Question:
     """A request under judgement."""
 
-    key: str
+    key: CallKey
     resent: bool
     asked_at: float
     vouched: bool
+    #: Those who are still to say a word; nobody waits for one that is taken for dead.
+    silent: set[str]
     calls: list[Call] = field(default_factory=list)
     #: When this server's own copy of the question came back: all that others said
     #: before it has been heard.
@@ -105,7 +100,7 @@ class Siblings:
         self,
         instance: str,
         record: Record,
-        repeat: Callable[[str], None],
+        repeat: Callable[[CallKey], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._instance = instance
@@ -113,16 +108,25 @@ class Siblings:
         self._repeat = repeat
         self._clock = clock
         self._known: dict[str, _Sibling] = {}
+        # Those of them that did not answer in time.
+        self._absent: set[str] = set()
+        # There was no room for one of them.
+        self._crowded = False
+        # When they left, in that order.
         self._left: dict[str, float] = {}
         self._buried: dict[str, None] = {}
         # When it was asked who is there, if the answers are still waited for.
         self._roll_called_at: float | None = None
-        self._questions: dict[str, _Question] = {}
-        self._to_ask: dict[str, bool] = {}
-        self._messages: list[bytes] = []
+        self._questions: dict[CallKey, _Question] = {}
+        self._to_ask: dict[CallKey, bool] = {}
+        # A newcomer is to hear that this one is here, and what it asks.
+        self._has_newcomer = False
+        self._words: list[Word] = []
+        self._warnings = RareWarnings(log, clock)
         self._opened_at = 0.0
         self._vouches_since: float | None = None
         self._looked_at = -inf
+        self._looks_soon = False
         self._hello = 0
         #: True once this server is known to all others, and may take requests.
         self.announced = False
@@ -148,7 +152,7 @@ class Siblings:
             self._record.uncover()
             for sibling in self._known.values():
                 sibling.heard = False
-        self._say("hello", number=self._hello)
+        self._words.append(Word("hello", self._instance, self._consumes, self._hello))
 
     def lost(self) -> None:
         """The connection is gone, and what was under judgement comes again."""
@@ -161,7 +165,8 @@ class Siblings:
         now = self._clock()
         for instance, left_at in self._left.items():
             if now - left_at < _UNSAFE:  # its last acks may be forgotten
-                self._known[instance] = _Sibling(absent=True)
+                self._known[instance] = _Sibling()
+                self._absent.add(instance)
         self._left.clear()
 
     def tell_consuming(self, whether: bool) -> None:
@@ -171,36 +176,44 @@ class Siblings:
         that nobody knows.
         """
         self._consumes = whether
-        self._say("here")
+        self._say_here()
 
     def leave(self) -> None:
         """Say goodbye: this server has nothing open, and takes nothing any more."""
-        self._say("bye")
+        self._has_newcomer = False  # who came just now need not know it
+        self._words.append(Word("bye", self._instance, self._consumes))
 
     # --- requests -------------------------------------------------------------------
 
     def ask(self, call: Call) -> None:
         """Find out what is to become of *call*; see :meth:`take_verdicts`."""
-        key = str(call.key)
+        key = call.key
+        if key is None:
+            raise ValueError("a request without a correlation id can't be asked about")
         question = self._questions.get(key)
         if question is None:
-            resent = is_resent(call.delivery)
-            question = _Question(key, resent, self._clock(), self._vouches_for(key, resent))
+            question = self._question(key, is_resent(call.delivery))
             self._questions[key] = question
-            self._to_ask[key] = resent
-            if self._record.is_lost(key):
-                question.verdict = Verdict.LOST
+            self._to_ask[key] = question.resent
         question.calls.append(call)
 
-    def have_repeated(self, key: str) -> None:
+    def _question(self, key: CallKey, resent: bool) -> _Question:
+        vouched = self._vouches_for(key, resent)
+        silent = self._known.keys() - self._absent
+        question = _Question(key, resent, self._clock(), vouched, silent)
+        if self._record.is_lost(key):
+            question.verdict = Verdict.LOST
+        return question
+
+    def have_repeated(self, key: CallKey) -> None:
         """Have whoever answered the request *key* send its answer again."""
         self._to_ask[key] = True
 
-    def is_judging(self, key: str) -> bool:
+    def is_judging(self, key: CallKey) -> bool:
         """Return True if the verdict on *key* is open."""
         return key in self._questions
 
-    def _vouches_for(self, key: str, resent: bool) -> bool:
+    def _vouches_for(self, key: CallKey, resent: bool) -> bool:
         # That the queue was empty says nothing of a request that was sent before.
         return self.vouches and (not resent or self._record.covers(key))
 
@@ -219,42 +232,75 @@ class Siblings:
     def _judge(self, question: _Question) -> Verdict | None:
         if question.echoed_at is None:
             return None
-        silent = self._silent(question)
-        if not silent and self._absent:
-            return Verdict.LOST
-        if not silent and question.vouched:
-            return Verdict.RUN
-        if self._clock() < self._patience_ends(question, silent):
+        if not question.silent:
+            if self._absent or self._crowded:
+                return Verdict.LOST
+            if question.vouched:
+                return Verdict.RUN
+        if self._clock() < self._patience_ends(question):
             return None
-        for instance in silent:
-            self._known[instance].absent = True
+        for instance in tuple(question.silent):
+            self._miss(instance)
         return Verdict.LOST
 
-    @property
-    def _absent(self) -> set[str]:
-        return {name for name, sibling in self._known.items() if sibling.absent}
-
-    def _silent(self, question: _Question) -> set[str]:
-        """Those who are still to say a word; nobody waits for one that is taken for dead."""
-        return self._known.keys() - question.answered - self._absent
-
-    def _patience_ends(self, question: _Question, silent: Iterable[str]) -> float:
+    def _patience_ends(self, question: _Question) -> float:
         # Whoever is not known yet was here before, and lost its connection as we did.
-        expected = question.echoed_at if silent else self._opened_at
+        expected = question.echoed_at if question.silent else self._opened_at
         return (expected or 0.0) + GRACE
+
+    # --- who is there -----------------------------------------------------------------
+
+    def _await(self, instance: str) -> None:
+        """Have every open question wait for *instance*, which is there."""
+        for question in self._questions.values():
+            if instance not in question.answered:
+                question.silent.add(instance)
+
+    def _await_no_more(self, instance: str) -> None:
+        for question in self._questions.values():
+            question.silent.discard(instance)
+
+    def _miss(self, instance: str) -> None:
+        """*instance* does not answer: take it for dead."""
+        if instance not in self._absent:
+            self._absent.add(instance)
+            self._await_no_more(instance)
+
+    def _enter(self, instance: str, there: bool) -> _Sibling | None:
+        """Know *instance* from now on; return None if there is no room for it.
+
+        As long as there is not, nobody vouches here: it may have what comes marked.
+        """
+        if len(self._known) >= MAX_SIBLINGS:
+            self._crowded, self._vouches_since = True, None
+            self._record.uncover()
+            self._warnings.warn("there are more than %d servers of one server_id", MAX_SIBLINGS)
+            return None
+        sibling = self._known[instance] = _Sibling()
+        if there:
+            self._await(instance)
+        else:
+            self._absent.add(instance)
+        return sibling
+
+    def _forget(self, instance: str) -> None:
+        del self._known[instance]
+        self._absent.discard(instance)
+        self._await_no_more(instance)
 
     def _call_the_roll(self) -> None:
         """Find out who is not there any more, before a request depends on it."""
         self._roll_called_at = self._clock()
-        self._say("ask", calls={})
+        self._words.append(Word("ask", self._instance, self._consumes))
 
     def _end_roll_call(self) -> None:
         called_at = self._roll_called_at
         if called_at is None or self._clock() < called_at + GRACE:
             return
         self._roll_called_at = None
-        for sibling in self._known.values():
-            sibling.absent = sibling.absent or sibling.last_heard < called_at
+        for instance, sibling in self._known.items():
+            if sibling.last_heard < called_at:
+                self._miss(instance)
 
     # --- what is due ------------------------------------------------------------------
 
@@ -263,7 +309,7 @@ class Siblings:
         soonest = self._next_look()
         for each in self._questions.values():
             if each.echoed_at is not None:
-                soonest = min(soonest, self._patience_ends(each, self._silent(each)))
+                soonest = min(soonest, self._patience_ends(each))
         if self._roll_called_at is not None:
             soonest = min(soonest, self._roll_called_at + GRACE)
         return None if soonest == inf else max(0.0, soonest - self._clock())
@@ -271,7 +317,9 @@ class Siblings:
     def _next_look(self) -> float:
         if not self.announced or (self.vouches and not self._known):
             return inf
-        calm = self.vouches and not any(each.absent for each in self._known.values())
+        if self._looks_soon:
+            return self._looked_at + _SHORTEST_LOOK_INTERVAL
+        calm = self.vouches and not self._absent
         return self._looked_at + (_SLOW_LOOK_INTERVAL if calm else _LOOK_INTERVAL)
 
     @property
@@ -282,24 +330,37 @@ class Siblings:
     def looked(self, state: QueueState, own_consumers: int) -> None:
         """This is the state of the request queue, with some consumers of our own."""
         now = self._looked_at = self._clock()
-        present = sum(each.is_consuming for each in self._known.values())
+        self._looks_soon = False
+        present = sum(map(self._is_consuming, self._known))
         if state.consumers < own_consumers + present and self._roll_called_at is None:
             self._call_the_roll()
         if state.messages or state.consumers != own_consumers + present:
             return
         # Nothing waits, and all that is under way is with servers that are known.
-        if self._vouches_since is None:
+        if self._crowded:
+            self._make_up_for_crowd()
+        elif self._vouches_since is None:
             self._vouches_since = now
-        for instance, sibling in list(self._known.items()):
-            if sibling.absent:
-                self._settle(instance, sibling, now)
+        for instance in list(self._absent):
+            self._settle(instance, now)
 
-    def _settle(self, instance: str, sibling: _Sibling, now: float) -> None:
+    def _make_up_for_crowd(self) -> None:
+        """Have those speak for whom there was no room, if there is now; before the next look."""
+        if len(self._known) < MAX_SIBLINGS:
+            self._crowded = False
+            self._call_the_roll()
+
+    def _is_consuming(self, instance: str) -> bool:
+        sibling = self._known[instance]
+        return sibling.heard and sibling.consumes and instance not in self._absent
+
+    def _settle(self, instance: str, now: float) -> None:
         """All that a dead server had is with living ones; forget it when that is judged."""
+        sibling = self._known[instance]
         if sibling.settled_at is None:
             sibling.settled_at = now
         elif now - sibling.settled_at > _VALID:
-            del self._known[instance]
+            self._forget(instance)
             self._record.uncover()
             self._buried[instance] = None
             if len(self._buried) > _MAX_BURIED:
@@ -309,74 +370,114 @@ class Siblings:
 
     def take_messages(self) -> list[bytes]:
         """Return what is to be sent to all, this server included."""
+        if self._has_newcomer:
+            self._greet()
         if self._to_ask:
-            self._say("ask", calls=self._to_ask)
+            self._words += [
+                Word("ask", self._instance, self._consumes, calls=calls)
+                for calls in in_portions(self._to_ask)
+            ]
             self._to_ask = {}
-        messages, self._messages = self._messages, []
-        return messages
+        words, self._words = self._words, []
+        return [encode(word) for word in words]
 
-    def _say(self, kind: str, **more: Any) -> None:
-        message = {"kind": kind, "from": self._instance, "consumes": self._consumes, **more}
-        # As it is: of the halves of a character that a key may have, escapes make one.
-        text = json.dumps(message, ensure_ascii=False)
-        self._messages.append(text.encode("utf-8", "surrogatepass"))
+    @property
+    def has_messages(self) -> bool:
+        """True if something is to be sent."""
+        return bool(self._words or self._to_ask or self._has_newcomer)
+
+    def _greet(self) -> None:
+        """Say what a newcomer has missed, however many there are."""
+        self._has_newcomer = False
+        self._say_here()
+        # It may have been away when it was asked.
+        self._to_ask |= {each.key: each.resent for each in self._questions.values()}
+
+    def _say_here(self) -> None:
+        self._words.append(Word("here", self._instance, self._consumes))
+
+    # --- what is heard ------------------------------------------------------------------
 
     def heard(self, body: bytes) -> None:
-        """Take in what a sibling said, or this server itself."""
+        """Take in what a sibling said, or this server itself.
+
+        What is no word is ignored, and so is one of another protocol: its server is
+        not known then, so this one vouches for nothing that it may have.
+        """
         try:
-            message = json.loads(body)
-            kind, sender = message["kind"], message["from"]
-            if kind not in _KINDS or not isinstance(sender, str):
-                raise ValueError(f"{kind!r} of {sender!r}")
-            getattr(self, f"_hear_{kind}")(sender, message)
-        except _NONSENSE as error:
-            log.warning("what another server of the same server_id said makes no sense: %r", error)
+            word = decode(body)
+        except NoWordError as error:
+            self._warnings.warn(
+                "what another server of the same server_id said makes no sense: %s", error
+            )
+            return
+        if word is None:
+            return
+        if word.sender == self._instance:
+            self._hear_own(word)
+        else:
+            _HEAR[word.kind](self, word)
 
-    def _meet(self, sender: str, message: dict[str, Any]) -> None:
-        sibling = self._known.setdefault(sender, _Sibling())
-        before = sibling.is_consuming
-        sibling.heard, sibling.absent, sibling.settled_at = True, False, None
-        sibling.consumes = message.get("consumes") is True
-        if sibling.is_consuming and not before:
-            self._looked_at = -inf  # with one more to count on, look at once
-        sibling.last_heard = self._clock()
-        self._buried.pop(sender, None)
+    def left_out(self, size: int) -> None:
+        """Something came in place of a word that was too large to be taken in."""
+        self._warnings.warn(
+            "what another server of the same server_id said makes no sense: it has %d bytes", size
+        )
 
-    def _hear_hello(self, sender: str, message: dict[str, Any]) -> None:
-        if sender == self._instance:
+    def _hear_own(self, word: Word) -> None:
+        if word.kind == "hello":
             # One of an earlier connection may come again, before the others have this one.
-            self.announced = self.announced or message.get("number") == self._hello
-            return
-        self._meet(sender, message)
-        self._say("here")
-        # It may have been away when it was asked.
-        open_questions = {each.key: each.resent for each in self._questions.values()}
-        if open_questions:
-            self._say("ask", calls=open_questions)
-
-    def _hear_here(self, sender: str, message: dict[str, Any]) -> None:
-        if sender != self._instance:
-            self._meet(sender, message)
-
-    def _hear_bye(self, sender: str, message: dict[str, Any]) -> None:
-        self._record.uncover()
-        if self._known.pop(sender, None) is not None:
-            now = self._clock()
-            self._left = {each: at for each, at in self._left.items() if now - at < _UNSAFE}
-            self._left[sender] = now
-
-    def _hear_ask(self, sender: str, message: dict[str, Any]) -> None:
-        calls = dict(message["calls"])
-        if sender == self._instance:
-            for key in calls.keys() & self._questions.keys():
+            self.announced = self.announced or word.number == self._hello
+        elif word.kind == "ask":
+            for key in word.calls.keys() & self._questions.keys():
                 self._questions[key].echoed_at = self._clock()
-            return
-        self._meet(sender, message)
-        answers = {key: self._word_on(key, bool(resent), sender) for key, resent in calls.items()}
-        knows = {instance: not each.absent for instance, each in self._known.items()}
-        self._say("answer", to=sender, calls=answers, knows=knows)
 
-    def _word_on(self, key: str, resent: bool, asker: str) -> str:
+    def _meet(self, word: Word) -> None:
+        """Whoever said *word* is there."""
+        sibling = self._known.get(word.sender) or self._enter(word.sender, there=True)
+        if sibling is None:
+            return
+        before = self._is_consuming(word.sender)
+        if word.sender in self._absent:
+            self._absent.remove(word.sender)
+            self._await(word.sender)
+        sibling.heard, sibling.settled_at = True, None
+        sibling.consumes = word.consumes
+        if self._is_consuming(word.sender) and not before:
+            self._looks_soon = True  # with one more to count on
+        sibling.last_heard = self._clock()
+        self._buried.pop(word.sender, None)
+
+    def _hear_hello(self, word: Word) -> None:
+        self._meet(word)
+        self._has_newcomer = True
+
+    def _hear_bye(self, word: Word) -> None:
+        self._record.uncover()
+        now = self._clock()
+        while self._left and now - self._left[earliest := next(iter(self._left))] >= _UNSAFE:
+            del self._left[earliest]
+        # Where too many have left it is found to be silent.
+        if word.sender in self._known and len(self._left) < MAX_SIBLINGS:
+            self._forget(word.sender)
+            self._left.pop(word.sender, None)
+            self._left[word.sender] = now
+
+    def _hear_ask(self, word: Word) -> None:
+        self._meet(word)
+        if len(self._words) >= _MAX_WAITING:
+            self._warnings.warn("other servers of the same server_id ask more than can be answered")
+            return
+        answers = {
+            key: self._word_on(key, resent, word.sender) for key, resent in word.calls.items()
+        }
+        knows = {instance: instance not in self._absent for instance in self._known}
+        self._words += [
+            Word("answer", self._instance, self._consumes, calls=calls, to=word.sender, knows=knows)
+            for calls in in_portions(answers)
+        ]
+
+    def _word_on(self, key: CallKey, resent: bool, asker: str) -> str:
         """Return what this server says of *key*: mine, lost, never; or vouch: nobody had it."""
         if self._record.knows(key):
             if resent:
@@ -394,24 +495,36 @@ class Siblings:
         long_enough = since is not None and self._clock() - since >= _VALID
         return "vouch" if long_enough and self._vouches_for(key, resent) else "never"
 
-    def _hear_answer(self, sender: str, message: dict[str, Any]) -> None:
-        if sender == self._instance:
+    def _hear_answer(self, word: Word) -> None:
+        self._meet(word)
+        if word.to != self._instance:
             return
-        self._meet(sender, message)
-        if message["to"] != self._instance:
-            return
-        for instance, present in dict(message["knows"]).items():
-            if instance not in (self._instance, *self._known, *self._left, *self._buried):
-                self._known[instance] = _Sibling(absent=not present)
-        for key, word in dict(message["calls"]).items():
+        for instance, there in word.knows.items():
+            if instance != self._instance and not self._has_heard_of(instance):
+                self._enter(instance, there)
+        for key, said in word.calls.items():
             if key in self._questions:
-                self._take_word(self._questions[key], sender, word)
+                self._take_word(self._questions[key], word.sender, said)
 
-    def _take_word(self, question: _Question, sender: str, word: str) -> None:
-        question.answered.add(sender)
-        if word == "mine":
+    def _has_heard_of(self, instance: str) -> bool:
+        return instance in self._known or instance in self._left or instance in self._buried
+
+    def _take_word(self, question: _Question, sender: str, said: str) -> None:
+        if sender in self._known:
+            question.answered.add(sender)
+        question.silent.discard(sender)
+        if said == "mine":
             question.verdict = question.verdict or Verdict.MINE
-        elif word == "lost":
+        elif said == "lost":
             question.verdict = question.verdict or Verdict.LOST
-        elif word == "vouch" and self._clock() - question.asked_at < _VALID:
+        elif said == "vouch" and self._clock() - question.asked_at < _VALID:
             question.vouched = True
+
+
+_HEAR: dict[str, Callable[[Siblings, Word], None]] = {
+    "hello": Siblings._hear_hello,
+    "here": Siblings._meet,
+    "bye": Siblings._hear_bye,
+    "ask": Siblings._hear_ask,
+    "answer": Siblings._hear_answer,
+}

@@ -42,13 +42,6 @@ class Unpicklable:
         raise TypeError("this one stays here")
 
 
-class FussyError(Exception):
-    """Needs two arguments, and so can't be rebuilt from its args."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} and {two}")
-
-
 # --- results and what methods raise -------------------------------------------------
 
 
@@ -102,7 +95,6 @@ def test_only_registered_methods_can_be_called(proxy: QAMProxy, name: str) -> No
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (FussyError("a", "b"), "FussyError"),
         (SystemExit(3), "SystemExit"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (QAMTimeoutException("nested"), "QAMTimeoutException"),
@@ -184,9 +176,10 @@ def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, serve
         for call in (proxy.callback(len).add, proxy.set_timeout(60).add, proxy["add"]):
             with pytest.raises(QAMSerializationException, match=r"add\(\) has .* bytes"):
                 call(a="x" * 10_000)
-        # an exception too
-        with pytest.raises(QAMSerializationException, match=r"the result of \w+\(\) has .* bytes"):
+        # of an exception the text is cut
+        with pytest.raises(ValueError, match=r"^xxx") as failed:
             proxy.fail_long(10_000)
+        assert len(str(failed.value)) <= 500
     assert MAX_MESSAGE_BYTES == 16 * 2**20
     assert request.value.executed == "no"
     assert result.value.executed == "yes"

@@ -149,6 +149,14 @@ def build(body: bytes, *trusted: Any) -> Any:
     return loads(body, Trusted(trusted))
 
 
+def build_reply(body: bytes, *trusted: Any) -> Any:
+    """What a proxy builds: a reply may have exceptions of classes that are not trusted."""
+    strangers = list[str]()
+    built = loads(body, Trusted(trusted), strangers)
+    assert strangers == []
+    return built
+
+
 SHARED = (1, "shared")
 VALUES = [
     *(None, True, 3, 2**80, -1.5, 1j, "text", "ä\ud800", b"\x00\xff", bytearray(b"abc"), ...),
@@ -325,7 +333,7 @@ def test_an_array_is_not_made_large_by_its_name_alone() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_exceptions_that_are_imported_are_built(protocol: int) -> None:
     for error in (ValueError("x", 3), OwnError("own"), FileNotFoundError(2, "none", "name")):
-        built = build(pickle.dumps(error, protocol))
+        built = build_reply(pickle.dumps(error, protocol))
         assert type(built) is type(error)
         assert built.args == error.args
 
@@ -336,7 +344,7 @@ def test_exceptions_keep_what_they_have_beside_their_arguments(protocol: int) ->
     error.add_note("a note")
     error.code, error.details = 3, {"a": [1]}
     for each in (error, ImportError("no", name="this", path="there")):
-        built = build(pickle.dumps(each, protocol))
+        built = build_reply(pickle.dumps(each, protocol))
         assert type(built) is type(each)
         assert vars(built) == vars(each)
         assert getattr(built, "name", None) == getattr(each, "name", None)
@@ -491,7 +499,7 @@ def test_bombs_are_refused_before_they_cost_anything() -> None:
         [sys.executable, "-m", "tests.support.hostile_pickles"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=100,
         preexec_fn=bound_memory,
     )
     outcomes = dict(line.split(": ", 1) for line in done.stdout.splitlines())

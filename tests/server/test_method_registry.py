@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from qam._server.method_registry import MethodRegistry, public_methods
+from qam._server.method_registry import MethodRegistry
+from qam._server.offered_methods import public_methods
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
 
@@ -157,15 +158,13 @@ def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
 
 
 def test_the_public_methods_of_an_instance_are_offered_and_nothing_else() -> None:
-    assert {name for name, _ in public_methods(Shop())} == {
+    assert set(public_methods(Shop())) == {
         "sell",
         "inherited",
         "of_class",
         "of_nobody",
         "dispatched",
         "part",
-        "doubled",
-        "own",
     }
 
 
@@ -179,8 +178,6 @@ def test_each_of_them_can_be_called_by_the_instances_name() -> None:
     assert call(registry, "shop.of_nobody") == "static"
     assert call(registry, "shop.dispatched", 1) == "object"
     assert call(registry, "shop.part") == 5
-    assert call(registry, "shop.doubled", 4) == 8
-    assert call(registry, "shop.own") == "own"
 
 
 def test_no_property_is_evaluated() -> None:
@@ -199,7 +196,7 @@ def test_an_instance_that_answers_every_name_offers_what_it_has() -> None:
         def real(self) -> None:
             """The only method there is."""
 
-    assert [name for name, _ in public_methods(Anything())] == ["real"]
+    assert list(public_methods(Anything())) == ["real"]
 
 
 def test_an_instance_that_lists_what_it_has_not_offers_only_what_it_has() -> None:
@@ -210,7 +207,7 @@ def test_an_instance_that_lists_what_it_has_not_offers_only_what_it_has() -> Non
         def real(self) -> None:
             """The only method there is."""
 
-    assert [name for name, _ in public_methods(Liar())] == ["real"]
+    assert list(public_methods(Liar())) == ["real"]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +221,9 @@ def test_an_instance_that_lists_what_it_has_not_offers_only_what_it_has() -> Non
         "shop.__dunder__",
         "shop.__init__",
         "shop._private",
+        "shop.doubled",
         "shop.number",
+        "shop.own",
         "shop.price",
         "shop.sell.__call__",
     ],

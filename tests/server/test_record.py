@@ -3,15 +3,29 @@ from typing import Any
 import pytest
 
 from qam._broker.messages import Delivery
+from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RUNS
 from qam._server import record as record_module
 from qam._server.call import Answer, Call
 from qam._server.record import Record
 
 
+def where(correlation_id: str) -> str:
+    """Where a proxy wants its reply whose call has this correlation id."""
+    return reply_routing_key(correlation_id.rpartition(":")[0])
+
+
+def key(correlation_id: str, runs: int = 1) -> CallKey:
+    """By what the request of a proxy is recognized."""
+    return CallKey(where(correlation_id), correlation_id, runs)
+
+
 def call(correlation_id: str | None, runs: int = 1) -> Call:
-    """A request that came with this correlation id."""
-    properties: dict[str, Any] = {"correlation_id": correlation_id} if correlation_id else {}
+    """A request of a proxy that came with this correlation id."""
+    properties: dict[str, Any] = {}
+    if correlation_id is not None:
+        properties |= {"correlation_id": correlation_id, "reply_to": where(correlation_id)}
     if runs > 1:
         properties["headers"] = {RUNS: runs}
     return Call(Delivery(b"request", 1, properties=properties), connection_number=1)
@@ -29,15 +43,15 @@ def test_a_request_runs_until_it_is_answered() -> None:
     record, request = Record(), call("c:1")
     record.begin(request, first=True)
 
-    assert record.running == {"c:1": request}
-    assert record.answer("c:1") is None
+    assert record.running == {key("c:1"): request}
+    assert record.answer(key("c:1")) is None
 
     request.answer = Answer("key", b"reply")
     record.end([request])
 
     assert record.running == {}
-    assert record.knows("c:1")
-    assert record.answer("c:1") == Answer("key", b"reply")
+    assert record.knows(key("c:1"))
+    assert record.answer(key("c:1")) == Answer("key", b"reply")
 
 
 def test_one_that_needed_no_answer_is_done_too() -> None:
@@ -45,8 +59,8 @@ def test_one_that_needed_no_answer_is_done_too() -> None:
     record.begin(request, first=True)
     record.end([request])
 
-    assert record.knows("c:1")
-    assert record.answer("c:1") is None
+    assert record.knows(key("c:1"))
+    assert record.answer(key("c:1")) is None
 
 
 def test_the_request_of_a_client_that_gives_no_id_is_not_kept() -> None:
@@ -55,7 +69,7 @@ def test_the_request_of_a_client_that_gives_no_id_is_not_kept() -> None:
     record.end([request])
 
     assert record.running == {}
-    assert not record.knows("None")
+    assert not record.knows(key("None"))
 
 
 def test_one_that_was_not_begun_leaves_no_trace() -> None:
@@ -65,7 +79,7 @@ def test_one_that_was_not_begun_leaves_no_trace() -> None:
     record.end([request])
 
     assert record.running == {}
-    assert not record.knows("c:1")
+    assert not record.knows(key("c:1"))
 
 
 def test_the_end_of_a_copy_is_not_the_end_of_the_request() -> None:
@@ -73,7 +87,7 @@ def test_the_end_of_a_copy_is_not_the_end_of_the_request() -> None:
     record.begin(request, first=True)
     record.end([call("c:1")])
 
-    assert record.running == {"c:1": request}
+    assert record.running == {key("c:1"): request}
 
 
 def test_a_second_run_of_an_idempotent_method_is_another_request() -> None:
@@ -81,7 +95,7 @@ def test_a_second_run_of_an_idempotent_method_is_another_request() -> None:
     record.begin(call("c:1"), first=True)
     record.begin(call("c:1", runs=2), first=False)
 
-    assert set(record.running) == {"c:1", "c:1#2"}
+    assert set(record.running) == {key("c:1"), key("c:1", 2)}
 
 
 @pytest.mark.parametrize("bounds", [{"max_answers": 3}, {"max_bytes": 300}])
@@ -90,11 +104,13 @@ def test_what_is_too_much_is_forgotten_oldest_first(bounds: dict[str, int]) -> N
 
     answered(record, *(f"c:{number}" for number in range(10, 16)), body=b"x" * 100)
 
-    assert [record.knows(f"c:{number}") for number in range(10, 16)] == [False] * 3 + [True] * 3
+    assert [record.knows(key(f"c:{number}")) for number in range(10, 16)] == [False] * 3 + [
+        True
+    ] * 3
     # and it knows what it forgot
-    assert record.is_lost("c:12")
-    assert not record.is_lost("c:13")
-    assert not record.is_lost("another:12")
+    assert record.is_lost(key("c:12"))
+    assert not record.is_lost(key("c:13"))
+    assert not record.is_lost(key("another:12"))
 
 
 def test_a_large_answer_leaves_room_for_others() -> None:
@@ -102,25 +118,25 @@ def test_a_large_answer_leaves_room_for_others() -> None:
     answered(record, "c:1", body=b"x" * 301)
     answered(record, "c:2", "c:3", body=b"x" * 150)
 
-    assert [record.knows(f"c:{number}") for number in (1, 2, 3)] == [False, True, True]
+    assert [record.knows(key(f"c:{number}")) for number in (1, 2, 3)] == [False, True, True]
 
 
 def test_it_covers_what_comes_after_the_first_call_of_a_client() -> None:
     record = Record()
     record.begin(call("c:5"), first=True)
 
-    assert record.covers("c:5")
-    assert record.covers("c:6")
-    assert record.covers("c:6#2")
-    assert not record.covers("c:4")
-    assert not record.covers("another:6")
+    assert record.covers(key("c:5"))
+    assert record.covers(key("c:6"))
+    assert record.covers(key("c:6", 2))
+    assert not record.covers(key("c:4"))
+    assert not record.covers(key("another:6"))
 
 
 def test_a_call_that_others_may_have_had_proves_nothing() -> None:
     record = Record()
     record.begin(call("c:5"), first=False)
 
-    assert not record.covers("c:6")
+    assert not record.covers(key("c:6"))
 
 
 @pytest.mark.parametrize("odd", ["", "c", "c:", "c:x", "c:" + "9" * 50, ":"])
@@ -128,23 +144,23 @@ def test_an_id_that_is_none_of_this_library_proves_nothing(odd: str) -> None:
     record = Record(max_answers=1)
     record.begin(call(odd or None), first=True)
 
-    assert not record.covers(odd)
-    assert not record.is_lost(odd)
+    assert not record.covers(key(odd))
+    assert not record.is_lost(key(odd))
 
 
 def test_what_others_asked_about_is_remembered() -> None:
     record = Record(max_answers=2)
-    record.note_asked("c:1")
+    record.note_asked(key("c:1"))
 
-    assert record.was_asked("c:1")
-    assert not record.is_lost("c:1")
+    assert record.was_asked(key("c:1"))
+    assert not record.is_lost(key("c:1"))
 
-    record.note_asked("c:2", doubtful=True)
-    record.note_asked("c:2")
-    assert record.is_lost("c:2")
+    record.note_asked(key("c:2"), doubtful=True)
+    record.note_asked(key("c:2"))
+    assert record.is_lost(key("c:2"))
 
-    record.note_asked("c:3")
-    assert not record.was_asked("c:1")
+    record.note_asked(key("c:3"))
+    assert not record.was_asked(key("c:1"))
 
 
 def test_clients_are_forgotten_when_they_are_too_many() -> None:
@@ -152,9 +168,9 @@ def test_clients_are_forgotten_when_they_are_too_many() -> None:
     for number in range(10_001):
         record.begin(call(f"client-{number}:1"), first=True)
 
-    assert not record.covers("client-0:1")
-    assert record.covers("client-1:1")
-    assert record.covers("client-10000:1")
+    assert not record.covers(key("client-0:1"))
+    assert record.covers(key("client-1:1"))
+    assert record.covers(key("client-10000:1"))
 
 
 def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
@@ -162,14 +178,14 @@ def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
     first, second = call("c:1"), call("c:1", runs=2)
     record.begin(first, first=True)
     record.end([first])  # published anew
-    assert record.latest("c:1") == "c:1"
+    assert record.latest(key("c:1")) == key("c:1")
 
     record.begin(second, first=False)
-    assert record.latest("c:1") == "c:1#2"
+    assert record.latest(key("c:1")) == key("c:1", 2)
 
     second.answer = Answer("key", b"reply")
     record.end([second])
-    assert record.answer(record.latest("c:1")) == Answer("key", b"reply")
+    assert record.answer(record.latest(key("c:1"))) == Answer("key", b"reply")
 
 
 def test_old_clients_share_no_key() -> None:
@@ -179,20 +195,20 @@ def test_old_clients_share_no_key() -> None:
 def test_a_client_may_have_any_name() -> None:
     record, first, again = Record(max_answers=1), call("a#b:5"), call("a#b:5", runs=2)
     record.begin(first, first=True)
-    assert record.covers("a#b:5")
-    assert record.covers("a#b:6#2")
-    assert not record.covers("a#b:4")
+    assert record.covers(key("a#b:5"))
+    assert record.covers(key("a#b:6", 2))
+    assert not record.covers(key("a#b:4"))
     # when it has run, and another run of it
     record.end([first])
-    assert record.latest("a#b:5") == "a#b:5"
+    assert record.latest(key("a#b:5")) == key("a#b:5")
     record.begin(again, first=False)
-    assert record.latest("a#b:5") == "a#b:5#2"
+    assert record.latest(key("a#b:5")) == key("a#b:5", 2)
     record.end([again])
     # then the first is forgotten, and no other
-    assert record.is_lost("a#b:5")
-    assert not record.is_lost("a#b:6")
-    assert not record.is_lost("a#c:5")
-    assert not record.is_lost("1")
+    assert record.is_lost(key("a#b:5"))
+    assert not record.is_lost(key("a#b:6"))
+    assert not record.is_lost(key("a#c:5"))
+    assert not record.is_lost(key("1"))
 
 
 @pytest.mark.parametrize("odd", ["", "#", "c#", "c#x", "c:1#" + "9" * 5000, "#2"])
@@ -200,7 +216,7 @@ def test_an_id_that_looks_like_another_run_does_no_harm(odd: str) -> None:
     record = Record()
     answered(record, odd)
 
-    assert record.latest(odd) == odd
+    assert record.latest(key(odd)) == key(odd)
 
 
 def test_what_ends_together_is_forgotten_as_if_one_by_one() -> None:
@@ -211,10 +227,13 @@ def test_what_ends_together_is_forgotten_as_if_one_by_one() -> None:
     # when
     record.end(calls)
     # then
-    assert [each.key for each in calls if record.knows(str(each.key))] == ["c:13", "d:13"]
+    assert [each.key for each in calls if each.key and record.knows(each.key)] == [
+        key("c:13"),
+        key("d:13"),
+    ]
     for client in "cd":
-        assert record.is_lost(f"{client}:12")
-        assert not record.is_lost(f"{client}:13")
+        assert record.is_lost(key(f"{client}:12"))
+        assert not record.is_lost(key(f"{client}:13"))
 
 
 def test_the_latest_of_very_many_runs_is_found() -> None:
@@ -222,7 +241,7 @@ def test_the_latest_of_very_many_runs_is_found() -> None:
     for runs in range(1, 3001):
         record.begin(call("c:1", runs=runs), first=False)
 
-    assert record.latest("c:1") == "c:1#3000"
+    assert record.latest(key("c:1")) == key("c:1", 3000)
 
 
 def test_it_covers_nobody_whose_forgotten_calls_it_does_not_remember(
@@ -232,12 +251,12 @@ def test_it_covers_nobody_whose_forgotten_calls_it_does_not_remember(
     monkeypatch.setattr(record_module, "_MAX_CLIENTS", 3)
     record = Record(max_answers=1)
     answered(record, "c:1", "c:2")
-    assert record.is_lost("c:1")
-    assert record.covers("c:1")
+    assert record.is_lost(key("c:1"))
+    assert record.covers(key("c:1"))
 
     # when others, whose calls have no numbers, push that out
     answered(record, *(f"other{n}:x" for n in range(5)))
 
     # then nothing is known of that client
-    assert not record.is_lost("c:1")
-    assert not record.covers("c:1")
+    assert not record.is_lost(key("c:1"))
+    assert not record.covers(key("c:1"))

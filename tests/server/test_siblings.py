@@ -7,11 +7,25 @@ from typing import Any
 import pytest
 
 from qam._broker.messages import Delivery, QueueState
+from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT
 from qam._server.call import Answer, Call
 from qam._server.record import Record
+from qam._server.sibling_words import MAX_BYTES
 from qam._server.siblings import GRACE, Siblings, Verdict
 from tests.support.clock import MovableClock
+
+REPLY_TO = reply_routing_key("client")
+
+
+def of_client(number: int) -> dict[str, Any]:
+    """The properties of a request of the proxy."""
+    return {"correlation_id": f"client:{number}", "reply_to": REPLY_TO}
+
+
+def key(number: int) -> CallKey:
+    return CallKey(REPLY_TO, f"client:{number}")
 
 
 class Server:
@@ -20,7 +34,7 @@ class Server:
     def __init__(self, group: "Group", name: str) -> None:
         self.group, self.name = group, name
         self.record = Record()
-        self.repeated: list[str] = []
+        self.repeated: list[CallKey] = []
         self.siblings = Siblings(name, self.record, self.repeated.append, group.clock)
         self.inbox: deque[bytes] = deque()
         self.verdicts: list[tuple[str, Verdict]] = []
@@ -46,14 +60,14 @@ class Server:
     def receive(self, number: int, resent: bool = False, redelivered: bool = True) -> Call:
         """A request comes that may have been received before."""
         headers = {RESENT: 1} if resent else {}
-        properties = {"correlation_id": f"client:{number}", "headers": headers}
+        properties = {**of_client(number), "headers": headers}
         call = Call(Delivery(b"", 1, redelivered, properties), 1)
         self.siblings.ask(call)
         return call
 
     def take(self, number: int) -> Call:
         """A request comes for the first time, and runs."""
-        call = Call(Delivery(b"", 1, False, {"correlation_id": f"client:{number}"}), 1)
+        call = Call(Delivery(b"", 1, False, of_client(number)), 1)
         self.record.begin(call, first=self.siblings.vouches)
         return call
 
@@ -301,17 +315,17 @@ class TestAmongOthers:
         other.receive(1, resent=True, redelivered=False)
         group.run()
         assert other.verdicts == [("client:1", Verdict.MINE)]
-        assert one.repeated == ["client:1"]
+        assert one.repeated == [key(1)]
 
     def test_who_has_answered_what_is_to_be_repeated_repeats_it(self, group: Group) -> None:
         one, other, third = group.start("a"), group.start("b"), group.start("c")
         one.answer(one.take(1))
 
-        other.siblings.have_repeated("client:1")
+        other.siblings.have_repeated(key(1))
         group.run()
 
-        assert (one.repeated, other.repeated, third.repeated) == (["client:1"], [], [])
-        assert not third.siblings.is_judging("client:1")
+        assert (one.repeated, other.repeated, third.repeated) == ([key(1)], [], [])
+        assert not third.siblings.is_judging(key(1))
 
     def test_what_none_has_started_runs_at_once(self, group: Group) -> None:
         servers = [group.start(name) for name in "abc"]
@@ -489,14 +503,44 @@ class TestAmongOthers:
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.RUN)]
-        assert other.record.was_asked("client:1")
+        assert other.record.was_asked(key(1))
 
     def test_lost_is_lost_for_all(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
-        other.record.note_asked("client:1", doubtful=True)
+        other.record.note_asked(key(1), doubtful=True)
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.LOST)]
+
+
+HERE: dict[str, Any] = {"kind": "here", "from": "x"}
+ASK: dict[str, Any] = {"kind": "ask", "from": "x"}
+ANSWER: dict[str, Any] = {"kind": "answer", "from": "x", "to": "a", "calls": [], "knows": {}}
+ODD_NAMES: list[Any] = ["", "x" * 65, 1, None, [], {}]
+CALL = ["reply_to", "id", 1, True]
+ODD_CALLS: list[Any] = [
+    *(
+        None,
+        1,
+        "calls",
+        {"client:1": True},
+        {},
+        [1],
+        ["four"],
+        [{}],
+        [[]],
+        [CALL[:3]],
+        [CALL] * 1001,
+    ),
+    *([[odd, *CALL[1:]]] for odd in (None, 1, [], {}, "x" * 256)),
+    *([[CALL[0], odd, *CALL[2:]]] for odd in (None, 1, [], {}, "x" * 256)),
+    *([[*CALL[:2], odd, True]] for odd in (None, 0, -1, 1.5, True, "1", [], {}, 2**53 + 1)),
+]
+ODD_ANSWERS: list[dict[str, Any]] = [
+    *({"calls": odd} for odd in ODD_CALLS),
+    *({"knows": odd} for odd in (None, 1, "x", [], ["x"], {"": True}, {"x" * 65: True})),
+    *({"to": odd} for odd in ODD_NAMES),
+]
 
 
 @pytest.mark.parametrize(
@@ -508,6 +552,13 @@ class TestAmongOthers:
         b"1",
         b"{}",
         b"[" * 100_000,
+        *(json.dumps({"protocol": each, **HERE}).encode() for each in (0, 2, "1", True, None)),
+        *(json.dumps({"protocol": 1, "kind": each, "from": "x"}).encode() for each in (1, [], {})),
+        *(json.dumps({"protocol": 1, "kind": "here", "from": each}).encode() for each in ODD_NAMES),
+        *(json.dumps({"protocol": 1, **ASK, "calls": each}).encode() for each in ODD_CALLS),
+        *(json.dumps({"protocol": 1, **ANSWER, **each}).encode() for each in ODD_ANSWERS),
+        json.dumps({"protocol": 1, **HERE, "more": "x" * MAX_BYTES}).encode(),
+        b'{"protocol": 1, "number": ' + b"9" * 100_000 + b"}",
         json.dumps({"kind": "hello"}).encode(),
         json.dumps({"kind": "hello", "from": 1}).encode(),
         json.dumps({"kind": [], "from": "x"}).encode(),
@@ -541,7 +592,9 @@ def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
     server.cut()
     server.siblings.opened(without_gap=True)
     # when the one of the last connection comes again
-    server.siblings.heard(json.dumps({"kind": "hello", "from": "a", "number": 1}).encode())
+    server.siblings.heard(
+        json.dumps({"protocol": 1, "kind": "hello", "from": "a", "number": 1}).encode()
+    )
     assert not server.siblings.announced
     # and then its own
     for body in server.siblings.take_messages():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qam._broker.messages import Delivery, Publish
+from qam._protocol.correlation import CallKey
 from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
@@ -21,8 +22,11 @@ from qam._server.prefetch import Prefetch
 from qam._server.publisher_thread import PublisherThread
 from qam._server.record import Record
 from qam._server.request_consumer_thread import RequestConsumerThread
+from qam._server.sibling_words import Word, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
+
+KEY = CallKey("", "c:1")
 
 
 def call(runs: int = 1, lost: bool = False, number: int = 1) -> Call:
@@ -86,6 +90,25 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
     assert len(publisher._later) == 3
     assert settled == calls
     assert caplog.text.count("could not be delivered") == 2
+
+
+def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
+    publisher: PublisherThread,
+    messages: Messages,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(publisher_thread, "_MAX_KEPT", 0)
+    publisher._in_flight = 2000
+    # when
+    for number in range(1000):
+        publisher._on_returned(messages.reply(call(), Answer(f"key {number}", b"")))
+    # then what is kept of them is little
+    assert len(publisher._dropped) == publisher_thread._MAX_TOLD + 1
+    publisher._in_flight = 0
+    publisher._on_returned(messages.reply(call(), Answer("key 1", b"")))
+    assert len(caplog.records) == publisher_thread._MAX_TOLD + 1
+    assert f"{1000 - publisher_thread._MAX_TOLD} replies to other clients" in caplog.text
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
@@ -153,7 +176,7 @@ def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Cons
     consumer._receive(copy_of(call()))
     # then neither runs before the others were asked
     assert consumer.taken == []
-    assert consumer._siblings.is_judging("c:1")
+    assert consumer._siblings.is_judging(KEY)
 
 
 @pytest.mark.parametrize("by_another", [False, True])
@@ -166,12 +189,13 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
     consumer._record.end([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
-        consumer._repeat("c:1")
+        consumer._repeat(KEY)
+        consumer._repeat_answers()
     else:
         consumer._receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
-    assert (said["kind"], said["calls"]) == ("ask", {"c:1#2": True})
+    assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
     assert consumer.replies(messages) == []
 
 
@@ -185,6 +209,42 @@ class Recorder:
         self.acknowledged.append(tag)
 
 
+class Overtaxed(Consumer):
+    """One whose publisher does not keep up."""
+
+    waiting = 10**6
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__(messages)
+        self._backlog = lambda: self.waiting
+
+
+def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
+    messages: Messages,
+) -> None:
+    # given one with an answer, and a publisher with more than enough to do
+    consumer = Overtaxed(messages)
+    first = call()
+    consumer._receive(first)
+    first.answer = Answer("key", b"reply")
+    consumer._record.end([first])
+    connection: Any = Recorder()
+    # when a sibling wants it to be sent again, many times
+    asked = Word("ask", "x", calls={KEY: True})
+    for _ in range(5000):
+        consumer._siblings.heard(encode(asked))
+    consumer._write(connection)
+    # then nothing is added to it, and what waits is bounded
+    assert consumer.published == []
+    assert consumer._next_due() is not None
+    assert len(consumer._siblings._words) <= 1001
+    # and when it has caught up, the reply is sent once
+    consumer.waiting = 0
+    consumer._write(connection)
+    assert [each.body for each in consumer.replies(messages)] == [b"reply"]
+    assert consumer._next_due() is None or not consumer._has_to_talk
+
+
 @pytest.mark.parametrize("runs", [1, 2])
 def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer: Consumer, messages: Messages, runs: int
@@ -195,7 +255,7 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     again = copy_of(call())
     if runs > 1:
         consumer._record.begin(call(), first=False)
-        consumer._record.end([consumer._record.running["c:1"]])
+        consumer._record.end([consumer._record.running[KEY]])
     consumer._receive(again)
     assert consumer.taken == [first]
     # and is answered
@@ -232,7 +292,8 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
     del request
     gc.collect()
     # then that is all there is
-    assert not [each for each in gc.get_objects() if isinstance(each, Call) and each.key == "c:77"]
+    key = CallKey("", "c:77")
+    assert not [each for each in gc.get_objects() if isinstance(each, Call) and each.key == key]
 
 
 def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
@@ -247,7 +308,7 @@ def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer.settle([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
-    assert consumer._record.answer("c:1") is None
+    assert consumer._record.answer(KEY) is None
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
 

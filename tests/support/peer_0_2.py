@@ -74,6 +74,11 @@ class Client02:
 
     def call(self, method_name: str, *params: Any, id: int = 0) -> dict[str, Any]:
         """Send a request and return the body of the reply."""
+        self.send(method_name, *params, id=id)
+        return self.receive()
+
+    def send(self, method_name: str, *params: Any, id: int = 0) -> None:
+        """Send a request."""
         request = {
             "id": id,
             "method_name": method_name,
@@ -87,7 +92,6 @@ class Client02:
             dumps(request, self._serializer),
             self._serializer,
         )
-        return self.receive()
 
     def receive(self) -> dict[str, Any]:
         """Return the body of the next reply."""

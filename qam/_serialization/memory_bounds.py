@@ -1,0 +1,89 @@
+"""How much memory the containers of a pickle take, of which a byte makes a hundred."""
+
+import pickle  # for its errors only  # nosec B403
+from collections import Counter
+
+from qam._serialization.opcodes import (
+    CODES,
+    LENGTH_1,
+    LENGTH_4,
+    LENGTH_8,
+    SIZES,
+    TWO_LINES,
+    after_line,
+)
+
+#: What a message may take beside its bytes, and for each of them; with dicts it may take more.
+FREE, PER_BYTE, PER_BYTE_WITH_DICTS = 40 * 2**20, 20, 60
+
+# What an opcode makes takes so many bytes; one that is filled more than an empty one.
+_DICTS = {"EMPTY_DICT": 72, "DICT": 240, "SETITEM": 168, "SETITEMS": 168}
+_LISTS = {"EMPTY_LIST": 72, "LIST": 72, "APPEND": 32, "APPENDS": 32}
+_TUPLES = {"TUPLE": 64, "TUPLE1": 64, "TUPLE2": 64, "TUPLE3": 72}
+_OTHERS = {**_LISTS, **_TUPLES, "EMPTY_SET": 232, "FROZENSET": 232}
+_BYTES_OF_OTHERS = {CODES[name]: size for name, size in _OTHERS.items()}
+_BYTES_OF = _BYTES_OF_OTHERS | {CODES[name]: size for name, size in _DICTS.items()}
+_FILLING = frozenset(CODES[name] for name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"))
+# So short a body can't make too much, nor many.
+_SHORT = 2**17
+
+
+def check(body: bytes) -> tuple[int, int]:
+    """Refuse a *body* whose containers would take more than its size allows.
+
+    :returns: an upper bound of how many there are, and of how much they take besides dicts; 0, 0
+        for a short body.
+    :raises pickle.UnpicklingError: they would take more.
+    """
+    if len(body) <= _SHORT:
+        return 0, 0
+    # Such bytes may be part of a text as well; this takes a hundredth of the time.
+    found = {code: body.count(code) for code in _BYTES_OF}
+    if _number(found) > _SHORT or _is_too_much(found, len(body)):
+        found = _opcodes_of(body)
+        if _is_too_much(found, len(body)):
+            raise pickle.UnpicklingError(
+                "the message would make more containers than its size allows"
+            )
+    return _number(found), _taken(found, _BYTES_OF_OTHERS)
+
+
+def _number(found: dict[int, int]) -> int:
+    return sum(found[code] for code in _BYTES_OF if code not in _FILLING)
+
+
+def _taken(found: dict[int, int], sizes: dict[int, int]) -> int:
+    return sum(found[code] * size for code, size in sizes.items())
+
+
+def _is_too_much(found: dict[int, int], size: int) -> bool:
+    return (
+        _taken(found, _BYTES_OF_OTHERS) > FREE + PER_BYTE * size
+        or _taken(found, _BYTES_OF) > FREE + PER_BYTE_WITH_DICTS * size
+    )
+
+
+def _opcodes_of(body: bytes) -> Counter[int]:
+    """Count the opcodes of *body*, which are known to be whole."""
+    sizes, position, opcode, stop = SIZES, 0, 0, CODES["STOP"]
+    counts = [0] * 256
+    while opcode != stop:
+        opcode = body[position]
+        counts[opcode] += 1
+        size = sizes[opcode]
+        position += 1
+        if size >= 0:
+            position += size
+        elif size == LENGTH_1:
+            position += 1 + body[position]
+        else:
+            position = _after_long(body, position, size)
+    return Counter(dict(enumerate(counts)))
+
+
+def _after_long(body: bytes, position: int, size: int) -> int:
+    if size in (LENGTH_4, LENGTH_8):
+        width = 4 if size == LENGTH_4 else 8
+        return position + width + int.from_bytes(body[position : position + width], "little")
+    position = after_line(body, position)
+    return after_line(body, position) if size == TWO_LINES else position

@@ -1,0 +1,155 @@
+"""What a message in JSON or msgpack may cost: known before it is built, or counted meanwhile."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from kombu.utils import json as kombu_json
+
+from qam._serialization.hash_bounds import HashBounds
+
+_FREE = 40 * 2**20
+# What a container takes, and of a byte of JSON and msgpack how much of that is allowed.
+_BYTES_OF_LIST, _BYTES_OF_DICT = 88, 240
+_PER_BYTE_OF_JSON, _PER_BYTE_OF_MSGPACK = 12, 76
+# So many containers are built without another thread running meanwhile.
+_MAX_AT_ONCE = 500_000
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_MAX_DIGITS = 4_300  # of a Decimal; what Python reads in a whole number
+
+
+class TooCostlyError(ValueError):
+    """A message would cost more than its size allows."""
+
+
+# --- JSON -------------------------------------------------------------------------------
+
+
+def loads_json(body: bytes) -> Any:
+    """Return what the JSON in *body* stands for, in kombu's dialect.
+
+    :raises ValueError: it is none, or would cost more than its size allows.
+    """
+    _check_json(body)
+    return kombu_json.loads(body, object_hook=_json_object)
+
+
+def loads_plain_json(body: bytes) -> Any:
+    """Return what the JSON in *body* stands for, without what kombu's dialect makes of it.
+
+    :raises ValueError: it is none, or would cost more than its size allows.
+    """
+    _check_json(body)
+    return json.loads(body)
+
+
+def _check_json(body: bytes) -> None:
+    allowed = _FREE + _PER_BYTE_OF_JSON * len(body)
+    if _bytes_of_json(body) > allowed and _bytes_of_json(_TEXT.sub(b"", body)) > allowed:
+        raise TooCostlyError("the message would make more containers than its size allows")
+
+
+def _bytes_of_json(body: bytes) -> int:
+    return body.count(b"[") * _BYTES_OF_LIST + body.count(b"{") * _BYTES_OF_DICT
+
+
+def _json_object(made: dict[str, Any]) -> Any:
+    if made.get("__type__") == "decimal" and len(made) == 2:
+        text = made.get("__value__")
+        if type(text) is not str or len(text) > _MAX_DIGITS:
+            raise TooCostlyError("a Decimal is not in its plain form")
+    return kombu_json.object_hook(made)
+
+
+# --- msgpack ----------------------------------------------------------------------------
+
+# The first bytes of lists and dicts: short ones, and those with a length of 2 or 4 bytes.
+_SHORT_LISTS, _SHORT_DICTS = bytes(range(0x90, 0xA0)), bytes(range(0x80, 0x90))
+_LONG_LISTS, _LONG_DICTS = b"\xdc\xdd", b"\xde\xdf"
+
+
+def loads_msgpack(msgpack: Any, body: bytes) -> Any:
+    """Return what the msgpack in *body* stands for; a tuple has become a list.
+
+    Keys are texts, bytes and numbers; a Timestamp becomes its seconds, and is no key.
+
+    :raises ValueError: it is none, or would cost more than its size allows.
+    """
+    _check_lengths(msgpack, body)
+    if _most_bytes_of_msgpack(body) <= min(
+        _FREE + _PER_BYTE_OF_MSGPACK * len(body), _MAX_AT_ONCE * _BYTES_OF_DICT
+    ):
+        try:
+            return msgpack.unpackb(body, raw=False, strict_map_key=True, timestamp=1)
+        except ValueError as error:
+            if "strict_map_key" not in str(error):
+                raise
+    hooks = _Hooks(msgpack, len(body))
+    return msgpack.unpackb(
+        body,
+        raw=False,
+        strict_map_key=False,
+        timestamp=0,
+        object_pairs_hook=hooks.make_dict,
+        list_hook=hooks.check_list,
+    )
+
+
+def _check_lengths(msgpack: Any, body: bytes) -> None:
+    """Pass over the whole, which makes nothing: a list has its room before it has its items."""
+    if _number(body, _LONG_LISTS + _LONG_DICTS) > 1:
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=len(body), read_size=len(body), strict_map_key=False
+        )
+        unpacker.feed(body)
+        unpacker.skip()
+
+
+def _number(body: bytes, codes: bytes) -> int:
+    return len(body) - len(body.translate(None, codes))
+
+
+def _most_bytes_of_msgpack(body: bytes) -> int:
+    """Return an upper bound of what containers take: such bytes may be part of a text as well."""
+    if len(body) * _BYTES_OF_DICT <= _FREE:
+        return 0
+    lists = _number(body, _SHORT_LISTS + _LONG_LISTS)
+    return lists * _BYTES_OF_LIST + _number(body, _SHORT_DICTS + _LONG_DICTS) * _BYTES_OF_DICT
+
+
+class _Hooks:
+    """Looks at each container while it is built."""
+
+    def __init__(self, msgpack: Any, size: int) -> None:
+        self._left = _FREE + _PER_BYTE_OF_MSGPACK * size
+        self._keys = HashBounds()
+        self._timestamp: Callable[..., Any] = msgpack.Timestamp
+
+    def make_dict(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        """Return what a message has as a dict."""
+        self._take(_BYTES_OF_DICT)
+        keys = [key for key, _ in pairs]
+        if not _KEYS.issuperset(map(type, keys)):
+            raise TooCostlyError("a key of the message is neither text, bytes nor a number")
+        self._keys.check(keys, None, is_set=False)
+        return {key: self._seconds(value) for key, value in pairs}
+
+    def check_list(self, made: list[Any]) -> list[Any]:
+        """Return what a message has as a list."""
+        self._take(_BYTES_OF_LIST)
+        for index, value in enumerate(made):
+            if type(value) is self._timestamp:
+                made[index] = value.to_unix()
+        return made
+
+    def _seconds(self, value: Any) -> Any:
+        return value.to_unix() if type(value) is self._timestamp else value
+
+    def _take(self, octets: int) -> None:
+        self._left -= octets
+        if self._left < 0:
+            raise TooCostlyError("the message would make more containers than its size allows")
+
+
+_KEYS = frozenset({str, bytes, int, float, bool, type(None)})

@@ -1,0 +1,35 @@
+"""Pure paths: from texts of bounded length, which are not kept for ever."""
+
+import pickle  # for its errors only  # nosec B403
+import sys
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+PATHS = (PurePath, PurePosixPath, PureWindowsPath)
+
+_MAX_PATH = 4_096  # of all texts, and of their number
+# It keeps what pathlib interns for the whole life of the process.
+_KEEPS_INTERNED = sys.version_info[:2] == (3, 12)
+
+
+def pure_path(cls: Any, *texts: Any) -> PurePath:
+    """In place of a class of :mod:`pathlib`."""
+    if not all(type(text) is str for text in texts):
+        raise pickle.UnpicklingError("a path is made of texts only")
+    if len(texts) > _MAX_PATH or sum(map(len, texts)) > _MAX_PATH:
+        raise pickle.UnpicklingError("a path is too long for a message")
+    made: PurePath = cls(*texts)
+    return _parsed(made) if _KEEPS_INTERNED else made
+
+
+def _parsed(path: Any) -> PurePath:
+    """Give *path* its parts, which pathlib interns when it is first asked for one."""
+    flavour = path._flavour
+    text = flavour.join(*path._raw_paths or [""])
+    if flavour.altsep:
+        text = text.replace(flavour.altsep, flavour.sep)
+    drive, root, rest = flavour.splitroot(text)
+    anchor = type(path)(drive + root)  # it has nothing to be interned
+    path._drv, path._root = anchor.drive, anchor.root
+    path._tail_cached = [part for part in rest.split(flavour.sep) if part not in ("", ".")]
+    return path  # type: ignore[no-any-return]

@@ -1,0 +1,335 @@
+"""Exceptions as data: made of a class, arguments and attributes, without running the class.
+
+What an exception class does when it is called is code that nobody has trusted, and what
+the builtin ones keep in C is believed by them as it comes.  So an exception from a
+message is made by the builtin class whose memory layout it has, of checked copies of
+plain values.  What can't be made so is a :class:`RemoteException`.
+"""
+
+import json
+import pickle  # for its errors only  # nosec B403
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from types import NoneType
+from typing import Any
+
+from qam._common.error_looks import (
+    _ATTRIBUTES,
+    _BUILTIN,
+    _NOTES,
+    MAX_NAME,
+    MAX_TEXT,
+    _are,
+    _defines,
+    _is_number,
+    _is_syntax_error,
+    args_of,
+    find_class,
+    full_name,
+    may_be_raised,
+    taken_apart,
+    text_of_args,
+)
+from qam._common.plain_values import MAX_ITEMS, Allowance, NotPlainError, cut_octets, spend_nothing
+from qam._common.static_looks import base_of, layout_of, mro_of, name_of, namespace_of
+from qam.exceptions import RemoteException
+
+# By what a class says how its instances are taken apart and made again, looked at and freed.
+_ACTS = frozenset(
+    {
+        *("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
+        *("__getstate__", "__setstate__", "__getattribute__", "__class__", "__del__"),
+    }
+)
+# What an exception, and what stands for one, takes beside its arguments.
+_COST, _COST_OF_REMOTE = 5, 40
+_CHARACTERS_KEPT = 8  # take about as much as an item
+
+_MAX_ERRNO = 2**31
+
+
+def _maker_of(cls: type) -> Any:
+    """Return the builtin class that makes instances of *cls*; None if there is none to do it."""
+    if not (may_be_raised(cls) or cls is BaseExceptionGroup) or any(map(_acts, mro_of(cls))):
+        return None
+    if _defines(type(cls), "__subclasscheck__"):  # Python asks by it whenever one is raised
+        return None
+    base = cls
+    while id(base) not in _BUILTIN:
+        base = base_of(base)
+    return base if layout_of(base) == layout_of(cls) else None
+
+
+def _acts(cls: type) -> bool:
+    """Return True if *cls* says itself how its instances are kept, pickled, seen or freed."""
+    if id(cls) in _BUILTIN:
+        return False
+    namespace = namespace_of(cls) or {}
+    slots = namespace.get("__slots__", ())
+    return type(slots) is not tuple or bool(slots) or not _ACTS.isdisjoint(namespace)
+
+
+def _is_unicode_error(args: tuple[Any, ...], kind: type) -> bool:
+    if len(args) != 4 or not _are(args[:1], kind) or not _are(args[3:], str):
+        return False
+    text, start, end, _ = args
+    return _are((start, end), int) and 0 <= start <= end <= len(text)
+
+
+def _is_unicode_error_with_encoding(args: tuple[Any, ...], kind: type) -> bool:
+    return _are(args[:1], str) and _is_unicode_error(args[1:], kind)
+
+
+def _is_os_error(args: tuple[Any, ...]) -> bool:
+    if not 2 <= len(args) <= 5:
+        return True  # it keeps them as its args alone
+    errno, strerror, *names = args
+    return (_is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and _are(
+        (strerror, *names), str, bytes, int, type(None)
+    )
+
+
+def _is_group(args: tuple[Any, ...]) -> bool:
+    if len(args) != 2 or type(args[0]) is not str or type(args[1]) not in (list, tuple):
+        return False
+    return bool(args[1]) and all(issubclass(type(each), Exception) for each in args[1])
+
+
+_CHECKS: dict[type, Callable[[tuple[Any, ...]], bool]] = {
+    UnicodeDecodeError: lambda args: _is_unicode_error_with_encoding(args, bytes),
+    UnicodeEncodeError: lambda args: _is_unicode_error_with_encoding(args, str),
+    UnicodeTranslateError: lambda args: _is_unicode_error(args, str),
+    OSError: _is_os_error,
+    SyntaxError: _is_syntax_error,
+    BaseExceptionGroup: _is_group,
+}
+# What they keep in C beside the arguments, and a message may set: texts.
+_TEXTS_IN_C: dict[type, frozenset[str]] = {
+    ImportError: frozenset({"name", "path"}),
+    AttributeError: frozenset({"name"}),
+}
+
+
+def check_unicode_error(error: Any) -> None:
+    """Look at what the class of *error*, which is trusted, left in C.
+
+    :raises pickle.UnpicklingError: it points outside of its text.
+    """
+    kind = next((kind for kind in _UNICODE_ERRORS if issubclass(type(error), kind)), None)
+    if kind is None:
+        return
+    with suppress(AttributeError, TypeError):  # it has no text; so nothing will look at it
+        text, start, end = (vars(kind)[name].__get__(error) for name in ("object", "start", "end"))
+        if not 0 <= start <= end <= len(text):
+            raise pickle.UnpicklingError(f"{kind.__name__} points outside of its text")
+
+
+_UNICODE_ERRORS: tuple[type, ...] = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError)
+
+
+_SCALARS = (NoneType, bool, int, float, str, bytes)
+
+
+def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
+    return (
+        len(args) == 3
+        and _are(args[:2], str)
+        and type(args[2]) is int
+        and 0 <= args[2] <= len(args[1])
+    )
+
+
+def _instance(cls: type, args: tuple[Any, ...]) -> Exception | None:
+    """Return an instance of *cls* with plain *args*; None if it can't be made by the rules."""
+    if find_class(name_of(cls)) is not cls:  # it could not be sent on
+        return None
+    if cls is json.JSONDecodeError:
+        return json.JSONDecodeError(*args) if _is_json_decode_error(args) else None
+    maker = _maker_of(cls)
+    if maker is None or not all(
+        check(args) for kind, check in _CHECKS.items() if issubclass(maker, kind)
+    ):
+        return None
+    try:
+        made: Exception = maker.__new__(cls, *args)
+        # Of several classes that OSError stands for, it chooses.
+        _BUILTIN.get(id(type(made)), maker).__init__(made, *args)
+    except Exception:  # a type of C that has a constructor of its own, or a number of args
+        return None
+    return made
+
+
+def decode_error_of_python_2(encoding: Any, source: Any, *rest: Any) -> tuple[Any, ...]:
+    """Return the arguments of a UnicodeDecodeError whose bytes may have been read as text."""
+    return encoding, source.encode("utf-8") if type(source) is str else source, *rest
+
+
+def _shown_by_type(value: Any) -> str:
+    return f"<{name_of(type(value))[1][:MAX_NAME]}>"
+
+
+class ErrorMaker:
+    """Makes exceptions of what messages say.
+
+    :param spend: is told what they cost, in what about an item costs.
+    :param show: returns what stands for an argument that is not plain.
+    :param keep_note: says which notes are kept.
+    """
+
+    def __init__(
+        self,
+        spend: Callable[[int], None] = spend_nothing,
+        show: Callable[[Any], str] = _shown_by_type,
+        keep_note: Callable[[str], bool] = bool,
+    ) -> None:
+        self._spend = spend
+        self._show = show
+        self._keep_note = keep_note
+
+    def make(self, cls: type, args: Iterable[Any], attributes: Any = None) -> Exception:
+        """Return an instance of *cls*, or the RemoteException that stands for it."""
+        return self._make(_Parts(full_name(cls), cls, args, attributes), self._allowance())
+
+    def stand_for(
+        self, name: str, args: Iterable[Any], attributes: Any = None, text: str | None = None
+    ) -> Exception:
+        """Return a RemoteException of the type *name*; its *text* is by default that of *args*."""
+        parts = _Parts(name[:MAX_NAME], None, args, attributes, text)
+        return self._make(parts, self._allowance())
+
+    def copy(self, error: BaseException) -> Exception:
+        """Return a copy of *error* as whoever gets it by a message would have it."""
+        return self.make(type(error), *taken_apart(error))
+
+    def set_state(self, error: BaseException, state: Any) -> None:
+        """Give *error*, which was made here, the attributes in *state* that are plain.
+
+        :raises pickle.UnpicklingError: there are some that no pickler writes.
+        """
+        _check_state(error, state)
+        allowance = self._allowance()
+        self._plain_args(args_of(error), allowance, 0)  # they count, too
+        self._set_attributes(error, state, allowance, 0)
+
+    def plain_args(self, args: Iterable[Any]) -> tuple[Any, ...]:
+        """Return copies of those *args* that are plain, and what is shown for the others."""
+        return self._plain_args(args, self._allowance(), 0)[0]
+
+    def _allowance(self) -> Allowance:
+        return Allowance(self._copy_inner, self._spend)
+
+    def _copy_inner(self, value: Any, depth: int, allowance: Allowance) -> Exception:
+        """Copy an exception that is a part of another."""
+        cls = type(value)
+        if not issubclass(cls, BaseException):
+            raise NotPlainError
+        return self._make(_Parts(full_name(cls), cls, *taken_apart(value)), allowance, depth + 1)
+
+    def _make(self, parts: "_Parts", allowance: Allowance, depth: int = 0) -> Exception:
+        parts = parts.without_remote_exception()
+        kept, all_plain = self._plain_args(parts.args, allowance, depth)
+        self._spend(_COST)
+        made = _instance(parts.cls, kept) if parts.cls is not None and all_plain else None
+        if made is None:
+            text = text_of_args(kept) if parts.text is None else parts.text
+            self._spend(_COST_OF_REMOTE + len(text) // _CHARACTERS_KEPT)
+            made = RemoteException(parts.name, kept, cut_octets(text, MAX_TEXT))
+        self._set_attributes(made, parts.attributes, allowance, depth)
+        return made
+
+    def _plain_args(
+        self, args: Iterable[Any], allowance: Allowance, depth: int
+    ) -> tuple[tuple[Any, ...], bool]:
+        """Return what is kept of *args*, and whether it is all that they are."""
+        kept, all_plain = list[Any](), True
+        for arg in islice(args, MAX_ITEMS + 1):
+            try:
+                kept.append(allowance.copy_cut(arg, depth))
+            except NotPlainError:
+                kept.append(self._show(arg))
+                all_plain = False
+        return tuple(kept), all_plain
+
+    def _set_attributes(
+        self, error: BaseException, attributes: Any, allowance: Allowance, depth: int
+    ) -> None:
+        """Set those of *attributes* that are plain; nothing by what the class says of them."""
+        if type(attributes) is not dict:
+            return
+        for name, value in islice(attributes.items(), MAX_ITEMS):
+            with suppress(NotPlainError):
+                if name == _NOTES:
+                    self._add_notes(error, value, allowance)
+                elif _is_settable(error, name):
+                    _set_attribute(error, allowance.copy(name), allowance.copy(value, depth))
+
+    def _add_notes(self, error: BaseException, notes: Any, allowance: Allowance) -> None:
+        for note in notes[:MAX_ITEMS] if type(notes) in (list, tuple) else ():
+            if type(note) is str and self._keep_note(note):
+                BaseException.add_note(error, allowance.copy_cut(note))
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What an exception is to be made of."""
+
+    name: str
+    cls: type | None
+    args: Iterable[Any]
+    attributes: Any
+    text: str | None = None  # where it is known
+
+    def without_remote_exception(self) -> "_Parts":
+        """Return what a RemoteException stands for; itself, if this is none."""
+        args = tuple(islice(self.args, 4)) if self.cls is RemoteException else ()
+        if len(args) != 3 or not _are(args[::2], str) or type(args[1]) is not tuple:
+            return self
+        return _Parts(args[0][:MAX_NAME], None, args[1], self.attributes, args[2])
+
+
+# --- attributes ---------------------------------------------------------------------------
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _check_state(error: BaseException, state: Any) -> None:
+    """Refuse what no pickler writes as the state of an exception."""
+    if type(state) is not dict or not _are(state, str):
+        raise pickle.UnpicklingError("a state is no dict of attributes")
+    notes = state.get(_NOTES, [])
+    if type(notes) is not list or not _are(notes, str):
+        raise pickle.UnpicklingError("the notes of an exception are no texts")
+    if any(_is_special(name) and name != _NOTES for name in state):
+        raise pickle.UnpicklingError("a message may not set special attributes")
+    for name, value in state.items():  # the args are where they are already
+        if name != "args" and _builtin_with(error, name) and not _are((value,), *_SCALARS):
+            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+
+
+def _is_settable(error: BaseException, name: Any) -> bool:
+    plain = type(name) is str and not _is_special(name)
+    return plain and type(error) is not RemoteException
+
+
+def _builtin_with(error: BaseException, name: str) -> type | None:
+    """Return the builtin class of *error* that defines *name* itself; None if there is none."""
+    return next(
+        (
+            cls
+            for cls in mro_of(type(error))
+            if id(cls) in _BUILTIN and name in (namespace_of(cls) or {})
+        ),
+        None,
+    )
+
+
+def _set_attribute(error: BaseException, name: str, value: Any) -> None:
+    defining = _builtin_with(error, name)
+    if defining is None:
+        _ATTRIBUTES.__get__(error)[name] = value
+    elif name in _TEXTS_IN_C.get(defining, ()) and _are((value,), str, NoneType):
+        vars(defining)[name].__set__(error, value)
