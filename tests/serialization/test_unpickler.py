@@ -499,7 +499,7 @@ def test_bombs_are_refused_before_they_cost_anything() -> None:
         [sys.executable, "-m", "tests.support.hostile_pickles"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         preexec_fn=bound_memory,
     )
     outcomes = dict(line.split(": ", 1) for line in done.stdout.splitlines())
