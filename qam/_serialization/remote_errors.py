@@ -40,7 +40,14 @@ from qam.exceptions import RemoteException
 _ACTS = frozenset(
     {
         *("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
-        *("__getstate__", "__setstate__", "__getattribute__", "__class__", "__del__"),
+        *(
+            "__getstate__",
+            "__setstate__",
+            "__getattribute__",
+            "__getattr__",
+            "__class__",
+            "__del__",
+        ),
     }
 )
 # What an exception, and what stands for one, takes beside its arguments.
