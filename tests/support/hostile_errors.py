@@ -205,7 +205,7 @@ def cases_of_builtins() -> Iterator[tuple[tuple[str, str], tuple[Any, ...], Any]
             cases = [(args, None) for args in args_for(cls)]
             cases += [(right.get(name, ()), state) for state in STATES]
             # those that are like another, and only called otherwise, get some of all
-            step = 1 if cls in OF_THEIR_OWN_KIND else 40
+            step = 1 if cls in OF_THEIR_OWN_KIND else 60
             yield from ((("builtins", name), *case) for case in cases[::step])
 
 
@@ -277,7 +277,7 @@ def receive_the_library() -> int:
         with running_none_of(codes):
             error = raised_by(PICKLE, pickled(name, ("text", 1), {"a": 1, "msg": "m"}))
         show(error)
-        for args in [*args_for(cls)[:25:4], *args_for(cls)[25::40]]:
+        for args in [*args_for(cls)[:25:8], *args_for(cls)[25::80]]:
             show(raised_by(PICKLE, pickled(name, args, {"a": 1})))
     return len(own)
 
