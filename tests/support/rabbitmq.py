@@ -109,7 +109,7 @@ class RabbitMQNode:
         self,
         *,
         config: Mapping[str, str] | None = None,
-        boot_timeout: float = 60.0,
+        boot_timeout: float = 100.0,  # seconds; less than pytest gives a test
         beside: "RabbitMQNode | None" = None,
         on_all_cpus: bool = False,
     ) -> None:
