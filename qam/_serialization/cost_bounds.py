@@ -8,18 +8,27 @@ from typing import Any
 from qam._common.error_looks import args_of, hashes_itself
 from qam._serialization import memory_bounds
 from qam._serialization.hash_bounds import TEXTS, HashBounds
-from qam._serialization.known_names import CONTAINERS, FREED_BY_RECURSION, LEAVES, SIZED, parts_of
+from qam._serialization.known_names import (
+    CONTAINERS,
+    FILLED_LATER,
+    FREED_BY_RECURSION,
+    LEAVES,
+    SIZED,
+    parts_of,
+)
 from qam._serialization.numpy_names import is_array
 
 # What the calls and the hashes of one message may cost: so much, and more for its size.
 _BUDGET, _BUDGET_PER_BYTE = 100_000, 3
 _COST_OF_CALL = 10
 # What a call takes at least, with what is noted of it; a deque has a block from the start.
-_BYTES_OF_CALL, _BYTES_OF_DEQUE = 200, 800
+_BYTES_OF_CALL, _BYTES_OF_DEQUE, _BYTES_OF_CONTAINER = 200, 800, 400
 # What an item takes in what is made of it; and in what hashes it.
 _BYTES_OF_ITEM, _BYTES_OF_KEY = 16, 160
 _HASHING = frozenset({set, frozenset, dict, Counter, OrderedDict, defaultdict})
 _NUMBERS, _SHORT_NUMBER = frozenset({int, float, complex, bool, type(None)}), 64
+# So often a key is compared for what it costs to look at it.
+_COMPARED_PER_COST = 4
 # How deep what is built by calls may lie in the like: to hash and to free it takes stack.
 _MAX_DEPTH = 1000
 # How much of what is freed by recursion, in C, may lie in the like.
@@ -56,7 +65,11 @@ class Bounds:
     def call(self, called: Any) -> None:
         """Something is called."""
         self.spend(_COST_OF_CALL)
-        self.take(_BYTES_OF_DEQUE if called is deque else _BYTES_OF_CALL)
+        if called is deque:
+            self.take(_BYTES_OF_DEQUE)
+        else:
+            filled = called in _HASHING or called in FILLED_LATER
+            self.take(_BYTES_OF_CONTAINER if filled else _BYTES_OF_CALL)
 
     def spend(self, cost: int) -> None:
         """Count *cost*, in what about an item costs."""
@@ -152,7 +165,7 @@ class Bounds:
             self.spend(len(container))
         compared = self._keys.check(keys, container, is_set)
         if compared is not None:
-            self.spend(sum(map(int.__mul__, costs, compared)))
+            self.spend(sum(map(int.__mul__, costs, compared)) // _COMPARED_PER_COST)
 
     def _cost_of(self, key: Any) -> int:
         """Count what the hash of *key* costs, and return it; 0 for a small number."""

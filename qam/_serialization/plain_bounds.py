@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kombu.utils import json as kombu_json
@@ -32,7 +33,21 @@ def loads_json(body: bytes) -> Any:
     :raises ValueError: it is none, or would cost more than its size allows.
     """
     _check_json(body)
-    return kombu_json.loads(body, object_hook=_json_object)
+    if body.count(b"[") <= _MAX_AT_ONCE:
+        return kombu_json.loads(body, object_hook=_json_object)
+    return kombu_json.loads(body, _load_by_and_by, object_hook=_json_object)
+
+
+class _PatientDecoder(json.JSONDecoder):
+    """Makes lists in Python, so that other threads run meanwhile."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.parse_array = json.decoder.JSONArray  # type: ignore[attr-defined]
+        self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+
+_load_by_and_by = partial(json.loads, cls=_PatientDecoder)
 
 
 def loads_plain_json(body: bytes) -> Any:
@@ -46,12 +61,16 @@ def loads_plain_json(body: bytes) -> Any:
 
 def _check_json(body: bytes) -> None:
     allowed = _FREE + _PER_BYTE_OF_JSON * len(body)
-    if _bytes_of_json(body) > allowed and _bytes_of_json(_TEXT.sub(b"", body)) > allowed:
-        raise TooCostlyError("the message would make more containers than its size allows")
+    taken = _bytes_of_json(body, 0, len(body))
+    if taken > allowed:  # unless they are in texts
+        taken -= sum(_bytes_of_json(body, *text.span()) for text in _TEXT.finditer(body))
+        if taken > allowed:
+            raise TooCostlyError("the message would make more containers than its size allows")
 
 
-def _bytes_of_json(body: bytes) -> int:
-    return body.count(b"[") * _BYTES_OF_LIST + body.count(b"{") * _BYTES_OF_DICT
+def _bytes_of_json(body: bytes, start: int, end: int) -> int:
+    lists, dicts = body.count(b"[", start, end), body.count(b"{", start, end)
+    return lists * _BYTES_OF_LIST + dicts * _BYTES_OF_DICT
 
 
 def _json_object(made: dict[str, Any]) -> Any:
@@ -77,9 +96,7 @@ def loads_msgpack(msgpack: Any, body: bytes) -> Any:
     :raises ValueError: it is none, or would cost more than its size allows.
     """
     _check_lengths(msgpack, body)
-    if _most_bytes_of_msgpack(body) <= min(
-        _FREE + _PER_BYTE_OF_MSGPACK * len(body), _MAX_AT_ONCE * _BYTES_OF_DICT
-    ):
+    if _are_few(body):
         try:
             return msgpack.unpackb(body, raw=False, strict_map_key=True, timestamp=1)
         except ValueError as error:
@@ -110,12 +127,15 @@ def _number(body: bytes, codes: bytes) -> int:
     return len(body) - len(body.translate(None, codes))
 
 
-def _most_bytes_of_msgpack(body: bytes) -> int:
-    """Return an upper bound of what containers take: such bytes may be part of a text as well."""
+def _are_few(body: bytes) -> bool:
+    """Return True if *body* can't have too many containers; such bytes may be of a text as well."""
     if len(body) * _BYTES_OF_DICT <= _FREE:
-        return 0
+        return True
     lists = _number(body, _SHORT_LISTS + _LONG_LISTS)
-    return lists * _BYTES_OF_LIST + _number(body, _SHORT_DICTS + _LONG_DICTS) * _BYTES_OF_DICT
+    dicts = _number(body, _SHORT_DICTS + _LONG_DICTS)
+    allowed = _FREE + _PER_BYTE_OF_MSGPACK * len(body)
+    taken = lists * _BYTES_OF_LIST + dicts * _BYTES_OF_DICT
+    return taken <= allowed and lists + dicts <= _MAX_AT_ONCE
 
 
 class _Hooks:

@@ -1,0 +1,185 @@
+"""A message costs what its size allows, whatever it is made of; and honest ones are built."""
+
+import functools
+import itertools
+import json
+import pickle
+import random
+import subprocess
+import sys
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qam._serialization import hash_bounds
+from qam._serialization.hash_bounds import MAX_NUMBERS, MAX_OTHERS, MAX_SAME_HASH
+from qam._serialization.serializers import get_serializer
+from qam._serialization.trust import Trusted
+from qam._serialization.unpickler import loads
+from tests.support.costs import HONEST, HOSTILE, MIB, Cost, allowed_memory
+from tests.support.hostile_pickles import pairs_of_one_hash
+
+SIZE = 2  # MiB: more than what is free for any message makes up for
+
+
+@functools.cache
+def cost_of(serializer: str, name: str) -> Cost:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.costs", str(SIZE), "--of", serializer, name],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=True,
+    )
+    return Cost(**json.loads(done.stdout))
+
+
+# The slowest honest ones of each.
+SLOW = {
+    "pickle": [("pickle", "UUIDs"), ("pickle", "small dicts")],
+    "json": [("json", "small dicts"), ("json", "small lists")],
+    "msgpack": [("msgpack", "numbers as keys"), ("msgpack", "small lists")],
+}
+
+
+@pytest.mark.parametrize(("serializer", "name"), HOSTILE)
+def test_no_message_costs_more_than_its_size_allows(serializer: str, name: str) -> None:
+    cost = cost_of(serializer, name)
+    slowest = max(cost_of(*honest).cpu for honest in SLOW[serializer])
+
+    assert cost.memory <= allowed_memory(serializer, SIZE * MIB)
+    assert cost.cpu <= 3 * slowest + 0.5
+    assert cost.stall <= 1
+
+
+@pytest.mark.parametrize(("serializer", "name"), HONEST)
+def test_honest_messages_are_built(serializer: str, name: str) -> None:
+    cost = cost_of(serializer, name)
+
+    assert cost.outcome == "built"
+    assert cost.memory <= allowed_memory(serializer, SIZE * MIB)
+    assert cost.stall <= 1
+
+
+# --- keys ---------------------------------------------------------------------------------
+
+
+def build(value: Any, serializer: str = "pickle", protocol: int = 4) -> Any:
+    if serializer == "pickle":
+        return loads(pickle.dumps(value, protocol), Trusted())
+    return get_serializer(serializer).decode(msgpack.packb(value))
+
+
+def of_one_hash(number: int) -> list[Any]:
+    return [pickle.loads(b"\x80\x04" + pair + b"\x86.") for pair in pairs_of_one_hash(number)]
+
+
+source = random.Random(1)
+AT_THE_BOUNDS: dict[str, list[Any]] = {
+    "numbers from zero": list(range(MAX_NUMBERS)),
+    "numbers below zero": [-n for n in range(MAX_NUMBERS)],
+    "ids of 64 bits": [source.getrandbits(63) for _ in range(MAX_NUMBERS)],
+    "nanoseconds": [n * 10**9 for n in range(MAX_NUMBERS)],
+    "multiples of 2**32": [n << 32 for n in range(MAX_NUMBERS)],
+    "multiples of 2**50": [n << 50 for n in range(2**10)],
+    "floats": [source.random() for _ in range(MAX_OTHERS)],
+    "fractions of 1024": [n / 1024 for n in range(MAX_OTHERS)],
+}
+TUPLES: dict[str, list[Any]] = {
+    "pairs": list(itertools.product(range(100), repeat=2)),
+    "pairs of one hash": of_one_hash(MAX_SAME_HASH),
+    "names and numbers": [("name", n) for n in range(MAX_OTHERS)],
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_BOUNDS | TUPLES)
+@pytest.mark.parametrize("make", [dict.fromkeys, set, frozenset])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_keys_at_the_bounds_are_built(name: str, make: Any, protocol: int) -> None:
+    value = make((AT_THE_BOUNDS | TUPLES)[name])
+
+    assert build(value, protocol=protocol) == value
+
+
+@pytest.mark.parametrize("name", AT_THE_BOUNDS)
+def test_keys_at_the_bounds_are_built_from_msgpack(name: str) -> None:
+    value = dict.fromkeys(AT_THE_BOUNDS[name])
+
+    assert build(value, "msgpack") == value
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "msgpack"])
+@pytest.mark.parametrize(
+    "keys",
+    [range(MAX_NUMBERS + 1), [n + 0.5 for n in range(MAX_OTHERS + 1)]],
+    ids=["numbers", "floats"],
+)
+def test_more_keys_than_that_are_refused(serializer: str, keys: Any) -> None:
+    with pytest.raises((pickle.UnpicklingError, ValueError), match="are no texts"):
+        build(dict.fromkeys(keys), serializer)
+
+
+@pytest.mark.parametrize("make", [dict.fromkeys, set, frozenset])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_more_keys_of_one_hash_than_that_are_refused(make: Any, protocol: int) -> None:
+    value = make(of_one_hash(MAX_SAME_HASH + 1))
+    # The C unpickler takes a few of them: what that costs is bounded by their number in all.
+    body = pickle.dumps([value, [(n,) for n in range(5000)], {(n,) for n in range(5000)}], protocol)
+
+    with pytest.raises(pickle.UnpicklingError, match="have the same hash"):
+        loads(body, Trusted())
+
+
+def test_walks_are_counted_where_hashes_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given that there may be fewer steps than multiples of a power of two take
+    monkeypatch.setattr(hash_bounds, "_MEAN_STEPS", 3)
+    monkeypatch.setattr(hash_bounds, "_FREE_STEPS", 100)
+    build({n + 2**20: None for n in range(5000)})
+
+    with pytest.raises(pickle.UnpicklingError, match="in each other's way"):
+        build({n << 40: None for n in range(5000)})
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.lists(st.integers(-(2**61), 2**61) | st.floats() | st.tuples(st.integers()), unique=True),
+    st.booleans(),
+)
+def test_honest_keys_are_never_in_each_others_way(keys: list[Any], is_set: bool) -> None:
+    bounds = hash_bounds.HashBounds()
+    container: Any = set() if is_set else {}
+    for key in keys:
+        bounds.check([key], container, is_set)
+        container.add(key) if is_set else container.setdefault(key)
+
+
+EXTENSIONS = [msgpack.Timestamp(1, 0), msgpack.ExtType(5, b"x")]
+
+
+@pytest.mark.parametrize("key", EXTENSIONS, ids=repr)
+@pytest.mark.parametrize("others", [{}, {1: 1}, {"a": 1}])
+def test_an_extension_type_is_no_key(key: Any, others: dict[Any, Any]) -> None:
+    for value in ({key: 1, **others}, [{**others, key: 1}], {"a": {"b": [{key: 1}]}}):
+        with pytest.raises(ValueError, match="neither text, bytes nor a number"):
+            build(value, "msgpack")
+
+
+@pytest.mark.parametrize("wrap", [lambda x: {"a": x}, lambda x: {1: x}, lambda x: {1: [x, [x]]}])
+def test_a_timestamp_is_its_seconds_wherever_it_stands(wrap: Any) -> None:
+    assert build(wrap(msgpack.Timestamp(5, 0)), "msgpack") == wrap(5.0)
+
+
+def test_many_lists_of_json_are_built_alike() -> None:
+    value = [[n] for n in range(600_000)]
+
+    assert get_serializer("json").decode(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("value", [[0, [1], 2], 1, None, "1" * 4301], ids=str)
+def test_a_decimal_of_json_is_in_its_plain_form(value: Any) -> None:
+    body = json.dumps({"__type__": "decimal", "__value__": value}).encode()
+    with pytest.raises(ValueError, match="plain form"):
+        get_serializer("json").decode(body)
