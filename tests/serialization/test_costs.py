@@ -45,6 +45,7 @@ SLOW = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("serializer", "name"), HOSTILE)
 def test_no_message_costs_more_than_its_size_allows(serializer: str, name: str) -> None:
     cost = cost_of(serializer, name)
@@ -55,6 +56,7 @@ def test_no_message_costs_more_than_its_size_allows(serializer: str, name: str) 
     assert cost.stall <= 1
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("serializer", "name"), HONEST)
 def test_honest_messages_are_built(serializer: str, name: str) -> None:
     cost = cost_of(serializer, name)

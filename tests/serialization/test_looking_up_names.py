@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 import pytest
 
+from qam._common.error_looks import find_class
 from qam._common.static_looks import own_class
-from qam._serialization.trust import Trusted, imported, imported_exception
+from qam._serialization.trust import Trusted, imported
 from qam._serialization.unpickler import loads
 from tests.support.hostile_pickles import CALLS
 
@@ -109,8 +110,8 @@ def test_a_lazy_module_stays_unloaded(
 def test_what_is_imported_in_the_usual_way_is_found() -> None:
     module = sys.modules[__name__]
     assert own_class(module, (__name__, "Proxy")) is Proxy
-    assert imported_exception(("pickle", "UnpicklingError")) is None  # it says that it is _pickle's
-    assert imported_exception(("_pickle", "UnpicklingError")) is pickle.UnpicklingError
+    assert find_class(("pickle", "UnpicklingError")) is None  # it says that it is _pickle's
+    assert find_class(("_pickle", "UnpicklingError")) is pickle.UnpicklingError
     assert imported(__name__, "NAME") is NAME
     found: Any = imported("no_such_module", "x")
     assert found is None
