@@ -33,6 +33,7 @@ THREADS_END_WITHIN = 10.0  # seconds
 TAKE_LONGEST = {
     *("test_outages", "test_guarantees", "test_transient", "test_matrix", "test_faults"),
     *("test_package", "test_rabbitmq_node", "test_benchmarks", "test_soak", "test_security"),
+    *("test_unpickler", "test_envelope", "test_remote_errors", "test_poison"),
 }
 
 

@@ -12,7 +12,7 @@ TRANSIENT, PERSISTENT = 1, 2
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 # RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
-_MAX_EXPIRATION = 2**32 - 1
+MAX_EXPIRATION = 2**32 - 1
 _EXPIRATION = re.compile("[0-9]{1,10}")
 
 
@@ -118,7 +118,7 @@ class Delivery:
         if expiration is None or not _EXPIRATION.fullmatch(expiration):
             return None
         milliseconds = int(expiration)
-        return milliseconds / 1000 if milliseconds <= _MAX_EXPIRATION else None
+        return milliseconds / 1000 if milliseconds <= MAX_EXPIRATION else None
 
     @property
     def headers(self) -> dict[str, Any]:

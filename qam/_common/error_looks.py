@@ -21,15 +21,15 @@ from qam.exceptions import QAMException, RemoteException
 #: Of a text that a peer sends, in octets of UTF-8; and of a name.
 MAX_TEXT, MAX_NAME = 65_536, 500
 
-_BUILTIN = {id(found): found for found in vars(builtins).values() if is_class(found)}
+BUILTIN = {id(found): found for found in vars(builtins).values() if is_class(found)}
 # Who catches one of these does not think of calls.
 _CONTROL_FLOW = (StopIteration, StopAsyncIteration)
 
 _MAX_COLUMN, _MAX_LINE = 10_000, 2**31
 
 _ARGS: Any = vars(BaseException)["args"]
-_ATTRIBUTES: Any = vars(BaseException)["__dict__"]
-_NOTES = "__notes__"
+ATTRIBUTES: Any = vars(BaseException)["__dict__"]
+NOTES = "__notes__"
 
 
 # --- classes ------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def args_of(error: BaseException) -> tuple[Any, ...]:
 
 def notes_of(error: BaseException) -> Any:
     """Return the notes of *error*, whatever they are; None if it has none."""
-    return _ATTRIBUTES.__get__(error).get(_NOTES)
+    return ATTRIBUTES.__get__(error).get(NOTES)
 
 
 def full_name(cls: type) -> str:
@@ -69,34 +69,34 @@ def may_be_raised(cls: type) -> bool:
     return Exception in mro and not any(kept in mro for kept in (QAMException, *_CONTROL_FLOW))
 
 
-def _defines(cls: type, name: str) -> bool:
+def defines(cls: type, name: str) -> bool:
     """Return True if what instances of *cls* do under *name* is not that of a builtin class."""
     defining = next(each for each in mro_of(cls) if name in (namespace_of(each) or {}))
-    return id(defining) not in _BUILTIN
+    return id(defining) not in BUILTIN
 
 
 def hashes_itself(value: Any) -> bool:
     """Return True if to hash the exception *value* runs code of its class."""
-    return issubclass(type(value), BaseException) and _defines(type(value), "__hash__")
+    return issubclass(type(value), BaseException) and defines(type(value), "__hash__")
 
 
 def says_itself(cls: type) -> bool:
     """Return True if the text of exceptions of *cls* is made by code that is not builtin."""
-    return _defines(cls, "__str__")
+    return defines(cls, "__str__")
 
 
 # --- what the builtin ones keep in C ------------------------------------------------------
 
 
-def _are(values: Iterable[Any], *kinds: type) -> bool:
+def are(values: Iterable[Any], *kinds: type) -> bool:
     return all(type(value) in kinds for value in values)
 
 
-def _is_number(value: Any, most: int, least: int = -1) -> bool:
+def is_number(value: Any, most: int, least: int = -1) -> bool:
     return value is None or (type(value) is int and least <= value <= most)
 
 
-def _is_syntax_error(args: tuple[Any, ...]) -> bool:
+def is_syntax_error(args: tuple[Any, ...]) -> bool:
     if len(args) < 2:
         return True
     if len(args) != 2 or type(args[1]) is not tuple or len(args[1]) not in (4, 6):
@@ -104,11 +104,11 @@ def _is_syntax_error(args: tuple[Any, ...]) -> bool:
     filename, line, column, text, *end = args[1]
     last_line, last_column = end or (None, None)
     return (
-        _are((args[0], filename, text), str, type(None))
-        and _is_number(line, _MAX_LINE)
-        and _is_number(last_line, _MAX_LINE)
-        and _is_number(column, _MAX_COLUMN)
-        and _is_number(last_column, _MAX_COLUMN)
+        are((args[0], filename, text), str, type(None))
+        and is_number(line, _MAX_LINE)
+        and is_number(last_line, _MAX_LINE)
+        and is_number(column, _MAX_COLUMN)
+        and is_number(last_column, _MAX_COLUMN)
     )
 
 
@@ -117,7 +117,7 @@ def reaches_too_far(error: BaseException) -> bool:
     if not isinstance(error, SyntaxError):
         return False
     place = (error.filename, error.lineno, error.offset, error.text)
-    return not _is_syntax_error((error.msg, (*place, error.end_lineno, error.end_offset)))
+    return not is_syntax_error((error.msg, (*place, error.end_lineno, error.end_offset)))
 
 
 # --- exceptions ---------------------------------------------------------------------------
@@ -125,14 +125,14 @@ def reaches_too_far(error: BaseException) -> bool:
 
 def taken_apart(error: BaseException) -> tuple[tuple[Any, ...], Any]:
     """Return the arguments and the attributes of *error*, as a pickle would have them."""
-    cls, attributes = type(error), _ATTRIBUTES.__get__(error)
+    cls, attributes = type(error), ATTRIBUTES.__get__(error)
     if cls is RemoteException:
         own = attributes["type_name"], args_of(error), attributes["text"]
-        return own, {_NOTES: attributes[_NOTES]} if _NOTES in attributes else None
+        return own, {NOTES: attributes[NOTES]} if NOTES in attributes else None
     if cls is json.JSONDecodeError:
         return tuple(attributes.get(field) for field in ("msg", "doc", "pos")), attributes
     base: Any = cls
-    while id(base) not in _BUILTIN:
+    while id(base) not in BUILTIN:
         base = base_of(base)
     _, args, *state = base.__reduce__(error)
     return args, state[0] if state else None

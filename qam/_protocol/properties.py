@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qam._broker.messages import _MAX_EXPIRATION, PERSISTENT, TRANSIENT
+from qam._broker.messages import MAX_EXPIRATION, PERSISTENT, TRANSIENT
 from qam._serialization.serializers import Serializer
 
 RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
@@ -23,4 +23,4 @@ def expiration(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     milliseconds = max(1, round(seconds * 1000))
-    return str(milliseconds) if milliseconds <= _MAX_EXPIRATION else None
+    return str(milliseconds) if milliseconds <= MAX_EXPIRATION else None

@@ -16,18 +16,18 @@ from types import NoneType
 from typing import Any
 
 from qam._common.error_looks import (
-    _ATTRIBUTES,
-    _BUILTIN,
-    _NOTES,
+    ATTRIBUTES,
+    BUILTIN,
     MAX_NAME,
     MAX_TEXT,
-    _are,
-    _defines,
-    _is_number,
-    _is_syntax_error,
+    NOTES,
+    are,
     args_of,
+    defines,
     find_class,
     full_name,
+    is_number,
+    is_syntax_error,
     may_be_raised,
     taken_apart,
     text_of_args,
@@ -61,17 +61,17 @@ def _maker_of(cls: type) -> Any:
     """Return the builtin class that makes instances of *cls*; None if there is none to do it."""
     if not (may_be_raised(cls) or cls is BaseExceptionGroup) or any(map(_acts, mro_of(cls))):
         return None
-    if _defines(type(cls), "__subclasscheck__"):  # Python asks by it whenever one is raised
+    if defines(type(cls), "__subclasscheck__"):  # Python asks by it whenever one is raised
         return None
     base = cls
-    while id(base) not in _BUILTIN:
+    while id(base) not in BUILTIN:
         base = base_of(base)
     return base if layout_of(base) == layout_of(cls) else None
 
 
 def _acts(cls: type) -> bool:
     """Return True if *cls* says itself how its instances are kept, pickled, seen or freed."""
-    if id(cls) in _BUILTIN:
+    if id(cls) in BUILTIN:
         return False
     namespace = namespace_of(cls) or {}
     slots = namespace.get("__slots__", ())
@@ -79,21 +79,21 @@ def _acts(cls: type) -> bool:
 
 
 def _is_unicode_error(args: tuple[Any, ...], kind: type) -> bool:
-    if len(args) != 4 or not _are(args[:1], kind) or not _are(args[3:], str):
+    if len(args) != 4 or not are(args[:1], kind) or not are(args[3:], str):
         return False
     text, start, end, _ = args
-    return _are((start, end), int) and 0 <= start <= end <= len(text)
+    return are((start, end), int) and 0 <= start <= end <= len(text)
 
 
 def _is_unicode_error_with_encoding(args: tuple[Any, ...], kind: type) -> bool:
-    return _are(args[:1], str) and _is_unicode_error(args[1:], kind)
+    return are(args[:1], str) and _is_unicode_error(args[1:], kind)
 
 
 def _is_os_error(args: tuple[Any, ...]) -> bool:
     if not 2 <= len(args) <= 5:
         return True  # it keeps them as its args alone
     errno, strerror, *names = args
-    return (_is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and _are(
+    return (is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and are(
         (strerror, *names), str, bytes, int, type(None)
     )
 
@@ -109,7 +109,7 @@ _CHECKS: dict[type, Callable[[tuple[Any, ...]], bool]] = {
     UnicodeEncodeError: lambda args: _is_unicode_error_with_encoding(args, str),
     UnicodeTranslateError: lambda args: _is_unicode_error(args, str),
     OSError: _is_os_error,
-    SyntaxError: _is_syntax_error,
+    SyntaxError: is_syntax_error,
     BaseExceptionGroup: _is_group,
 }
 # What they keep in C beside the arguments, and a message may set: texts.
@@ -142,7 +142,7 @@ _SCALARS = (NoneType, bool, int, float, str, bytes)
 def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
     return (
         len(args) == 3
-        and _are(args[:2], str)
+        and are(args[:2], str)
         and type(args[2]) is int
         and 0 <= args[2] <= len(args[1])
     )
@@ -162,7 +162,7 @@ def _instance(cls: type, args: tuple[Any, ...]) -> Exception | None:
     try:
         made: Exception = maker.__new__(cls, *args)
         # Of several classes that OSError stands for, it chooses.
-        _BUILTIN.get(id(type(made)), maker).__init__(made, *args)
+        BUILTIN.get(id(type(made)), maker).__init__(made, *args)
     except Exception:  # a type of C that has a constructor of its own, or a number of args
         return None
     return made
@@ -267,7 +267,7 @@ class ErrorMaker:
             return
         for name, value in islice(attributes.items(), MAX_ITEMS):
             with suppress(NotPlainError):
-                if name == _NOTES:
+                if name == NOTES:
                     self._add_notes(error, value, allowance)
                 elif _is_settable(error, name):
                     _set_attribute(error, allowance.copy(name), allowance.copy(value, depth))
@@ -291,7 +291,7 @@ class _Parts:
     def without_remote_exception(self) -> "_Parts":
         """Return what a RemoteException stands for; itself, if this is none."""
         args = tuple(islice(self.args, 4)) if self.cls is RemoteException else ()
-        if len(args) != 3 or not _are(args[::2], str) or type(args[1]) is not tuple:
+        if len(args) != 3 or not are(args[::2], str) or type(args[1]) is not tuple:
             return self
         return _Parts(args[0][:MAX_NAME], None, args[1], self.attributes, args[2])
 
@@ -305,15 +305,15 @@ def _is_special(name: str) -> bool:
 
 def _check_state(error: BaseException, state: Any) -> None:
     """Refuse what no pickler writes as the state of an exception."""
-    if type(state) is not dict or not _are(state, str):
+    if type(state) is not dict or not are(state, str):
         raise pickle.UnpicklingError("a state is no dict of attributes")
-    notes = state.get(_NOTES, [])
-    if type(notes) is not list or not _are(notes, str):
+    notes = state.get(NOTES, [])
+    if type(notes) is not list or not are(notes, str):
         raise pickle.UnpicklingError("the notes of an exception are no texts")
-    if any(_is_special(name) and name != _NOTES for name in state):
+    if any(_is_special(name) and name != NOTES for name in state):
         raise pickle.UnpicklingError("a message may not set special attributes")
     for name, value in state.items():  # the args are where they are already
-        if name != "args" and _builtin_with(error, name) and not _are((value,), *_SCALARS):
+        if name != "args" and _builtin_with(error, name) and not are((value,), *_SCALARS):
             raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
 
 
@@ -328,7 +328,7 @@ def _builtin_with(error: BaseException, name: str) -> type | None:
         (
             cls
             for cls in mro_of(type(error))
-            if id(cls) in _BUILTIN and name in (namespace_of(cls) or {})
+            if id(cls) in BUILTIN and name in (namespace_of(cls) or {})
         ),
         None,
     )
@@ -337,6 +337,6 @@ def _builtin_with(error: BaseException, name: str) -> type | None:
 def _set_attribute(error: BaseException, name: str, value: Any) -> None:
     defining = _builtin_with(error, name)
     if defining is None:
-        _ATTRIBUTES.__get__(error)[name] = value
-    elif name in _TEXTS_IN_C.get(defining, ()) and _are((value,), str, NoneType):
+        ATTRIBUTES.__get__(error)[name] = value
+    elif name in _TEXTS_IN_C.get(defining, ()) and are((value,), str, NoneType):
         vars(defining)[name].__set__(error, value)

@@ -15,6 +15,8 @@ from types import (
 )
 from typing import Any
 
+from qam._common.static_looks import is_class, mro_of, name_of, namespace_of
+
 Method = Callable[..., Any]
 
 # What is returned by a call of these can't be sent, and would do nothing at the other side.
@@ -35,18 +37,14 @@ _ROUTINES = (
     *(FunctionType, BuiltinFunctionType),
     *(MethodDescriptorType, ClassMethodDescriptorType, WrapperDescriptorType),
 )
-# As `type` itself sees it; a metaclass may say otherwise.
-_mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
-_namespace_of: Callable[[type], dict[str, Any]] = vars(type)["__dict__"].__get__
-_name_of: Callable[[type], str] = vars(type)["__name__"].__get__
 
 
 def check_instance(instance: Any, name: str) -> None:
     """Raise TypeError if *instance*, which is to be registered as *name*, is a class."""
-    if _is_class(instance):
+    if is_class(instance):
         raise TypeError(
             f"instance: {type.__repr__(instance)} is a class; "
-            f"pass an instance: register_class({_name_of(instance)}(), {name!r})"
+            f"pass an instance: register_class({_short_name(instance)}(), {name!r})"
         )
 
 
@@ -62,7 +60,7 @@ def public_methods(instance: Any) -> dict[str, Method]:
     }
     if not methods:
         raise TypeError(
-            f"instance: {_name_of(type(instance))} has no public methods; "
+            f"instance: {_short_name(type(instance))} has no public methods; "
             "what stands in the instance itself is offered where methods=[...] names it"
         )
     return methods
@@ -114,25 +112,25 @@ def _in_slot(slot: MemberDescriptorType, instance: Any) -> Any:
 def _attributes_of(cls: type) -> dict[str, Any]:
     """Return what *cls* and its bases have, by name, as it stands there."""
     attributes: dict[str, Any] = {}
-    for each in reversed(_mro_of(cls)):
-        attributes |= _namespace_of(each)
+    for each in reversed(mro_of(cls)):
+        attributes |= namespace_of(each) or {}
     return attributes
 
 
 def _look_up(cls: type, name: str) -> Any:
     """Return what *cls* or a base has as *name*, as it stands there; None if nothing."""
-    return next((found[name] for found in map(_namespace_of, _mro_of(cls)) if name in found), None)
+    return _attributes_of(cls).get(name)
+
+
+def _short_name(cls: type) -> str:
+    return name_of(cls)[1].rpartition(".")[2]
 
 
 # --- what is a method -----------------------------------------------------------------------
 
 
-def _is_class(found: object) -> bool:
-    return issubclass(type(found), type)
-
-
 def _is_called(found: object) -> bool:
-    return callable(found) and not any(map(_is_class, _innermost(found)))
+    return callable(found) and not any(map(is_class, _innermost(found)))
 
 
 def _is_method(found: object) -> bool:
