@@ -17,6 +17,7 @@ from qam._serialization.known_names import (
     parts_of,
 )
 from qam._serialization.numpy_names import is_array
+from qam._serialization.pure_paths import PATHS
 
 # What the calls and the hashes of one message may cost: so much, and more for its size.
 _BUDGET, _BUDGET_PER_BYTE = 100_000, 3
@@ -25,6 +26,7 @@ _COST_OF_CALL = 10
 _BYTES_OF_CALL, _BYTES_OF_DEQUE, _BYTES_OF_CONTAINER = 200, 800, 400
 # What an item takes in what is made of it; and in what hashes it.
 _BYTES_OF_ITEM, _BYTES_OF_KEY = 16, 160
+_BYTES_OF_PART = 8  # of a path, for each of its letters: the parts may be that short
 _HASHING = frozenset({set, frozenset, dict, Counter, OrderedDict, defaultdict})
 _NUMBERS, _SHORT_NUMBER = frozenset({int, float, complex, bool, type(None)}), 64
 # So often a key is compared for what it costs to look at it.
@@ -36,8 +38,8 @@ _MAX_NESTED = 20_000
 
 
 def _bytes_of_state(part: Any) -> int:
-    if type(part) is dict:
-        return len(part) * _BYTES_OF_KEY
+    if type(part) is dict:  # one of them counts as part of the instance
+        return max(0, len(part) - 1) * _BYTES_OF_KEY
     return len(part) * (_BYTES_OF_ITEM if type(part) in CONTAINERS else 1)
 
 
@@ -85,8 +87,12 @@ class Bounds:
 
     def take_items(self, called: Any, args: Iterable[Any]) -> None:
         """Count the memory of what *called* makes of what is in *args*."""
-        items = sum(len(arg) for arg in args if type(arg) in SIZED)
-        self.take(items * (_BYTES_OF_KEY if called in _HASHING else _BYTES_OF_ITEM))
+        each = _BYTES_OF_KEY if called in _HASHING else _BYTES_OF_ITEM
+        for arg in args:
+            if type(arg) in CONTAINERS:
+                self.take(len(arg) * each)
+            elif type(arg) in SIZED:
+                self.take(len(arg) * (_BYTES_OF_PART if called in PATHS else 1))
 
     def take_state(self, state: Any) -> None:
         """Count what an instance gets: it is copied, and what is long may be given to many."""

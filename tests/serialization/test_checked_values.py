@@ -197,9 +197,9 @@ def test_paths_are_what_pathlib_makes_of_them(kind: Any, texts: list[str]) -> No
     path = kind(*texts)
     for protocol in PROTOCOLS:
         body = pickle.dumps({path: 1}, protocol)
-        built, expected = build(body), pickle.loads(body)
-        assert built == expected
-        assert list(map(str, built)) == list(map(str, expected))
+        built, plainly_built = build(body), pickle.loads(body)
+        assert built == plainly_built
+        assert [str(each) for each in built] == [str(each) for each in plainly_built]
     assert build(pickle.dumps({path})) == pickle.loads(pickle.dumps({path}))
     made = build(CALLS["GLOBAL"]("pathlib", kind.__name__, tuple(texts)))
     assert (made.parts, made.drive, made.root) == (path.parts, path.drive, path.root)
