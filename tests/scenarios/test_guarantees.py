@@ -344,6 +344,7 @@ def test_a_request_that_lay_with_the_server_too_long_is_not_started(
             clock.advance(61)
             service.go_on.set()
             until(lambda: not server._consumer._record.running)
+            until(lambda: results)
     # then
     assert results == ["first"]
     assert service.runs == [("hold", "first")]
