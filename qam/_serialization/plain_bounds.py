@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -145,9 +145,10 @@ class _Hooks:
         self._keys = HashBounds()
         self._timestamp: Callable[..., Any] = msgpack.Timestamp
 
-    def make_dict(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    def make_dict(self, came: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
         """Return what a message has as a dict."""
         self._take(_BYTES_OF_DICT)
+        pairs = list(came)  # without its part in C, msgpack hands out an iterator
         keys = [key for key, _ in pairs]
         if not _KEYS.issuperset(map(type, keys)):
             raise TooCostlyError("a key of the message is neither text, bytes nor a number")

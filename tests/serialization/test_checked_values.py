@@ -214,12 +214,12 @@ def test_long_paths_are_refused(kind: Any, texts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(
-    not hasattr(sys, "_getunicodeinternedsize"), reason="older ones free what is interned"
+    not hasattr(sys, "getunicodeinternedsize"), reason="older ones free what is interned"
 )
 @pytest.mark.parametrize("kind", PATHS)
 def test_the_texts_of_paths_are_not_kept(kind: Any) -> None:
     def interned() -> int:
-        return sys._getunicodeinternedsize()  # type: ignore[attr-defined,no-any-return]
+        return sys.getunicodeinternedsize()  # type: ignore[attr-defined,no-any-return]
 
     def receive(start: int) -> None:
         for n in range(start, start + 500):
