@@ -58,7 +58,9 @@ _MAX_ERRNO = 2**31
 
 
 def _maker_of(cls: type) -> Any:
-    """Return the builtin class that makes instances of *cls*; None if there is none to do it."""
+    """Return the class that makes instances of *cls*; None if there is none to do it."""
+    if cls is json.JSONDecodeError:  # its constructor is known, and makes what it keeps
+        return cls
     if not (may_be_raised(cls) or cls is BaseExceptionGroup) or any(map(_acts, mro_of(cls))):
         return None
     if defines(type(cls), "__subclasscheck__"):  # Python asks by it whenever one is raised
@@ -104,6 +106,15 @@ def _is_group(args: tuple[Any, ...]) -> bool:
     return bool(args[1]) and all(issubclass(type(each), Exception) for each in args[1])
 
 
+def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
+    return (
+        len(args) == 3
+        and are(args[:2], str)
+        and type(args[2]) is int
+        and 0 <= args[2] <= len(args[1])
+    )
+
+
 _CHECKS: dict[type, Callable[[tuple[Any, ...]], bool]] = {
     UnicodeDecodeError: lambda args: _is_unicode_error_with_encoding(args, bytes),
     UnicodeEncodeError: lambda args: _is_unicode_error_with_encoding(args, str),
@@ -111,6 +122,7 @@ _CHECKS: dict[type, Callable[[tuple[Any, ...]], bool]] = {
     OSError: _is_os_error,
     SyntaxError: is_syntax_error,
     BaseExceptionGroup: _is_group,
+    json.JSONDecodeError: _is_json_decode_error,
 }
 # What they keep in C beside the arguments, and a message may set: texts.
 _TEXTS_IN_C: dict[type, frozenset[str]] = {
@@ -139,33 +151,38 @@ _UNICODE_ERRORS: tuple[type, ...] = (UnicodeDecodeError, UnicodeEncodeError, Uni
 _SCALARS = (NoneType, bool, int, float, str, bytes)
 
 
-def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
-    return (
-        len(args) == 3
-        and are(args[:2], str)
-        and type(args[2]) is int
-        and 0 <= args[2] <= len(args[1])
-    )
+@dataclass(slots=True)
+class _Recipe:
+    """How exceptions of a class are made."""
+
+    cls: type  # kept, so that its id stays its own
+    name: str
+    #: The class that makes them; None where none can, or where they could not be sent on.
+    maker: Any
+    #: What their arguments have to pass.
+    checks: tuple[Callable[[tuple[Any, ...]], bool], ...]
+
+    @classmethod
+    def of(cls, kind: type) -> "_Recipe":
+        maker = _maker_of(kind) if find_class(name_of(kind)) is kind else None
+        checks = () if maker is None else _checks_of(maker)
+        return cls(kind, full_name(kind), maker, checks)
+
+    def instance(self, args: tuple[Any, ...]) -> Exception | None:
+        """Return an exception with plain *args*; None if it can't be made by the rules."""
+        if self.maker is None or not all(check(args) for check in self.checks):
+            return None
+        try:
+            made: Exception = self.maker.__new__(self.cls, *args)
+            # Of several classes that OSError stands for, it chooses.
+            BUILTIN.get(id(type(made)), self.maker).__init__(made, *args)
+        except Exception:  # a type of C that has a constructor of its own, or a number of args
+            return None
+        return made
 
 
-def _instance(cls: type, args: tuple[Any, ...]) -> Exception | None:
-    """Return an instance of *cls* with plain *args*; None if it can't be made by the rules."""
-    if find_class(name_of(cls)) is not cls:  # it could not be sent on
-        return None
-    if cls is json.JSONDecodeError:
-        return json.JSONDecodeError(*args) if _is_json_decode_error(args) else None
-    maker = _maker_of(cls)
-    if maker is None or not all(
-        check(args) for kind, check in _CHECKS.items() if issubclass(maker, kind)
-    ):
-        return None
-    try:
-        made: Exception = maker.__new__(cls, *args)
-        # Of several classes that OSError stands for, it chooses.
-        BUILTIN.get(id(type(made)), maker).__init__(made, *args)
-    except Exception:  # a type of C that has a constructor of its own, or a number of args
-        return None
-    return made
+def _checks_of(maker: type) -> tuple[Callable[[tuple[Any, ...]], bool], ...]:
+    return tuple(check for kind, check in _CHECKS.items() if issubclass(maker, kind))
 
 
 def decode_error_of_python_2(encoding: Any, source: Any, *rest: Any) -> tuple[Any, ...]:
@@ -194,10 +211,11 @@ class ErrorMaker:
         self._spend = spend
         self._show = show
         self._keep_note = keep_note
+        self._recipes: dict[int, _Recipe] = {}  # by the id of their class: it may have any hash
 
     def make(self, cls: type, args: Iterable[Any], attributes: Any = None) -> Exception:
         """Return an instance of *cls*, or the RemoteException that stands for it."""
-        return self._make(_Parts(full_name(cls), cls, args, attributes), self._allowance())
+        return self._make(self._parts(cls, args, attributes), self._allowance())
 
     def stand_for(
         self, name: str, args: Iterable[Any], attributes: Any = None, text: str | None = None
@@ -232,13 +250,19 @@ class ErrorMaker:
         cls = type(value)
         if not issubclass(cls, BaseException):
             raise NotPlainError
-        return self._make(_Parts(full_name(cls), cls, *taken_apart(value)), allowance, depth + 1)
+        return self._make(self._parts(cls, *taken_apart(value)), allowance, depth + 1)
+
+    def _parts(self, cls: type, args: Iterable[Any], attributes: Any) -> "_Parts":
+        recipe = self._recipes.get(id(cls))
+        if recipe is None:
+            recipe = self._recipes[id(cls)] = _Recipe.of(cls)
+        return _Parts(recipe.name, recipe, args, attributes)
 
     def _make(self, parts: "_Parts", allowance: Allowance, depth: int = 0) -> Exception:
         parts = parts.without_remote_exception()
         kept, all_plain = self._plain_args(parts.args, allowance, depth)
         self._spend(_COST)
-        made = _instance(parts.cls, kept) if parts.cls is not None and all_plain else None
+        made = parts.recipe.instance(kept) if parts.recipe is not None and all_plain else None
         if made is None:
             text = text_of_args(kept) if parts.text is None else parts.text
             self._spend(_COST_OF_REMOTE + len(text) // _CHARACTERS_KEPT)
@@ -283,14 +307,16 @@ class _Parts:
     """What an exception is to be made of."""
 
     name: str
-    cls: type | None
+    recipe: _Recipe | None
     args: Iterable[Any]
     attributes: Any
     text: str | None = None  # where it is known
 
     def without_remote_exception(self) -> "_Parts":
         """Return what a RemoteException stands for; itself, if this is none."""
-        args = tuple(islice(self.args, 4)) if self.cls is RemoteException else ()
+        if self.recipe is None or self.recipe.cls is not RemoteException:
+            return self
+        args = tuple(islice(self.args, 4))
         if len(args) != 3 or not are(args[::2], str) or type(args[1]) is not tuple:
             return self
         return _Parts(args[0][:MAX_NAME], None, args[1], self.attributes, args[2])
