@@ -23,7 +23,7 @@ def count(name: str, table: str) -> int:
 
 @pytest.mark.timeout(180)
 def test_calls_under_faults_end_honestly_and_run_once() -> None:
-    done = soak("--minutes", "0.3", "--seed", "7")
+    done = soak("--minutes", "0.2", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "verdict: clean" in done.stdout
     assert count("right results", done.stdout) > 100

@@ -177,7 +177,7 @@ def permission_lines() -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^rabbitmqctl (.*)$", text, re.MULTILINE)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def users(rabbitmq_node: RabbitMQNode) -> Iterator[dict[str, dict[str, Any]]]:
     """The page's users, with just the permissions that it gives them, in a vhost of their own."""
     vhost = f"qam-{uuid.uuid4().hex}"

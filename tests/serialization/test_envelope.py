@@ -283,7 +283,7 @@ _PARAMS = st.recursive(
 )
 
 
-@examples(60)
+@examples(30)
 @given(params=st.lists(_PARAMS), name=st.text(), protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
 def test_whatever_a_request_is_made_of_the_envelope_is_read_and_nothing_acts(
     params: list[Any], name: str, protocol: int

@@ -67,7 +67,7 @@ def test_what_a_glance_lets_through_the_walk_would_too(value: Any, protocol: int
 
 
 @given(streams | st.binary().map(lambda drawn: START + drawn))
-@examples(500)
+@examples(200)
 def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> None:
     if not _is_simple(body):
         return
@@ -135,7 +135,7 @@ ROWS = [(n, str(n), None, 1.5) for n in range(5000)]
 
 
 @pytest.mark.parametrize("value", [ROWS, {"params": ROWS}, {(n, 0): n for n in range(500)}])
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", [2, 4])
 def test_tuples_that_are_no_keys_and_a_few_that_are_cost_nothing(value: Any, protocol: int) -> None:
     assert is_plain(pickle.dumps(value, protocol))
 
@@ -150,7 +150,7 @@ def test_tuples_that_are_no_keys_and_a_few_that_are_cost_nothing(value: Any, pro
         [{(n, n, n, n): 1} for n in range(5000)],
     ],
 )
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", [2, 4])
 def test_many_tuples_as_keys_are_looked_at_one_by_one(value: Any, protocol: int) -> None:
     body = pickle.dumps(value, protocol)
     assert not is_plain(body)  # protocols below 4 name what a set is

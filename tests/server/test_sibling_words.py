@@ -165,7 +165,7 @@ def settle(siblings: Siblings) -> int:
     return len(words)
 
 
-@examples(150)
+@examples(60)
 @given(st.lists(bodies, max_size=10))
 def test_one_lives_and_judges_whatever_it_hears(heard: list[bytes]) -> None:
     # given a request under judgement
@@ -264,19 +264,17 @@ def seconds_for(heard: list[bytes], known: int = 0) -> float:
 def test_what_is_heard_costs_time_in_proportion_to_how_much_it_is(flood: str) -> None:
     # as many as one can know, and beyond
     few, many = flood_of(flood, 1000), flood_of(flood, 8000)
-    # the least of some tries, since others use the machine too
-    shorter = min(seconds_for(few) for _ in range(2))
-    longer = min(seconds_for(many) for _ in range(2))
+    shorter, longer = seconds_for(few), seconds_for(many)
     # then it is eight times as much, and not sixty-four times
     assert longer < 24 * max(shorter, 0.001)
 
 
 @pytest.mark.parametrize("flood", ["knows", "asks", "answers", "comes and goes", "nonsense"])
 def test_what_is_heard_costs_little_beside_reading_it_where_many_are_known(flood: str) -> None:
-    heard = flood_of(flood, 8000)
+    heard = flood_of(flood, 2000)
     reading = min(seconds_to_read(heard) for _ in range(3))
-    # given one who knows as many as can be
-    hearing = min(seconds_for(heard, known=MAX_SIBLINGS) for _ in range(3))
+    # given one who knows as many as can be; the least of some tries, since others use the machine
+    hearing = min(seconds_for(heard, known=MAX_SIBLINGS) for _ in range(2))
     # then it does not look at all of them for each name that it hears
     assert hearing < 25 * max(reading, 0.001)
 

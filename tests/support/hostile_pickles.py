@@ -209,7 +209,7 @@ def pairs_of_one_hash(number: int) -> list[bytes]:
     return pairs
 
 
-_PAIRS_OF_ONE_HASH = pairs_of_one_hash(30_000)
+_PAIRS_OF_ONE_HASH = pairs_of_one_hash(10_000)
 
 #: What would cost much memory or time, or goes around the names.
 BOMBS = {
@@ -248,8 +248,8 @@ BOMBS = {
     + b"".join(_name("builtins", "set") + b"hc\x85R0" for _ in range(5000))
     + b".",
     # the hash of a tuple costs what is in it, as often as it is in there, and takes stack
-    "deep tuple as key": b"\x80\x02})" + b"\x85" * 2_000_000 + b"Ns.",
-    "deep tuple": b"\x80\x02])" + b"\x85" * 2_000_000 + b"a.",
+    "deep tuple as key": b"\x80\x02})" + b"\x85" * 400_000 + b"Ns.",
+    "deep tuple": b"\x80\x02])" + b"\x85" * 1_000_000 + b"a.",
     "pairs of pairs": b"\x80\x02})" + b"2\x86" * 64 + b"Ns.",
     "pairs by the memo": b"\x80\x02})" + _by_memo(b"%b\x86", 64) + b"Ns.",
     "pairs by a hidden memo": b"\x80\x02})" + _by_memo(b"N0%b\x86", 64) + b"Ns.",
@@ -263,23 +263,23 @@ BOMBS = {
     + b"".join(b"q%bh\xffh%bh%b\x86R" % (bytes([n]), bytes([n]), bytes([n])) for n in range(64))
     + b".",
     "slices of slices": b"\x80\x02N"
-    + b"".join(b"q\x01" + _name("builtins", "slice") + b"h\x01\x85R" for _ in range(200_000))
+    + b"".join(b"q\x01" + _name("builtins", "slice") + b"h\x01\x85R" for _ in range(60_000))
     + b".",
     "errors of errors": b"\x80\x02N"
     + b"".join(
         b"q\x01" + _name("builtins", "OSError") + b"(K\x01X\x01\x00\x00\x00ah\x01tR"
-        for _ in range(200_000)
+        for _ in range(60_000)
     )
     + b".",
     "keys of one hash": b"\x80\x02}("
     + b"".join(
-        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(1, 60_000)
+        b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(1, 20_000)
     )
     + b"u.",
     "Decimal keys of one hash": b"\x80\x02}("
     + b"".join(
         _name("decimal", "Decimal") + _value(str(n * (2**61 - 1))) + b"\x85RN"
-        for n in range(1, 60_000)
+        for n in range(1, 20_000)
     )
     + b"u.",
     "pairs of one hash": b"\x80\x04\x8f("
@@ -304,7 +304,7 @@ BOMBS = {
     "complex numbers of one hash": b"\x80\x04\x8f("
     + b"".join(
         _name("builtins", "complex") + b"(" + _float(-1000003.0 * n) + _float(n) + b"tR"
-        for n in range(30_000)
+        for n in range(10_000)
     )
     + b"\x90.",
     "a long number as key again and again": b"\x80\x04"
@@ -360,14 +360,14 @@ BOMBS = {
     "deques of deques": b"\x80\x02"
     + _name("collections", "deque")
     + b"q\x00)R"
-    + b"h\x00)R" * 160_000
-    + b"a" * 160_000
+    + b"h\x00)R" * 60_000
+    + b"a" * 60_000
     + b".",
     "defaultdicts of defaultdicts": b"\x80\x02"
     + _name("collections", "defaultdict")
     + b"q\x00)R"
-    + b"K\x00h\x00)R" * 160_000
-    + b"s" * 160_000
+    + b"K\x00h\x00)R" * 60_000
+    + b"s" * 60_000
     + b".",
     "arrays of arrays": b"\x80\x02"
     + calling("numpy", "dtype", "O8", False, True)[2:-1]
@@ -396,8 +396,8 @@ BOMBS = {
     + _value(b"")
     + b"h\x01\x86R.",
     "long name": f"c{'a.' * 100_000}\nb\n.".encode(),
-    "nothing but sets": b"\x80\x04" + b"\x8f" * (2 * 2**20) + b".",
-    "nothing but frozensets": b"\x80\x04" + b"(\x91" * 600_000 + b".",
+    "nothing but sets": b"\x80\x04" + b"\x8f" * 600_000 + b".",
+    "nothing but frozensets": b"\x80\x04" + b"(\x91" * 300_000 + b".",
     "nothing but dicts": b"\x80\x04" + b"}" * (4 * 2**20) + b".",
 }
 

@@ -167,12 +167,11 @@ def test_free_ports_are_different_and_no_ports_of_outgoing_connections() -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPUs can't be chosen here")
-def test_it_runs_on_one_cpu_or_on_all() -> None:
+def test_it_runs_on_one_cpu_or_on_all(rabbitmq_node: RabbitMQNode) -> None:
     def cpus(node: RabbitMQNode) -> set[int]:
         assert node._node is not None
         return set.union(*(os.sched_getaffinity(each.pid) for each in node._node.processes()))
 
-    with RabbitMQNode() as node:
-        assert len(cpus(node)) == 1
+    assert len(cpus(rabbitmq_node)) == 1
     with RabbitMQNode(on_all_cpus=True) as node:
         assert cpus(node) == os.sched_getaffinity(0)
