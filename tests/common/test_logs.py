@@ -175,8 +175,8 @@ def test_no_password_is_logged_or_shown_from_the_first_connection_to_the_last(
     rabbitmq_node: RabbitMQNode, server_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     user, password = f"user-{uuid.uuid4().hex}", "s3cret"
-    rabbitmq_node.ctl("add_user", user, password)
-    rabbitmq_node.ctl("set_permissions", user, ".*", ".*", ".*")
+    rabbitmq_node.add_user(user, password)
+    rabbitmq_node.permit(user, ".*", ".*", ".*")
     address = f"{rabbitmq_node.host}:{rabbitmq_node.port}"
     kwargs: dict[str, Any] = {"hostname": f"amqp://{user}:{password}@{address}//"}
     try:
@@ -194,7 +194,7 @@ def test_no_password_is_logged_or_shown_from_the_first_connection_to_the_last(
             with pytest.raises(QAMConnectionException) as refused:
                 QAMServer(wrong, server_id=server_id)
     finally:
-        rabbitmq_node.ctl("delete_user", user)
+        rabbitmq_node.delete_user(user)
     assert password not in "".join(shown)
     assert password not in everything_said_by(refused.value)
     assert password not in caplog.text

@@ -177,25 +177,25 @@ def permission_lines() -> list[list[str]]:
     return [shlex.split(line) for line in re.findall(r"^rabbitmqctl (.*)$", text, re.MULTILINE)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def users(rabbitmq_node: RabbitMQNode) -> Iterator[dict[str, dict[str, Any]]]:
     """The page's users, with just the permissions that it gives them, in a vhost of their own."""
     vhost = f"qam-{uuid.uuid4().hex}"
-    rabbitmq_node.ctl("add_vhost", vhost)
+    rabbitmq_node.add_vhost(vhost)
     names = []
     for command, *arguments in permission_lines():
         if command == "add_user":
-            names.append(arguments[0])
-            arguments[1] = "secret"
-        elif command == "set_permissions":
-            assert arguments[:2] == ["-p", "/"]
-            arguments[1] = vhost
-        rabbitmq_node.ctl(command, *arguments)
+            name, _ = arguments
+            names.append(name)
+            rabbitmq_node.add_user(name, "secret")
+        else:
+            assert (command, *arguments[:2]) == ("set_permissions", "-p", "/")
+            rabbitmq_node.permit(*arguments[2:], vhost=vhost)
     place = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port, "vhost": vhost}
     yield {name: {**place, "username": name, "password": "secret"} for name in names}
     for name in names:
-        rabbitmq_node.ctl("delete_user", name)
-    rabbitmq_node.ctl("delete_vhost", vhost)
+        rabbitmq_node.delete_user(name)
+    rabbitmq_node.delete_vhost(vhost)
 
 
 @pytest.mark.rabbitmq

@@ -102,6 +102,7 @@ LONG_WALKS = {"multiples of 2**32", "nanoseconds"}
 SHORT_WALKS = [name for name in AT_THE_BOUNDS if name not in LONG_WALKS]
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 @pytest.mark.parametrize(
     ("name", "make", "protocol"),
     [
@@ -119,6 +120,7 @@ def test_keys_at_the_bounds_are_built(name: str, make: Any, protocol: int) -> No
     assert build(value, protocol=protocol) == value
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 @pytest.mark.parametrize("name", SHORT_WALKS)
 def test_keys_at_the_bounds_are_built_from_msgpack(name: str) -> None:
     value = dict.fromkeys(AT_THE_BOUNDS[name])
@@ -187,8 +189,9 @@ def test_a_timestamp_is_its_seconds_wherever_it_stands(wrap: Any) -> None:
     assert build(wrap(msgpack.Timestamp(5, 0)), "msgpack") == wrap(5.0)
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 def test_many_lists_of_json_are_built_alike() -> None:
-    value = [[n] for n in range(600_000)]
+    value = [[n] for n in range(501_000)]
 
     assert get_serializer("json").decode(json.dumps(value).encode()) == value
 

@@ -260,6 +260,7 @@ def seconds_for(heard: list[bytes], known: int = 0) -> float:
     return time.thread_time() - started
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 @pytest.mark.parametrize("flood", FLOODS)
 def test_what_is_heard_costs_time_in_proportion_to_how_much_it_is(flood: str) -> None:
     # as many as one can know, and beyond
@@ -269,6 +270,7 @@ def test_what_is_heard_costs_time_in_proportion_to_how_much_it_is(flood: str) ->
     assert longer < 24 * max(shorter, 0.001)
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 @pytest.mark.parametrize("flood", ["knows", "asks", "answers", "comes and goes", "nonsense"])
 def test_what_is_heard_costs_little_beside_reading_it_where_many_are_known(flood: str) -> None:
     heard = flood_of(flood, 2000)
@@ -287,6 +289,7 @@ def seconds_to_read(heard: list[bytes]) -> float:
     return time.thread_time() - started
 
 
+@pytest.mark.no_cover  # traced, it takes several times as long
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_does_not_fill_the_memory(flood: str) -> None:
     siblings = make_siblings()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.lean_home import without_plugins
 from tests.support.programs import find_program, how_to_install
 from tests.support.tethered import TetheredProcess
 
@@ -60,6 +61,22 @@ begin
  {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r({vhost}, queue, {name})),
  io:format("~b", [length(rabbit_amqqueue:consumers(Queue))])
 end
+"""
+_ADD_USER = """
+ok = rabbit_auth_backend_internal:add_user({name}, {password}, <<"tests">>)
+"""
+_DELETE_USER = """
+ok = rabbit_auth_backend_internal:delete_user({name}, <<"tests">>)
+"""
+_PERMIT = """
+ok = rabbit_auth_backend_internal:set_permissions(
+ {name}, {vhost}, {configure}, {write}, {read}, <<"tests">>)
+"""
+_ADD_VHOST = """
+ok = rabbit_vhost:add({name}, <<"tests">>)
+"""
+_DELETE_VHOST = """
+ok = rabbit_vhost:delete({name}, <<"tests">>)
 """
 _LIST_RUNNING_NODES = """
 [io:format("~s~n", [Node]) ||
@@ -113,7 +130,6 @@ class RabbitMQNode:
         beside: "RabbitMQNode | None" = None,
         on_all_cpus: bool = False,
     ) -> None:
-        self._server_program = _program("rabbitmq-server")
         self._epmd_program = _program("epmd")
         self._erl_call_program = _program("erl_call")
         self._ctl_program = _program("rabbitmqctl")
@@ -121,6 +137,7 @@ class RabbitMQNode:
         self.port, distribution_port, own_epmd_port = free_ports(3)
         self.name = f"qam-{uuid.uuid4().hex[:12]}@localhost"
         self._folder = Path(tempfile.mkdtemp(prefix="qam-rabbitmq-"))
+        self._server_program = without_plugins(_program("rabbitmq-server"), self._folder / "home")
         self._log = self._folder / "node.log"
         self._config = {"listeners.tcp.local": f"{self.host}:{self.port}", **(config or {})}
         self._on_all_cpus = on_all_cpus
@@ -228,6 +245,28 @@ class RabbitMQNode:
         """
         answer = self._evaluate(_COUNT_CONSUMERS.format(name=_binary(queue), vhost=_binary(vhost)))
         return int(answer)
+
+    def add_user(self, name: str, password: str) -> None:
+        """Adds a user, who may do nothing yet. Quick."""
+        self._evaluate(_ADD_USER.format(name=_binary(name), password=_binary(password)))
+
+    def delete_user(self, name: str) -> None:
+        """Deletes a user. Quick."""
+        self._evaluate(_DELETE_USER.format(name=_binary(name)))
+
+    def permit(self, name: str, configure: str, write: str, read: str, *, vhost: str = "/") -> None:
+        """Says what a user may do, by the patterns that rabbitmqctl takes too. Quick."""
+        patterns = {"configure": configure, "write": write, "read": read}
+        arguments = {"name": name, "vhost": vhost, **patterns}
+        self._evaluate(_PERMIT.format(**{key: _binary(arguments[key]) for key in arguments}))
+
+    def add_vhost(self, name: str) -> None:
+        """Adds a vhost, in which nobody may do anything yet. Quick."""
+        self._evaluate(_ADD_VHOST.format(name=_binary(name)))
+
+    def delete_vhost(self, name: str) -> None:
+        """Deletes a vhost with all that is in it. Quick."""
+        self._evaluate(_DELETE_VHOST.format(name=_binary(name)))
 
     def running_nodes(self) -> set[str]:
         """The names of the nodes that run in its cluster, itself included. Quick."""
