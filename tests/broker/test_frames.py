@@ -331,7 +331,6 @@ def test_a_message_is_packed_as_py_amqp_writes_it(
     assert packed == publish(message, channel, frame_max)
 
 
-@pytest.mark.no_cover  # traced, it takes several times as long
 def test_every_combination_of_properties_is_packed_and_parsed_as_by_py_amqp() -> None:
     method, *_ = frames_of(deliver())
     for chosen in product((False, True), repeat=len(EACH_PROPERTY)):

@@ -12,7 +12,12 @@ import pytest
 from qam import QAMProxy, QAMServer
 from tests.support.cluster import Cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.rabbitmq, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.rabbitmq,
+    pytest.mark.timeout(240),
+]
 
 QUORUM = {"x-queue-type": "quorum"}
 

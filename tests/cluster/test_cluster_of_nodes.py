@@ -8,7 +8,7 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.rabbitmq import RabbitMQNode
 
-pytestmark = [pytest.mark.cluster, pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.rabbitmq]
 
 CHOOSES_A_LEADER_WITHIN = 20.0  # seconds
 

@@ -25,7 +25,7 @@ from tests.support.watch import nothing_but_values
 # One pair of peers for all messages, as in life: what one message spoils the next one finds.
 fuzzing = examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 serializers = pytest.mark.parametrize("serializer", CONTENT_TYPES)
-pytestmark = pytest.mark.watched
+pytestmark = [pytest.mark.watched, pytest.mark.xdist_group("fuzzing")]
 
 
 # --- what comes ---------------------------------------------------------------------------

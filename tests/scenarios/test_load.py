@@ -16,7 +16,6 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 
 
-@pytest.mark.no_cover  # traced, it takes several times as long
 def test_sixteen_threads_share_a_proxy_and_get_no_wrong_answer(
     broker: Broker, server_id: str
 ) -> None:
@@ -37,7 +36,6 @@ def test_sixteen_threads_share_a_proxy_and_get_no_wrong_answer(
         assert sorted(consumer.free_index_queue) == list(range(len(consumer.result_list)))
 
 
-@pytest.mark.no_cover  # traced, it takes several times as long
 def test_ten_thousand_callbacks_are_each_called_once_by_few_threads(
     broker: Broker, server_id: str
 ) -> None:
