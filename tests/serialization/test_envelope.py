@@ -310,6 +310,8 @@ _PLAIN_TYPES = {
 }
 
 
+@pytest.mark.watched
+@pytest.mark.xdist_group("fuzzing")  # which watches, too
 @pytest.mark.parametrize("gadget", GADGETS, ids=lambda gadget: f"{gadget[0]}.{gadget[1]}")
 @pytest.mark.parametrize("call", CALLS)
 def test_no_name_is_looked_up_whatever_it_is(gadget: Gadget, call: str) -> None:

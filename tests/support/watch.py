@@ -1,5 +1,6 @@
 """Sees what the interpreter does that no message may lead to."""
 
+import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from tests.support.hostile_pickles import MARK
 class Watch:
     """Notes what the interpreter reports that no message may lead to.
 
-    Python has no way to take such a hook away again; so there is one, which mostly sleeps.
+    Python has no way to take such a hook away again; so there is one, which mostly sleeps, in a
+    process that has begun to watch. Who does that is marked as `watched`.
     """
 
     _RUNS_CODE = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pty.spawn")
 
     def __init__(self) -> None:
+        assert sys.gettrace() is None, "threads may not begin to trace beside it: mark as `watched`"
         self.awake = False
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
@@ -31,17 +34,18 @@ class Watch:
         return marked or (event == "import" and arguments[0] == "this")
 
 
-_watch = Watch()
+_the_watch = functools.cache(Watch)
 
 
 @contextmanager
 def nothing_but_values() -> Iterator[None]:
     """Fails if a message ran or imported something meanwhile."""
-    _watch.seen.clear()
-    _watch.awake = True
+    watch = _the_watch()
+    watch.seen.clear()
+    watch.awake = True
     try:
         yield
     finally:
-        _watch.awake = False
-    assert _watch.seen == [], _watch.seen
+        watch.awake = False
+    assert watch.seen == [], watch.seen
     assert "this" not in sys.modules
