@@ -36,7 +36,7 @@ _PORTS = range(20000, 32768)
 # Holds for every Erlang VM that is started: the node, its short-lived helpers, rabbitmqctl.
 _ERL_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
-# Erlang expressions, for `_evaluate`. What they print is what they answer. They ask only for what
+# Erlang expressions, for `evaluate`. What they print is what they answer. They ask only for what
 # is there in RabbitMQ 3.10 and 4.0 and 4.3, and means the same in each.
 _LIST_QUEUES = """
 [io:format("~ts\\t~b~n", [Name, Messages]) ||
@@ -218,68 +218,82 @@ class RabbitMQNode:
         """
         return self._run(self._ctl_program, "--quiet", *arguments, timeout=timeout)
 
+    def evaluate(self, expression: str) -> str:
+        """What an Erlang expression prints on the node.
+
+        For what is asked often: erl_call is no Erlang VM, but a C program, and answers in
+        milliseconds. Raises RuntimeError with Erlang's words if the expression fails.
+        """
+        options = ["-sname", self.name, "-e", "-fetch_stdout", "-no_result_term"]
+        program = _AND_TELL_HOW_IT_ENDED.format(expression=expression)
+        answer = self._run(self._erl_call_program, *options, input=program)
+        printed, _, outcome = answer.rpartition("\n")
+        if outcome != "ok":
+            raise RuntimeError(f"{expression.strip()} failed: {outcome}")
+        return printed
+
     def queues(self, vhost: str = "/") -> dict[str, int]:
         """The queues and how many messages each has, ready and unacknowledged. Quick."""
-        lines = self._evaluate(_LIST_QUEUES.format(vhost=vhost)).splitlines()
+        lines = self.evaluate(_LIST_QUEUES.format(vhost=vhost)).splitlines()
         return {name: int(messages) for name, messages in (line.split("\t") for line in lines)}
 
     def connections(self) -> int:
         """How many AMQP connections there are. Quick."""
-        return int(self._evaluate(_COUNT_CONNECTIONS))
+        return int(self.evaluate(_COUNT_CONNECTIONS))
 
     def close_all_connections(self, reason: str) -> None:
         """Closes each AMQP connection to this node, with the reason for the client. Quick."""
-        self._evaluate(_CLOSE_ALL_CONNECTIONS.format(reason=_binary(reason)))
+        self.evaluate(_CLOSE_ALL_CONNECTIONS.format(reason=_binary(reason)))
 
     def delete_queue(self, name: str, vhost: str = "/") -> None:
         """Deletes a queue with all that is in it. Quick.
 
         Raises RuntimeError if there is none of that name.
         """
-        self._evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
+        self.evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
 
     def consumers(self, queue: str, vhost: str = "/") -> int:
         """How many consumers a queue has. Quick.
 
         Raises RuntimeError if there is no such queue.
         """
-        answer = self._evaluate(_COUNT_CONSUMERS.format(name=_binary(queue), vhost=_binary(vhost)))
+        answer = self.evaluate(_COUNT_CONSUMERS.format(name=_binary(queue), vhost=_binary(vhost)))
         return int(answer)
 
     def add_user(self, name: str, password: str) -> None:
         """Adds a user, who may do nothing yet. Quick."""
-        self._evaluate(_ADD_USER.format(name=_binary(name), password=_binary(password)))
+        self.evaluate(_ADD_USER.format(name=_binary(name), password=_binary(password)))
 
     def delete_user(self, name: str) -> None:
         """Deletes a user. Quick."""
-        self._evaluate(_DELETE_USER.format(name=_binary(name)))
+        self.evaluate(_DELETE_USER.format(name=_binary(name)))
 
     def permit(self, name: str, configure: str, write: str, read: str, *, vhost: str = "/") -> None:
         """Says what a user may do, by the patterns that rabbitmqctl takes too. Quick."""
         patterns = {"configure": configure, "write": write, "read": read}
         arguments = {"name": name, "vhost": vhost, **patterns}
-        self._evaluate(_PERMIT.format(**{key: _binary(arguments[key]) for key in arguments}))
+        self.evaluate(_PERMIT.format(**{key: _binary(arguments[key]) for key in arguments}))
 
     def add_vhost(self, name: str) -> None:
         """Adds a vhost, in which nobody may do anything yet. Quick."""
-        self._evaluate(_ADD_VHOST.format(name=_binary(name)))
+        self.evaluate(_ADD_VHOST.format(name=_binary(name)))
 
     def delete_vhost(self, name: str) -> None:
         """Deletes a vhost with all that is in it. Quick."""
-        self._evaluate(_DELETE_VHOST.format(name=_binary(name)))
+        self.evaluate(_DELETE_VHOST.format(name=_binary(name)))
 
     def running_nodes(self) -> set[str]:
         """The names of the nodes that run in its cluster, itself included. Quick."""
-        return set(self._evaluate(_LIST_RUNNING_NODES).splitlines())
+        return set(self.evaluate(_LIST_RUNNING_NODES).splitlines())
 
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:
         """Has the node raise its memory alarm meanwhile: it takes no messages then. Quick."""
-        self._evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.0001))
+        self.evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.0001))
         try:
             yield
         finally:
-            self._evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.4))
+            self.evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.4))
 
     @contextmanager
     def consumer_timeout(self, seconds: float) -> Iterator[None]:
@@ -296,7 +310,7 @@ class RabbitMQNode:
             "consumer_timeout": round(seconds * 1000),
             "channel_tick_interval": round(seconds * 1000 / 4),
         }
-        before = {key: self._evaluate(_GET_SETTING.format(key=key)) for key in milliseconds}
+        before = {key: self.evaluate(_GET_SETTING.format(key=key)) for key in milliseconds}
         self._set(milliseconds)
         try:
             yield
@@ -305,7 +319,7 @@ class RabbitMQNode:
 
     def _set(self, settings: Mapping[str, object]) -> None:
         for key, value in settings.items():
-            self._evaluate(_SET_SETTING.format(key=key, value=value))
+            self.evaluate(_SET_SETTING.format(key=key, value=value))
 
     def log(self) -> str:
         """All that the node has logged."""
@@ -370,20 +384,6 @@ class RabbitMQNode:
 
     def _end_of_log(self) -> str:
         return "\n".join(self.log().splitlines()[-_LINES_OF_LOG_TO_SHOW:])
-
-    def _evaluate(self, expression: str) -> str:
-        """What an Erlang expression prints on the node.
-
-        For what is asked often: erl_call is no Erlang VM, but a C program, and answers in
-        milliseconds. Raises RuntimeError with Erlang's words if the expression fails.
-        """
-        options = ["-sname", self.name, "-e", "-fetch_stdout", "-no_result_term"]
-        program = _AND_TELL_HOW_IT_ENDED.format(expression=expression)
-        answer = self._run(self._erl_call_program, *options, input=program)
-        printed, _, outcome = answer.rpartition("\n")
-        if outcome != "ok":
-            raise RuntimeError(f"{expression.strip()} failed: {outcome}")
-        return printed
 
     def _run(
         self,

@@ -19,7 +19,7 @@ _LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _START_LISTENER = """
 ok = rabbit_networking:start_ssl_listener({{"{host}", {port}}}, [
     {{cacertfile, "{authority}"}}, {{certfile, "{certificate}"}}, {{keyfile, "{key}"}}, {options}
-], 2).
+], 2)
 """
 _ASKS_FOR_A_CERTIFICATE = "{verify, verify_peer}, {fail_if_no_peer_cert, true}"
 _ASKS_FOR_NONE = "{verify, verify_none}"
@@ -108,8 +108,7 @@ def _listen(
     server: Certificate,
     options: str = _ASKS_FOR_NONE,
 ) -> None:
-    node.ctl(
-        "eval",
+    node.evaluate(
         _START_LISTENER.format(
             host=node.host,
             port=port,
