@@ -428,22 +428,32 @@ def _children_on_one_cpu(rank: int) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface on which nobody listens, all different."""
+    """Ports of the loopback interface on which nobody listens, all different.
+
+    Nobody else is given them as long as this process lives.
+    """
     free: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         if len(free) == count:
             break
-        if _is_free(port):
+        if _reserve(port):
             free.append(port)
     return free
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _reserve(port: int) -> bool:
+    """Keeps a port from other processes that look for one, if nobody listens on it.
+
+    By a socket of UDP, whose ports are others than those of TCP: who is to listen later, and again
+    after a restart, is not disturbed. It is closed with this process.
+    """
+    with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as reservation:
         try:
+            reservation.bind((_LOOPBACK, port))
             probe.bind((_LOOPBACK, port))
         except OSError:
             return False
+        reservation.detach()
     return True
 
 

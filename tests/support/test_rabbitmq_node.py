@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -164,6 +165,17 @@ def test_free_ports_are_different_and_no_ports_of_outgoing_connections() -> None
 
     assert len(set(ports)) == 5
     assert max(ports) < 32768
+
+
+def test_a_free_port_is_given_to_nobody_else_but_can_be_used() -> None:
+    [port] = free_ports(1)
+    # when
+    code = f"from tests.support.rabbitmq import _reserve; print(_reserve({port}))"
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    # then
+    assert told == "False\n"
+    with socket.create_server(("127.0.0.1", port)):
+        pass
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPUs can't be chosen here")
