@@ -114,7 +114,9 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
         "docs/index.md",
         "docs/topics/threads.md",
         "docs/topics/guarantees.md",
+        "docs/topics/security.md",
         "CHANGELOG.md",
+        "SECURITY.md",
     ],
 )
 def test_each_link_to_a_file_leads_to_one(document: str) -> None:
