@@ -13,7 +13,7 @@ from qam._protocol.replies import SERVER_LOST
 # Bytes of a body that show how it is encoded; the rest may be large.
 _HEAD = 16
 # No server begins a method nearly as often; above it there are numbers that can be counted to.
-_MOST_RUNS = 1_000
+_MOST_RUNS = 1_000_000
 
 
 @dataclass(slots=True)
