@@ -87,7 +87,8 @@ class Allowance:
         if kind in _SMALL:
             return value
         if kind is int:
-            return self._if_fits(value, value.bit_length() <= _MAX_BITS, 0)
+            bits = value.bit_length()
+            return self._if_fits(value, bits <= _MAX_BITS, bits // 8)
         if kind is str:
             return self._copy_text(value)
         if kind is bytes:

@@ -231,7 +231,7 @@ _INTERNAL: dict[int, Callable[[str], QAMException]] = {
 
 def _internal_exception(code: int, text: Any) -> QAMException:
     # A peer newer than this library may send codes that it does not know.
-    said = cut_octets(text, MAX_TEXT) if isinstance(text, str) else f"error {code}"
+    said = cut_octets(text, MAX_TEXT) if isinstance(text, str) else f"error {shown(code)}"
     return _INTERNAL.get(code, QAMException)(said)
 
 

@@ -93,6 +93,16 @@ class Bounds:
                 self.take(len(arg) * each)
             elif type(arg) in SIZED:
                 self.take(len(arg) * (_BYTES_OF_PART if called in PATHS else 1))
+            else:
+                self.take_again(arg)
+
+    def take_again(self, value: Any) -> None:
+        """Count what stands somewhere already, and gets another place.
+
+        A number is written out in each of them, when what was built is encoded again.
+        """
+        if type(value) is int:
+            self.take(value.bit_length() // 8)
 
     def take_state(self, state: Any) -> None:
         """Count what an instance gets: it is copied, and what is long may be given to many."""
@@ -100,6 +110,10 @@ class Bounds:
         items = sum(len(part) for part in parts if type(part) in SIZED)
         self.spend(len(parts) + items)
         self.take(sum(_bytes_of_state(part) for part in parts if type(part) in SIZED))
+        for part in parts:
+            if type(part) in CONTAINERS:
+                for value in part.values() if type(part) is dict else part:
+                    self.take_again(value)
 
     def spend_on(
         self, values: Iterable[Any], check_leaf: Callable[[Any], None] | None = None

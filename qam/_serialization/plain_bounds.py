@@ -75,11 +75,23 @@ def _bytes_of_json(body: bytes, start: int, end: int) -> int:
 
 
 def _json_object(made: dict[str, Any]) -> Any:
-    if made.get("__type__") == "decimal" and len(made) == 2:
-        text = made.get("__value__")
-        if type(text) is not str or len(text) > _MAX_DIGITS:
-            raise TooCostlyError("a Decimal is not in its plain form")
+    kind = made.get("__type__") if len(made) == 2 else None
+    is_plain = _PLAIN_FORMS.get(kind) if type(kind) is str else None
+    if is_plain is not None and not is_plain(made.get("__value__")):
+        raise TooCostlyError(f"a {kind} is not in its plain form")
     return kombu_json.object_hook(made)
+
+
+def _is_decimal(value: Any) -> bool:
+    return type(value) is str and len(value) <= _MAX_DIGITS
+
+
+def _is_uuid(value: Any) -> bool:
+    """Return True for what an encoder writes; of others its constructor makes what has no text."""
+    return type(value) is dict and value.keys() == {"hex"} and type(value["hex"]) is str
+
+
+_PLAIN_FORMS = {"decimal": _is_decimal, "uuid": _is_uuid}
 
 
 # --- msgpack ----------------------------------------------------------------------------

@@ -168,6 +168,7 @@ class CarefulUnpickler(_PythonUnpickler):
         found = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
         if found is _NOTHING:
             raise pickle.UnpicklingError(f"the memo has nothing in the place {index}")
+        self._bounds.take_again(found)
         self.append(found)
 
     def load_put(self) -> None:
@@ -199,6 +200,12 @@ class CarefulUnpickler(_PythonUnpickler):
         self._get(_INDEX.unpack(self.read(4))[0])
 
     dispatch[pickle.LONG_BINGET[0]] = load_long_binget
+
+    def load_dup(self) -> None:
+        self._bounds.take_again(self.stack[-1])
+        super().load_dup()
+
+    dispatch[pickle.DUP[0]] = load_dup
 
     def _decode_string(self, value: bytes) -> str | bytes:
         """Read one byte string of Python 2."""

@@ -12,6 +12,8 @@ from qam._protocol.replies import SERVER_LOST
 
 # Bytes of a body that show how it is encoded; the rest may be large.
 _HEAD = 16
+# No server begins a method nearly as often; above it there are numbers that can be counted to.
+_MOST_RUNS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ def is_resent(delivery: Delivery) -> bool:
 def runs_of(delivery: Delivery) -> int:
     """Return how often its method has begun, with this time; 1 unless a server says otherwise."""
     runs = delivery.headers.get(RUNS)
-    return runs if is_count(runs) and runs else 1
+    return runs if is_count(runs) and 0 < runs <= _MOST_RUNS else 1
 
 
 def is_given_back(delivery: Delivery) -> bool:

@@ -80,13 +80,17 @@ class ExecuteMethodThread(threading.Thread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            reply = self._answer(call)
-            if reply is None:
-                self._settle(call)
-            elif call.alone and self._calls.waiting_since() is None:
-                self._publish_lone(reply)
-            else:
-                self._publish(reply)
+            self._see_to(call)
+            del call  # an idle thread keeps no request alive, nor its reply
+
+    def _see_to(self, call: Call) -> None:
+        reply = self._answer(call)
+        if reply is None:
+            self._settle(call)
+        elif call.alone and self._calls.waiting_since() is None:
+            self._publish_lone(reply)
+        else:
+            self._publish(reply)
 
     def _answer(self, call: Call) -> Publish | None:
         """Return the reply to *call*, None if there is none; a bug costs this call alone."""

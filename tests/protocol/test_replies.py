@@ -457,6 +457,16 @@ def test_a_code_that_is_no_number_is_not_internal() -> None:
     assert type(caught.value) is Exception
 
 
+@pytest.mark.parametrize("text", ["the reason", None, 10**5000])
+@pytest.mark.parametrize("code", [1, 99, 10**5000], ids=["known", "unknown", "without end"])
+def test_whatever_code_a_server_sends_the_call_ends_with_an_exception_of_this_library(
+    code: int, text: Any
+) -> None:
+    with pytest.raises(QAMException) as caught:
+        outcome({"id": 7, "result": text, "exception": True, "internal_exception": code})
+    assert len(str(caught.value)) < 100
+
+
 def test_an_exception_that_python_2_does_not_have_reaches_such_a_client_all_the_same() -> None:
     reply = exception_reply(7, raised(RecursionError("too deep")), PICKLE)
 

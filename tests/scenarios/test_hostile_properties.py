@@ -24,6 +24,9 @@ from qam._serialization.serializers import get_serializer
 from qam._server.call import Call, is_resent
 from qam._server.messages import Messages
 from qam._server.record import Record
+from qam._server.sibling_words import Word
+from qam._server.sibling_words import decode as decode_word
+from qam._server.sibling_words import encode as encode_word
 from tests.conftest import Broker
 from tests.support.examples import examples
 from tests.support.service import Service, make_server
@@ -242,6 +245,26 @@ def test_properties_of_any_type_are_read_as_what_they_can_be(
     if call.key is not None:
         assert record.knows(record.latest(call.key))
         assert record.is_lost(call.key) in (True, False)
+
+
+@given(
+    st.fixed_dictionaries({"correlation_id": short_texts, "reply_to": short_texts}),
+    st.dictionaries(st.just(RUNS), st.integers(2**53 - 2, 2**53 + 2) | whole_numbers, min_size=1),
+)
+@example({"correlation_id": "", "reply_to": ""}, {RUNS: 2**53})
+def test_servers_can_ask_each_other_about_whatever_a_request_says_it_is(
+    properties: dict[str, Any], runs: dict[str, Any]
+) -> None:
+    # given a request, and another that is asked about in the same word
+    call = Call(Delivery(b"", 1, True, {**properties, "headers": runs}), 1)
+    other = CallKey("reply_to", "client:1")
+    assert call.key is not None
+    # when, also where it has begun already, and may run once more
+    for key in (call.key, call.key.next_run):
+        heard = decode_word(encode_word(Word("ask", "server", calls={key: True, other: True})))
+        # then both are heard of
+        assert heard is not None
+        assert heard.calls == {key: True, other: True}
 
 
 @given(short_texts, st.integers(0, 2**53))

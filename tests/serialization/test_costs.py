@@ -198,3 +198,23 @@ def test_a_decimal_of_json_is_in_its_plain_form(value: Any) -> None:
     body = json.dumps({"__type__": "decimal", "__value__": value}).encode()
     with pytest.raises(ValueError, match="plain form"):
         get_serializer("json").decode(body)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *({"int": 1.5}, {"int": True}, {"int": {"__type__": "decimal", "__value__": "1"}}),
+        *({"hex": "0" * 32, "is_safe": []}, {"fields": [1, 2, 3, 4, 5, 6]}, {"hex": 1}, "x", None),
+    ],
+    ids=str,
+)
+def test_a_uuid_of_json_is_in_its_plain_form(value: Any) -> None:
+    """Else it is one of which nobody can make a text, or a pickle."""
+    body = json.dumps({"__type__": "uuid", "__value__": value}).encode()
+    with pytest.raises(ValueError, match="plain form"):
+        get_serializer("json").decode(body)
+
+
+def test_what_looks_like_a_type_of_json_beside_other_things_is_a_dict() -> None:
+    value = {"a": {"__type__": ["uuid"], "__value__": 1, "more": 2}, "b": {"__type__": "uuid"}}
+    assert get_serializer("json").decode(json.dumps(value).encode()) == value

@@ -13,6 +13,7 @@ import ipaddress
 import pathlib
 import pickle
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -505,6 +506,45 @@ def test_bombs_are_refused_before_they_cost_anything() -> None:
     outcomes = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert list(outcomes) == list(BOMBS), done.stderr
     assert {name for name in outcomes if not outcomes[name].startswith("refused")} == set()
+
+
+def _whole_number(octets: int) -> bytes:
+    """What puts a number of so many bytes on the stack, and leaves it in the memo."""
+    return b"\x8b" + struct.pack("<i", octets) + b"\1" * octets + b"q\0"
+
+
+def _many(made: bytes, times: int = 12_000) -> bytes:
+    return b"](" + made * times + b"e"
+
+
+_NAMESPACE, _ERROR = b"ctypes\nSimpleNamespace\n", b"cbuiltins\nValueError\n"
+_POINT = f"c{__name__}\nPoint\n".encode()
+_LONG = _whole_number(10_000)
+# Each has a number of some kilobytes, and that in many places.
+OFTEN_THERE = {
+    "got by its place": _LONG + _many(b"h\0"),
+    "got by its line": _LONG + _many(b"g0\n"),
+    "doubled": b"](" + _LONG + b"2" * 12_000 + b"e",
+    "in a state": b"}X\1\0\0\0a" + _LONG + b"sq\0" + _many(_NAMESPACE + b")Rh\0b"),
+    "in what is trusted": _LONG + b"K\1\x86q\0" + _many(_POINT + b"h\0R"),
+    "in errors": b"(" + _whole_number(250) * 900 + b"tq\0" + _many(_ERROR + b"h\0R", 400),
+}
+
+
+@pytest.mark.parametrize("way", OFTEN_THERE)
+def test_what_is_built_is_not_much_longer_when_it_is_encoded_again(way: str) -> None:
+    """As the result of a method that returns what it was given."""
+    body = b"\x80\x02" + OFTEN_THERE[way] + b"."
+    try:
+        size = len(pickle.dumps(build(body, Point)))
+    except pickle.UnpicklingError:
+        return
+    assert size <= 64 * 2**20 + 80 * len(body)
+
+
+def test_a_number_that_picklers_write_may_stand_in_many_places() -> None:
+    numbers = [2**64 + number for number in range(1000)]
+    assert build(pickle.dumps([numbers, *numbers, numbers])) == [numbers, *numbers, numbers]
 
 
 def test_pairs_of_one_hash_have_one_hash() -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 
 from qam._broker.messages import Delivery, Publish
+from qam._common.job_queue import JobQueue
 from qam._protocol.correlation import CallKey
 from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
 from qam._server import publisher_thread
 from qam._server.call import Answer, Call
-from qam._server.execute_method_thread import _not_run
+from qam._server.execute_method_thread import ExecuteMethodThread, _not_run
 from qam._server.messages import Messages
+from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import Prefetch
 from qam._server.publisher_thread import PublisherThread
 from qam._server.record import Record
@@ -25,6 +28,7 @@ from qam._server.request_consumer_thread import RequestConsumerThread
 from qam._server.sibling_words import Word, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
+from tests.support.waiting import until
 
 KEY = CallKey("", "c:1")
 
@@ -45,6 +49,48 @@ def test_that_no_method_ran_is_said_only_where_it_is_certain(
 ) -> None:
     code = _not_run(request_, METHOD_NOT_FOUND)
     assert code == (SERVER_LOST if may_have_run else METHOD_NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"method_name": "echo", "params": ["x" * 1000]}, id="answered"),
+        pytest.param({"method_name": "echo", "params": []}, id="raising"),
+        pytest.param({"method_name": "nothing", "params": ["x" * 1000]}, id="not found"),
+        pytest.param({"method_name": "x" * 1000}, id="unreadable"),
+    ],
+)
+def test_a_worker_that_waits_for_work_keeps_nothing_of_what_it_did(
+    messages: Messages, body: dict[str, Any]
+) -> None:
+    # given a worker, and a request of which only the worker knows
+    calls: JobQueue[Call] = JobQueue()
+    done: list[weakref.ref[Any]] = []
+    methods = MethodRegistry()
+    methods.add_function(lambda value: value, "echo")
+
+    def note(reply: Publish) -> None:
+        done.append(weakref.ref(reply.context))
+
+    worker = ExecuteMethodThread(
+        *("server", calls, methods, get_serializer("json"), messages, 10**6, True),
+        *(note, note, lambda call: None),
+    )
+    worker.start()
+    # when
+    calls.put(request({"id": 1, "routing_key": "key", **body}))
+    until(lambda: done)
+    # then
+    try:
+        until(lambda: gc.collect() >= 0 and not any(each() for each in done), "it is kept")
+    finally:
+        calls.close()
+        worker.join()
+
+
+def request(body: dict[str, Any]) -> Call:
+    properties = {"content_type": "application/json", "correlation_id": "c:1", "reply_to": "key"}
+    return Call(Delivery(json.dumps(body).encode(), 1, properties=properties), connection_number=1)
 
 
 @pytest.fixture
