@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from qam._client.client_thread import Message
 from qam._client.execute_callback_thread import (
     FINISHED,
     WAITING,
@@ -17,8 +16,9 @@ from qam._client.execute_callback_thread import (
     ExecuteCallbackThread,
     Parent,
 )
+from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import timed_out
-from qam._common.deadline import Deadline
+from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
@@ -94,17 +94,17 @@ class CallbackObserverThread(threading.Thread):
             None for no end.
         :returns: its uid.
         """
-        return self.add_item(id, None if timeout is None else Deadline(timeout))
+        return self.add_item(id, NO_END if timeout is None else Deadline(timeout))
 
-    def add_item(self, id: int, deadline: Deadline | None) -> str:
-        """Add a callback in the state 0 (waiting), and return its uid; None is no end."""
+    def add_item(self, id: int, deadline: Deadline) -> str:
+        """Add a callback in the state 0 (waiting), and return its uid."""
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
         # Not more: many may wait, and a dict of six takes twice as much.
         item = {
             "id": id,
             "state": WAITING,
             "deadline": deadline,
-            "message": None,
+            "call": None,
             "parent": self._parent(),  # the proxy lives while a callback waits
         }
         self._uids[id] = uid
@@ -112,15 +112,15 @@ class CallbackObserverThread(threading.Thread):
             self.callback_uid_dict[uid] = item
         return uid
 
-    def watch(self, uid: str, message: Message) -> None:
-        """From now on mind the deadline of *uid*, whose call *message* was queued."""
+    def watch(self, uid: str, call: PendingCall) -> None:
+        """From now on mind the deadline of *uid*, whose *call* was queued."""
         with self.callback_dict_lock:
             item = self.callback_uid_dict.get(uid)
             if item is None:  # its outcome was there at once
                 return
-            item["message"] = message
+            item["call"] = call
             self._forget_past_timeouts()
-            heapq.heappush(self._timeouts, (item["deadline"].at, uid))
+            heapq.heappush(self._timeouts, (call.deadline.at, uid))
             if self._timeouts[0][1] == uid:
                 self._have_a_look()
 
@@ -188,11 +188,10 @@ class CallbackObserverThread(threading.Thread):
 
         :param callback_info: its item, see :meth:`get_callback_item`.
         """
-        message = callback_info.get("message")
-        if message is None or not callback_info["deadline"].expired:
-            return
-        failure = timed_out(self._publisher, message)
-        self._consumer._results.conclude(message["call_id"], failure)
+        call = callback_info.get("call")
+        if call is not None and call.deadline.expired:
+            failure = timed_out(self._publisher, call)
+            self._consumer._results.conclude(call.call_id, failure)
 
     # --- the thread -------------------------------------------------------------
 

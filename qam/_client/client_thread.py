@@ -19,11 +19,6 @@ log = get_logger("qam.qam_proxy")
 Message = dict[str, Any]
 
 
-def called_name(message: Message) -> str:
-    """Return the name that was called; what travels for it may be another."""
-    return str(message.get("called", message["method_name"]))
-
-
 def _as_serializer(serializer: str | Serializer) -> Serializer:
     return get_serializer(serializer) if isinstance(serializer, str) else serializer
 

@@ -10,7 +10,7 @@ from qam._broker.events import Cancelled, Consumer, Event
 from qam._broker.messages import Delivery
 from qam._client.client_thread import ClientThread, Message, log
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
-from qam._common.deadline import Deadline
+from qam._common.deadline import NO_END
 from qam._common.error_texts import describe
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.entities import reply_binding
@@ -27,7 +27,6 @@ _ANSWERS_PATIENCE = 0.5
 #: Seconds for which a reply waits for others, for each call that is open; if that is worth
 #: while, and at most.  A call that is one of many takes fifty times as long in any case.
 _PATIENCE_PER_CALL, _LEAST_PATIENCE, _MOST_PATIENCE = 2e-6, 0.0002, 0.005
-_NO_END = Deadline(None)
 
 
 class ConsumerThread(ClientThread):
@@ -144,7 +143,7 @@ class ConsumerThread(ClientThread):
         """
         slot = self._results.slots[id]
         if slot["state"] != DONE:  # a callback's is
-            self._results.wait(id, _NO_END)
+            self._results.wait(id, NO_END)
         message = slot["result_message"]
         self.free_result_item(id)
         if isinstance(message, Delivery):

@@ -2,20 +2,21 @@
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.messages import Publish, batch_length
 from qam._broker.publishing_thread import PublishingThread
-from qam._client.client_thread import ClientThread, Message, called_name, log
+from qam._client.client_thread import ClientThread, log
+from qam._client.pending_call import PendingCall
 from qam._client.result_list import FailureFactory
-from qam._common.deadline import Deadline, backoff
+from qam._common.deadline import NO_END, Deadline, backoff
 from qam._common.error_texts import describe
 from qam._protocol.correlation import correlation_id_of
 from qam._protocol.entities import reply_routing_key, request_binding
 from qam._protocol.properties import RESENT, expiration, properties
+from qam._protocol.requests import apply_message
 from qam.exceptions import (
     Executed,
     QAMConnectionException,
@@ -24,22 +25,6 @@ from qam.exceptions import (
     QAMServerNotFoundException,
     QAMTimeoutException,
 )
-
-
-@dataclass(slots=True, eq=False)
-class Sending:
-    """What became of a message so far; it stands in the message as ``sending``."""
-
-    #: How often it was written, and when first.
-    copies: int = 0
-    written_at: float = 0.0
-    #: The broker has the last copy.
-    confirmed: bool = False
-    #: How often the broker did not take it.
-    refusals: int = 0
-    #: It is taken back.
-    withdrawn: bool = False
-
 
 #: Seconds before a request is sent again that the broker did not take, first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -55,9 +40,9 @@ class PublisherThread(ClientThread, PublishingThread):
     """
 
     def _set_up(self) -> None:
-        #: The messages that wait to be written, oldest first; before them those that are
+        #: The calls that wait to be written, oldest first; before them those that are
         #: sent again.
-        self.method_queue: list[Message] = []
+        self.method_queue: list[PendingCall] = []
         #: How many messages may wait; None for any number.
         self.max_queued: int | None = None
         # Guards what is taken from method_queue, _withdrawn, and how often a message was
@@ -85,60 +70,92 @@ class PublisherThread(ClientThread, PublishingThread):
         """What sends the messages: the connection of this thread, None while there is none."""
         return self._connection
 
-    def add_message_to_send(self, message: Message) -> Message:
-        """Append a message to the method queue; does not wait for it to be sent.
+    def add_message_to_send(self, message: Mapping[str, Any]) -> PendingCall:
+        """Make a call of a message, and append it to the method queue; see :meth:`send`.
 
         :param message: a dict of ``id`` (the slot, from
             :meth:`ConsumerThread.get_free_result_list_id`), ``method_name`` (str),
             ``routing_key`` (str, where the reply goes; ``<client_id>_client_routing_key``
             stands for this proxy) and ``params`` (a list); and, if there is one, the
             ``deadline`` of the call.
-        :returns: the message as it stands in the queue.
+        :returns: the call as it stands in the queue.
         :raises QAMSerializationException: *params* can't be encoded; nothing is sent.
         :raises QAMClosedException: the proxy is closed.
-        :raises QAMTimeoutException: the queue was full (``max_queued``) until the
-            deadline of the call; that is what this waits for, and for nothing else.
+        :raises QAMTimeoutException: as :meth:`send`.
         """
-        return self.enqueue(message.copy())
+        call = self.begin_call(
+            message["id"],
+            message["method_name"],
+            message["params"],
+            {},
+            message["routing_key"],
+            message.get("deadline") or NO_END,
+        )
+        return self.send(call)
 
-    def enqueue(self, message: Message, waits: bool = False) -> Message:
-        """Do the same with a message that nobody else has, and which is therefore not copied.
+    def begin_call(
+        self,
+        slot_id: int,
+        method_name: str,
+        params: Sequence[Any],
+        kwargs: dict[str, Any],
+        routing_key: str,
+        deadline: Deadline = NO_END,
+    ) -> PendingCall:
+        """Encode the request of a call; from now on its outcome belongs into its slot.
+
+        :raises QAMSerializationException: the arguments can't be encoded.
+        :raises QAMClosedException: the proxy is closed.
+        :raises ValueError: the slot is not reserved.
+        """
+        call_id = self._results.new_call_id()
+        name, params = apply_message(method_name, params, kwargs)
+        body = {
+            "id": call_id,
+            "method_name": name,
+            "routing_key": self._reply_key if routing_key == self._label_key else routing_key,
+            "params": params,
+        }
+        encoded = self._encode(method_name, body)
+        call = PendingCall(slot_id, call_id, method_name, encoded, deadline)
+        # From here on it is concluded by a reply, by us, or by a close.
+        self._results.begin(call)
+        return call
+
+    def send(self, call: PendingCall, waits: bool = False) -> PendingCall:
+        """Append a call to the method queue, or write it at once; return it.
+
+        Does not wait for that, only for room in the queue (``max_queued``).
 
         :param waits: the thread that calls waits for the outcome then.  If that is not there
             soon, or not waited for any more, it calls :meth:`look_again`.
+        :raises QAMTimeoutException: the queue was full until the deadline of the call.
         """
-        # Not more: many may wait, and a dict of eleven takes twice as much.
-        call_id = self._results.new_call_id()
-        message["sending"] = Sending()
-        message["body"] = self._encode(message, call_id)
-        # From here on the call is concluded by a reply, by us, or by a close.
-        self._results.begin(message["id"], call_id, message)
-        message["call_id"] = call_id
-        if self._results.open_calls == 1 and self._write_lone(message, waits):
-            return message
+        if self._results.open_calls == 1 and self._write_lone(call, waits):
+            return call
         if self.max_queued is None:
-            self.method_queue.append(message)
-        elif not self._append_if_room(message):
-            return message
+            self.method_queue.append(call)
+        elif not self._append_if_room(call):
+            return call
         self.wake()
-        return message
+        return call
 
-    def _append_if_room(self, message: Message) -> bool:
+    def _append_if_room(self, call: PendingCall) -> bool:
         with self._queue_lock:
-            if self._is_full() and not self._find_room(message):
+            if self._is_full() and not self._find_room(call):
                 return False
-            self.method_queue.append(message)
+            self.method_queue.append(call)
             return True
 
-    def _write_lone(self, message: Message, waits: bool) -> bool:
-        """Write the message of the only call: there is none to be sent together with it."""
+    def _write_lone(self, call: PendingCall, waits: bool) -> bool:
+        """Write the only call: there is none to be sent together with it."""
 
         def make() -> Publish | None:
             with self._queue_lock:
                 if not self.can_receive():
                     return None
-                message["sending"].copies = 1
-            return self._as_publish(message, time.monotonic())
+                call.times_written = 1
+            return self._as_publish(call, time.monotonic())
 
         # A confirm is of use to who waits for long; who does looks again.
         return self._write_now(make, rest=waits and self._persistent)
@@ -147,56 +164,49 @@ class PublisherThread(ClientThread, PublishingThread):
         waiting = len(self.method_queue) - self._withdrawn
         return self.max_queued is not None and waiting >= self.max_queued
 
-    def _find_room(self, message: Message) -> bool:
+    def _find_room(self, call: PendingCall) -> bool:
         """Wait for room in the queue, where the caller waits anyway; return whether there is."""
-        if self._results.is_callback(message["id"]):
-            message["sending"].withdrawn = True  # it never was in the queue
-            self._results.conclude(message["call_id"], self._queue_is_full(message))
+        if self._results.is_callback(call.slot_id):
+            call.withdrawn = True  # it never was in the queue
+            self._results.conclude(call.call_id, self._queue_is_full(call))
             return False
-        deadline = message.get("deadline") or Deadline(None)
-        while self._is_full() and self._results.is_open(message["call_id"]):
+        deadline = call.deadline
+        while self._is_full() and self._results.is_open(call.call_id):
             if not self._room.wait(deadline.wait_time()) and deadline.expired:
-                message["sending"].withdrawn = True  # it never was in the queue
+                call.withdrawn = True  # it never was in the queue
                 self._room.notify()  # the wake that ended this wait may have been another's
-                raise timed_out(self, message)
-        return self._results.is_open(message["call_id"])
+                raise timed_out(self, call)
+        return self._results.is_open(call.call_id)
 
-    def _queue_is_full(self, message: Message) -> QAMException:
+    def _queue_is_full(self, call: PendingCall) -> QAMException:
         return QAMException(
-            f"{called_name(message)}() was not sent: max_queued={self.max_queued} calls "
-            f"wait already, since {self.phase(message)}",
+            f"{call.method_name}() was not sent: max_queued={self.max_queued} calls "
+            f"wait already, since {self.phase(call)}",
             executed="no",
         )
 
-    def _encode(self, message: Message, call_id: int) -> bytes:
-        key = message["routing_key"]
-        body = {
-            "id": call_id,
-            "method_name": message["method_name"],
-            "routing_key": self._reply_key if key == self._label_key else key,
-            "params": message["params"],
-        }
+    def _encode(self, method_name: str, body: dict[str, Any]) -> bytes:
         try:
             encoded = self._serializer.encode(body)
         except Exception as error:
             raise QAMSerializationException(
-                f"the arguments of {called_name(message)}() can't be encoded as "
+                f"the arguments of {method_name}() can't be encoded as "
                 f"{self._serializer.name}: {describe(error)}"
             ) from error
         if len(encoded) > self._max_message_bytes:
             raise QAMSerializationException(
-                f"the request {called_name(message)}() has {len(encoded)} bytes, more than "
+                f"the request {method_name}() has {len(encoded)} bytes, more than "
                 f"max_message_bytes={self._max_message_bytes}"
             )
         return encoded
 
-    def withdraw(self, message: Message) -> bool:
-        """Take back a message; return True if it was not written and never will be."""
+    def withdraw(self, call: PendingCall) -> bool:
+        """Take back a call; return True if its request was not written and never will be."""
         with self._queue_lock:
-            if message["sending"].copies:
+            if call.times_written:
                 return False
-            if not message["sending"].withdrawn:
-                message["sending"].withdrawn = True
+            if not call.withdrawn:
+                call.withdrawn = True
                 self._withdrawn += 1
                 self._drop_withdrawn()
                 self._room.notify()
@@ -207,37 +217,37 @@ class PublisherThread(ClientThread, PublishingThread):
         # and an outage in which every call times out does not fill the memory.
         if 2 * self._withdrawn >= len(self.method_queue):
             seen = len(self.method_queue)
-            kept = [each for each in self.method_queue[:seen] if not each["sending"].withdrawn]
+            kept = [each for each in self.method_queue[:seen] if not each.withdrawn]
             self.method_queue[:seen] = kept
             self._withdrawn = 0
 
     def withdraw_all(self, failure: FailureFactory) -> None:
-        """End each call whose message is not written yet: it surely does not run."""
+        """End each call whose request is not written yet: it surely does not run."""
         with self._queue_lock:
-            messages = self.method_queue[:]
-        for message in messages:
-            if self.withdraw(message):
-                self._results.conclude(message["call_id"], failure("no"))
+            calls = self.method_queue[:]
+        for call in calls:
+            if self.withdraw(call):
+                self._results.conclude(call.call_id, failure("no"))
 
-    def phase(self, message: Message) -> str:
+    def phase(self, call: PendingCall) -> str:
         """Return what a call is waiting for, in words that follow "it" or "since"."""
-        if message["sending"].confirmed:
+        if call.confirmed:
             return "the broker has it: it waits for a server, or runs"
-        if self._connection is None or not (message["sending"].copies or self.can_receive()):
+        if self._connection is None or not (call.times_written or self.can_receive()):
             return "there is no connection to the broker"
         if self._blocked:
             return "the broker has an alarm and takes no messages"
-        if message["sending"].copies:
+        if call.times_written:
             unconfirmed = ", and the broker has not confirmed it yet"
             return f"it was sent{unconfirmed if self._persistent else ''}"
         return "it waits to be sent"
 
     def ask_again(self) -> None:
         """Send again what waits for a reply: replies are lost, and the server's record has them."""
-        asked = [each for each in self._results.open_messages() if each["sending"].copies]
+        asked = [each for each in self._results.pending_calls() if each.times_written]
         if not (self._persistent and self._results.server_keeps_record):
-            for message in asked:
-                self._results.conclude(message["call_id"], _replies_lost(message))
+            for call in asked:
+                self._results.conclude(call.call_id, _replies_lost(call))
             return
         with self._queue_lock:
             queued = set(map(id, self.method_queue))
@@ -247,13 +257,13 @@ class PublisherThread(ClientThread, PublishingThread):
     def fail_written(self, error: QAMConnectionException) -> None:
         """End each call that was sent: nobody keeps its request or its reply for it."""
         with self._queue_lock:  # what is taken from the queue later finds can_receive() false
-            written = [each for each in self._results.open_messages() if each["sending"].copies]
-        for message in written:
+            written = [each for each in self._results.pending_calls() if each.times_written]
+        for call in written:
             failure = QAMConnectionException(
-                f"{called_name(message)}() was sent, but {error} before its result came"
+                f"{call.method_name}() was sent, but {error} before its result came"
             )
             failure.__cause__ = error
-            self._fail(message, failure)
+            self._fail(call, failure)
 
     def free_callers(self) -> None:
         """Have those who wait for room look whether their call has ended."""
@@ -285,50 +295,49 @@ class PublisherThread(ClientThread, PublishingThread):
             if not self.can_receive():
                 return []
             queue = self.method_queue
-            taken = queue[: 1 if alone else batch_length(each["body"] for each in queue)]
+            taken = queue[: 1 if alone else batch_length(each.body for each in queue)]
             del queue[: len(taken)]
-            batch = [message for message in taken if not message["sending"].withdrawn]
+            batch = [call for call in taken if not call.withdrawn]
             self._withdrawn -= len(taken) - len(batch)
-            for message in batch:
-                message["sending"].copies += 1
+            for call in batch:
+                call.times_written += 1
             if self.max_queued is not None:
                 self._room.notify(len(taken))
         now = time.monotonic()
         return [
-            self._as_publish(message, now)
-            for message in batch
+            self._as_publish(call, now)
+            for call in batch
             # A first copy is wanted: its caller would have withdrawn it.
-            if message["sending"].copies == 1 or self._results.is_open(message["call_id"])
+            if call.times_written == 1 or self._results.is_open(call.call_id)
         ]
 
     def _has_more(self) -> bool:
         return bool(self.method_queue) and self.can_receive()
 
-    def _send_first(self, items: list[Message]) -> None:
+    def _send_first(self, items: list[PendingCall]) -> None:
         with self._queue_lock:
             self.method_queue[:0] = items
 
-    def _as_publish(self, message: Message, now: float) -> Publish:
-        deadline, sending = message.get("deadline"), message["sending"]
+    def _as_publish(self, call: PendingCall, now: float) -> Publish:
         with_own = self._properties.copy()
-        with_own["correlation_id"] = correlation_id_of(self.client_id, message["call_id"])
+        with_own["correlation_id"] = correlation_id_of(self.client_id, call.call_id)
         # What is left now: the time in the queue has passed.
-        if deadline is not None and (left := expiration(deadline.remaining())) is not None:
+        if (left := expiration(call.deadline.remaining())) is not None:
             with_own["expiration"] = left
-        if sending.copies == 1:
-            sending.written_at = now
+        if call.times_written == 1:
+            call.written_at = now
         else:
-            age = now - sending.written_at
+            age = now - call.written_at
             with_own["headers"] = {RESENT: int(age * 1000)}
-            sending.confirmed = False
+            call.confirmed = False
         # By position: there is one for each call.
-        return Publish(self._route, message["body"], with_own, True, self._persistent, message)
+        return Publish(self._route, call.body, with_own, True, self._persistent, call)
 
     # --- what becomes of a message ----------------------------------------------
 
     def _on_confirmed(self, messages: list[Publish]) -> None:
         for message in messages:
-            message.context["sending"].confirmed = True
+            message.context.confirmed = True
 
     def _on_returned(self, message: Publish) -> None:
         self._fail(message.context, self._not_found(_executed(message.context)))
@@ -344,43 +353,41 @@ class PublisherThread(ClientThread, PublishingThread):
         )
 
     def _on_refused(self, message: Publish) -> None:
-        request = message.context
+        call = message.context
         if self._results.server_keeps_record:
-            request["sending"].refusals += 1
-            self._send_later(
-                request, backoff(request["sending"].refusals, _FIRST_PAUSE, _LONGEST_PAUSE)
-            )
+            call.times_refused += 1
+            self._send_later(call, backoff(call.times_refused, _FIRST_PAUSE, _LONGEST_PAUSE))
         else:
-            name = called_name(request)
+            name = call.method_name
             failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
-            self._fail(request, failure)
+            self._fail(call, failure)
 
     def _on_unconfirmed(
         self, messages: list[Publish], error: QAMConnectionException
-    ) -> list[Message]:
-        requests = [message.context for message in messages]
+    ) -> list[PendingCall]:
+        calls = [message.context for message in messages]
         if self._results.server_keeps_record:
-            return requests
+            return calls
         # Such a server would run what comes twice twice.
-        for request in requests:
+        for call in calls:
             failure = QAMConnectionException(
-                f"{called_name(request)}() was sent, but {error} "
+                f"{call.method_name}() was sent, but {error} "
                 "before the broker confirmed that it has it"
             )
             failure.__cause__ = error
-            self._fail(request, failure)
+            self._fail(call, failure)
         return []
 
     def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
         failure = QAMConnectionException(
-            f"the broker refuses {called_name(message.context)}(): {error}",
+            f"the broker refuses {message.context.method_name}(): {error}",
             executed=_executed(message.context),
         )
         failure.__cause__ = error
         self._fail(message.context, failure)
 
-    def _fail(self, message: Message, failure: QAMException) -> None:
-        self._results.conclude(message["call_id"], failure)
+    def _fail(self, call: PendingCall, failure: QAMException) -> None:
+        self._results.conclude(call.call_id, failure)
 
     def _on_blocked(self) -> None:
         if self._blocked:
@@ -389,23 +396,23 @@ class PublisherThread(ClientThread, PublishingThread):
             log.info("the broker's alarm is over; calls are sent again")
 
 
-def _executed(message: Message) -> Executed:
+def _executed(call: PendingCall) -> Executed:
     """Whether a request ran of which the last copy surely did not."""
-    return "no" if message["sending"].copies == 1 else "unknown"
+    return "no" if call.times_written == 1 else "unknown"
 
 
-def _replies_lost(message: Message) -> QAMConnectionException:
+def _replies_lost(call: PendingCall) -> QAMConnectionException:
     return QAMConnectionException(
-        f"{called_name(message)}() was sent, but the reply queue was deleted, and the replies in it"
+        f"{call.method_name}() was sent, but the reply queue was deleted, and the replies in it"
     )
 
 
-def timed_out(publisher: PublisherThread, message: Message) -> QAMTimeoutException:
-    """Take a message back, since its time is up; return the exception of its call."""
-    withdrawn = publisher.withdraw(message)
+def timed_out(publisher: PublisherThread, call: PendingCall) -> QAMTimeoutException:
+    """Take a call back, since its time is up; return the exception that it ends with."""
+    withdrawn = publisher.withdraw(call)
     sent = "" if withdrawn else ", and it may have run or may still run"
     return QAMTimeoutException(
-        f"{called_name(message)}() got no result within {message['deadline'].timeout:g} seconds: "
-        f"{publisher.phase(message)}{sent}",
+        f"{call.method_name}() got no result within {call.deadline.timeout:g} seconds: "
+        f"{publisher.phase(call)}{sent}",
         executed="no" if withdrawn else "unknown",
     )
