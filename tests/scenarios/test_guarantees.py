@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -722,14 +723,11 @@ class TestCopiesOfARequest:
                 publisher._blocked = True
                 proxy.callback(results.append, results.append).add("the token", "!")
                 publisher._blocked = False
-                [message] = publisher.method_queue
-                copy = {**message, "sending": type(message["sending"])()}
+                [call] = publisher.method_queue
+                copy = replace(call)
                 publisher.method_queue.append(copy)
-                for each, marked in zip((message, copy), marks, strict=True):
-                    each["sending"].copies, each["sending"].written_at = (
-                        int(marked),
-                        time.monotonic(),
-                    )
+                for each, marked in zip((call, copy), marks, strict=True):
+                    each.times_written, each.written_at = int(marked), time.monotonic()
             finish(proxy)
             until(lambda: Counter(service.runs)["the token", "!"] == 1)
             # then

@@ -29,6 +29,7 @@ from qam import (
 )
 from qam._broker.events import Cancelled
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
+from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
 from qam._protocol.properties import properties
 from qam._serialization.serializers import get_serializer
@@ -578,7 +579,7 @@ def test_a_reply_that_came_just_before_its_queue_was_deleted_is_a_reply(proxy: Q
     # given
     consumer = proxy.consumer_thread
     id, call_id = consumer.get_free_result_list_id(), consumer._results.new_call_id()
-    consumer._results.begin(id, call_id)
+    consumer._results.begin(PendingCall(id, call_id))
     serializer = get_serializer("pickle")
     about = properties(serializer, correlation_id=f"{consumer.client_id}:{call_id}")
     reply = Delivery(serializer.encode({"id": call_id, "result": 5}), 1, properties=about)
