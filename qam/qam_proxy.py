@@ -21,7 +21,7 @@ from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import FINISHED, ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
-from qam._client.publisher_thread import PublisherThread, timed_out
+from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
 from qam._common.checks import (
@@ -236,7 +236,7 @@ class QAMProxy(_RemoteNames):
             call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
             sent = self.publisher_thread.send(call, waits=True)
             if not self._wait(id, deadline):
-                raise timed_out(self.publisher_thread, call)
+                raise self.publisher_thread.timed_out(call)
         except BaseException:
             self.publisher_thread.look_again()
             if sent is not None:  # Ctrl-C: nobody waits for it any more

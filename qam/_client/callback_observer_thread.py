@@ -17,7 +17,6 @@ from qam._client.execute_callback_thread import (
     Parent,
 )
 from qam._client.pending_call import PendingCall
-from qam._client.publisher_thread import timed_out
 from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
@@ -190,7 +189,7 @@ class CallbackObserverThread(threading.Thread):
         """
         call = callback_info.get("call")
         if call is not None and call.deadline.expired:
-            failure = timed_out(self._publisher, call)
+            failure = self._publisher.timed_out(call)
             self._consumer._results.conclude(call.call_id, failure)
 
     # --- the thread -------------------------------------------------------------

@@ -6,28 +6,32 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qam._broker.connection import Connection
+from qam._broker.fates import Fate
 from qam._broker.messages import Publish, batch_length
 from qam._broker.publishing_thread import PublishingThread
+from qam._client.call_fates import (
+    CallFates,
+    Decision,
+    End,
+    SendAgain,
+    age_if_written_before,
+    queue_is_full,
+    timed_out,
+)
 from qam._client.client_thread import ClientThread, log
 from qam._client.pending_call import PendingCall
 from qam._client.result_list import FailureFactory
-from qam._common.deadline import NO_END, Deadline, backoff
+from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe
 from qam._protocol.correlation import correlation_id_of
 from qam._protocol.entities import reply_routing_key, request_binding
 from qam._protocol.properties import RESENT, expiration, properties
 from qam._protocol.requests import apply_message
 from qam.exceptions import (
-    Executed,
     QAMConnectionException,
-    QAMException,
     QAMSerializationException,
-    QAMServerNotFoundException,
     QAMTimeoutException,
 )
-
-#: Seconds before a request is sent again that the broker did not take, first and at most.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class PublisherThread(ClientThread, PublishingThread):
@@ -59,6 +63,7 @@ class PublisherThread(ClientThread, PublishingThread):
         self._reply_key = reply_routing_key(self.client_id)
         self._properties = properties(self._serializer, self._persistent, reply_to=self._reply_key)
         self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
+        self._fates = CallFates(self.server_id, self._credentials, self._persistent)
 
     @property
     def is_here(self) -> bool:
@@ -168,22 +173,16 @@ class PublisherThread(ClientThread, PublishingThread):
         """Wait for room in the queue, where the caller waits anyway; return whether there is."""
         if self._results.is_callback(call.slot_id):
             call.withdrawn = True  # it never was in the queue
-            self._results.conclude(call.call_id, self._queue_is_full(call))
+            failure = queue_is_full(call, self.max_queued, self._phase(call))
+            self._results.conclude(call.call_id, failure)
             return False
         deadline = call.deadline
         while self._is_full() and self._results.is_open(call.call_id):
             if not self._room.wait(deadline.wait_time()) and deadline.expired:
                 call.withdrawn = True  # it never was in the queue
                 self._room.notify()  # the wake that ended this wait may have been another's
-                raise timed_out(self, call)
+                raise self.timed_out(call)
         return self._results.is_open(call.call_id)
-
-    def _queue_is_full(self, call: PendingCall) -> QAMException:
-        return QAMException(
-            f"{call.method_name}() was not sent: max_queued={self.max_queued} calls "
-            f"wait already, since {self.phase(call)}",
-            executed="no",
-        )
 
     def _encode(self, method_name: str, body: dict[str, Any]) -> bytes:
         try:
@@ -229,41 +228,30 @@ class PublisherThread(ClientThread, PublishingThread):
             if self.withdraw(call):
                 self._results.conclude(call.call_id, failure("no"))
 
-    def phase(self, call: PendingCall) -> str:
-        """Return what a call is waiting for, in words that follow "it" or "since"."""
-        if call.confirmed:
-            return "the broker has it: it waits for a server, or runs"
-        if self._connection is None or not (call.times_written or self.can_receive()):
-            return "there is no connection to the broker"
-        if self._blocked:
-            return "the broker has an alarm and takes no messages"
-        if call.times_written:
-            unconfirmed = ", and the broker has not confirmed it yet"
-            return f"it was sent{unconfirmed if self._persistent else ''}"
-        return "it waits to be sent"
+    def timed_out(self, call: PendingCall) -> QAMTimeoutException:
+        """Take a call back, since its time is up; return the exception that it ends with."""
+        withdrawn = self.withdraw(call)
+        return timed_out(call, withdrawn, self._phase(call))
+
+    def _phase(self, call: PendingCall) -> str:
+        connected = self._connection is not None
+        return self._fates.phase(call, connected, self.can_receive(), self._blocked)
 
     def ask_again(self) -> None:
         """Send again what waits for a reply: replies are lost, and the server's record has them."""
-        asked = [each for each in self._results.pending_calls() if each.times_written]
-        if not (self._persistent and self._results.server_keeps_record):
-            for call in asked:
-                self._results.conclude(call.call_id, _replies_lost(call))
-            return
+        asked = self._results.pending_calls()
+        keeps_record = self._results.server_keeps_record
+        again = self._carry_out(self._fates.replies_lost(asked, keeps_record))
         with self._queue_lock:
             queued = set(map(id, self.method_queue))
-            self.method_queue[:0] = [each for each in asked if id(each) not in queued]
+            self.method_queue[:0] = [each for each in again if id(each) not in queued]
         self.wake()
 
     def fail_written(self, error: QAMConnectionException) -> None:
-        """End each call that was sent: nobody keeps its request or its reply for it."""
+        """End each call that was sent, if nobody keeps its request or its reply for it."""
         with self._queue_lock:  # what is taken from the queue later finds can_receive() false
-            written = [each for each in self._results.pending_calls() if each.times_written]
-        for call in written:
-            failure = QAMConnectionException(
-                f"{call.method_name}() was sent, but {error} before its result came"
-            )
-            failure.__cause__ = error
-            self._fail(call, failure)
+            decisions = self._fates.connection_lost(self._results.pending_calls(), error)
+        self._carry_out(decisions)
 
     def free_callers(self) -> None:
         """Have those who wait for room look whether their call has ended."""
@@ -287,8 +275,7 @@ class PublisherThread(ClientThread, PublishingThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         super()._on_lost(connection, error)
-        if not self._persistent:
-            self.fail_written(error)
+        self.fail_written(error)
 
     def _next_batch(self, alone: bool) -> list[Publish]:
         with self._queue_lock:
@@ -324,95 +311,39 @@ class PublisherThread(ClientThread, PublishingThread):
         # What is left now: the time in the queue has passed.
         if (left := expiration(call.deadline.remaining())) is not None:
             with_own["expiration"] = left
-        if call.times_written == 1:
-            call.written_at = now
-        else:
-            age = now - call.written_at
-            with_own["headers"] = {RESENT: int(age * 1000)}
-            call.confirmed = False
+        if (age := age_if_written_before(call, now)) is not None:
+            with_own["headers"] = {RESENT: age}
         # By position: there is one for each call.
         return Publish(self._route, call.body, with_own, True, self._persistent, call)
 
     # --- what becomes of a message ----------------------------------------------
 
-    def _on_confirmed(self, messages: list[Publish]) -> None:
-        for message in messages:
-            message.context.confirmed = True
-
-    def _on_returned(self, message: Publish) -> None:
-        self._fail(message.context, self._not_found(_executed(message.context)))
-
-    def _on_unroutable(self, correlation_id: str | None) -> None:
-        self._results.conclude(self._own_call_id(correlation_id), self._not_found("no"))
-
-    def _not_found(self, executed: Executed) -> QAMServerNotFoundException:
-        return QAMServerNotFoundException(
-            f"no server with the server_id {self.server_id!r} has ever been there: "
-            f"its request queue does not exist at {self._credentials}",
-            executed=executed,
-        )
-
-    def _on_refused(self, message: Publish) -> None:
-        call = message.context
-        if self._results.server_keeps_record:
-            call.times_refused += 1
-            self._send_later(call, backoff(call.times_refused, _FIRST_PAUSE, _LONGEST_PAUSE))
-        else:
-            name = call.method_name
-            failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
-            self._fail(call, failure)
-
-    def _on_unconfirmed(
-        self, messages: list[Publish], error: QAMConnectionException
+    def _on_fate(
+        self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
-        if self._results.server_keeps_record:
-            return calls
-        # Such a server would run what comes twice twice.
-        for call in calls:
-            failure = QAMConnectionException(
-                f"{call.method_name}() was sent, but {error} "
-                "before the broker confirmed that it has it"
-            )
-            failure.__cause__ = error
-            self._fail(call, failure)
-        return []
+        keeps_record = self._results.server_keeps_record
+        return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
 
-    def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
-        failure = QAMConnectionException(
-            f"the broker refuses {message.context.method_name}(): {error}",
-            executed=_executed(message.context),
-        )
-        failure.__cause__ = error
-        self._fail(message.context, failure)
+    def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
+        """Do what was decided; return the calls that are to be sent again at once."""
+        again = []
+        for decision in decisions:
+            match decision:
+                case End(call, failure):
+                    self._results.conclude(call.call_id, failure)
+                case SendAgain(call, after) if after:
+                    self._send_later(call, after)
+                case SendAgain(call):
+                    again.append(call)
+        return again
 
-    def _fail(self, call: PendingCall, failure: QAMException) -> None:
-        self._results.conclude(call.call_id, failure)
+    def _on_unroutable(self, correlation_id: str | None) -> None:
+        failure = self._fates.server_not_found("no")
+        self._results.conclude(self._own_call_id(correlation_id), failure)
 
     def _on_blocked(self) -> None:
         if self._blocked:
             log.warning("the broker has an alarm and takes no messages; calls wait until it ends")
         else:
             log.info("the broker's alarm is over; calls are sent again")
-
-
-def _executed(call: PendingCall) -> Executed:
-    """Whether a request ran of which the last copy surely did not."""
-    return "no" if call.times_written == 1 else "unknown"
-
-
-def _replies_lost(call: PendingCall) -> QAMConnectionException:
-    return QAMConnectionException(
-        f"{call.method_name}() was sent, but the reply queue was deleted, and the replies in it"
-    )
-
-
-def timed_out(publisher: PublisherThread, call: PendingCall) -> QAMTimeoutException:
-    """Take a call back, since its time is up; return the exception that it ends with."""
-    withdrawn = publisher.withdraw(call)
-    sent = "" if withdrawn else ", and it may have run or may still run"
-    return QAMTimeoutException(
-        f"{call.method_name}() got no result within {call.deadline.timeout:g} seconds: "
-        f"{publisher.phase(call)}{sent}",
-        executed="no" if withdrawn else "unknown",
-    )
