@@ -163,30 +163,35 @@ class QAMProxy(_RemoteNames):
         # Unlike the name it is nobody else's: no two proxies see each other's replies.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
-        options: dict[str, Any] = {
-            "results": self._results,
-            "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
-            "max_message_bytes": check_count(max_message_bytes, "max_message_bytes"),
-            "persistent": check_flag(persistent, "persistent"),
-        }
-        place = self.amqp_credentials
-        #: Receives the results.
-        self.consumer_thread = ConsumerThread(place, server_id, own_id, codec, **options)
+        check_timeout(connect_timeout, "connect_timeout")
+        check_count(max_message_bytes, "max_message_bytes")
+        check_flag(persistent, "persistent")
         #: Sends the calls.
-        self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
-        self.consumer_thread.queue_arguments = check_queue_arguments(queue_arguments)
-        self.consumer_thread.on_answered = self.publisher_thread.look_again
-        self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
-        if not persistent:
-            self.consumer_thread.on_connection_lost = self.publisher_thread.fail_written
-            self.consumer_thread.on_consuming = self.publisher_thread.wake
-            self.publisher_thread.can_receive = self.consumer_thread.is_consuming
-        if max_queued is not None:
-            self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
+        self.publisher_thread = PublisherThread(
+            self.amqp_credentials,
+            server_id,
+            own_id,
+            codec,
+            results=self._results,
+            max_queued=None if max_queued is None else check_count(max_queued, "max_queued"),
+            connect_timeout=connect_timeout,
+            max_message_bytes=max_message_bytes,
+            persistent=persistent,
+        )
+        #: Receives the results.
+        self.consumer_thread = ConsumerThread(
+            self.amqp_credentials,
+            server_id,
+            own_id,
+            codec,
+            publisher=self.publisher_thread,
+            queue_arguments=check_queue_arguments(queue_arguments),
+            connect_timeout=connect_timeout,
+            max_message_bytes=max_message_bytes,
+            persistent=persistent,
+        )
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._results.on_callbacks_ready = self.callback_observer_thread.signal
-        self._results.on_closed = self.publisher_thread.free_callers
         self._start()
 
     def _start(self) -> None:
@@ -347,9 +352,7 @@ class QAMProxy(_RemoteNames):
         deadline = Deadline(_CLOSE_TIMEOUT)
         owners = (self.publisher_thread, self.consumer_thread)
         try:
-            # What was not written surely does not run; then all that waits is told.
-            self.publisher_thread.withdraw_all(self._closed)
-            self._results.close(self._closed)
+            self.publisher_thread.close_calls(self._closed)
         finally:
             _stop(*owners)
         for thread in owners:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from qam._client.pending_call import PendingCall
+from qam._client.ready_callbacks import ReadyCallbacks
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
 from qam.exceptions import Executed, QAMClosedException, QAMException
@@ -51,10 +52,8 @@ class ResultList:
         self._closed_by: FailureFactory | None = None
         #: What the last reply says of the server: a request that comes twice runs once.
         self.server_keeps_record = False
-        #: Called with the ids of the slots when the outcomes of callback calls are there.
-        self.on_callbacks_ready: Callable[[list[int]], None] = lambda slot_ids: None
-        #: Called when the list is closed, and no call is open any more.
-        self.on_closed: Callable[[], None] = lambda: None
+        #: Where the slots of callbacks go whose outcomes are there.
+        self.ready_callbacks = ReadyCallbacks()
         disown_in_child(self)
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
@@ -153,7 +152,7 @@ class ResultList:
                 if slot["callback_method"] is not None:
                     callbacks.append(call.slot_id)
         if callbacks:
-            self.on_callbacks_ready(callbacks)
+            self.ready_callbacks.add(callbacks)
         return dropped
 
     def take_back(self, slot_id: int, call: PendingCall | None) -> None:
@@ -210,7 +209,6 @@ class ResultList:
                 if slot["state"] == WAITING and slot["call"] is None:
                     _finish(slot, failure("no"))
         self.fail_all(failure)
-        self.on_closed()
 
     def _after_fork(self) -> None:
         """Let no call begin, with a lock that nobody holds; in a forked child."""
