@@ -316,8 +316,6 @@ def test_the_ids_start_over_below_the_limit_of_json() -> None:
 def test_the_outcome_of_a_callback_is_announced_with_its_slot() -> None:
     # given
     results = ResultList()
-    announced: list[int] = []
-    results.on_callbacks_ready = announced.extend
     begun(results)
     slot_id, call_id = begun(results, callback=print)
 
@@ -325,7 +323,7 @@ def test_the_outcome_of_a_callback_is_announced_with_its_slot() -> None:
     results.conclude(call_id, REPLY)
 
     # then
-    assert announced == [slot_id]
+    assert results.ready_callbacks.slot_ids.take_all() == [slot_id]
     assert results.slots[slot_id]["result_message"] is REPLY
     assert results.slots[slot_id]["callback_method"] is print
     assert is_there(results, slot_id)
@@ -337,7 +335,7 @@ def test_outcomes_that_came_together_are_stored_and_announced_together() -> None
     # given
     results = ResultList()
     announced: list[list[int]] = []
-    results.on_callbacks_ready = announced.append
+    results.ready_callbacks.add = announced.append  # type: ignore[method-assign]
     first, first_call = begun(results, callback=print)
     sync, sync_call = begun(results)
     second, second_call = begun(results, callback=print)

@@ -235,7 +235,7 @@ def test_a_finalizer_that_calls_in_the_middle_is_told_that_it_can_not(proxy: QAM
         proxy.callback(callbacks.append).add(6, 6)
 
     # when
-    with before(proxy.publisher_thread, "_as_publish", finalize):
+    with before(proxy.publisher_thread._requests, "request", finalize):
         assert proxy.add(1, 2) == 3
 
     # then it would have waited for itself; its callback did not
@@ -253,7 +253,7 @@ def test_another_thread_that_calls_in_the_middle_gets_its_result(proxy: QAMProxy
         other.start()
         until(lambda: proxy._results.open_calls == 2)
 
-    with before(proxy.publisher_thread, "_as_publish", call_elsewhere):
+    with before(proxy.publisher_thread._requests, "request", call_elsewhere):
         assert proxy.add(1, 2) == 3
     other.join(LONG)
     assert results == [10]
@@ -267,7 +267,7 @@ def test_close_in_the_middle_ends_it(proxy: QAMProxy) -> None:
         until(lambda: proxy.publisher_thread.kill)
 
     with (
-        before(proxy.publisher_thread, "_as_publish", close),
+        before(proxy.publisher_thread._requests, "request", close),
         pytest.raises(QAMException, match="closed"),
     ):
         proxy.add(1, 2)
@@ -426,7 +426,7 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
         # no message is taken for one whose confirm is still to come
         until(lambda: proxy.add(0, 1) and proxy.publisher_thread._under_way.in_flight <= 1)
     assert "ConnectionThread._borrow" in struck
-    assert "PublisherThread._as_publish" in struck
+    assert "RequestMaker.request" in struck
     assert all(service.runs.count(run) == 1 for run in service.runs if run != (0, 1))
 
 

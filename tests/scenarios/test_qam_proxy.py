@@ -762,12 +762,12 @@ def test_a_wake_for_one_that_gave_up_is_passed_on(broker: Broker, server_id: str
         threads = [threading.Thread(target=call, args=(timeout,)) for timeout in (0.3, 60)]
         for number, thread in enumerate(threads, 1):
             thread.start()
-            wait_until(lambda number=number: len(publisher._room._waiters) == number)  # type: ignore[attr-defined]
-        with publisher._queue_lock:
+            wait_until(lambda number=number: len(publisher._queue._room._waiters) == number)  # type: ignore[attr-defined]
+        with publisher._queue._lock:
             time.sleep(1.0)  # the first has given up; it can't say so before we let go
             # when there is room, and the wake goes to that one
             publisher.method_queue.clear()
-            publisher._room.notify()
+            publisher._queue._room.notify()
         # then the second takes it
         threads[0].join(20)
         wait_until(lambda: len(publisher.method_queue) == 1)
@@ -807,7 +807,7 @@ def test_calls_that_wait_for_room_end_with_any_thread_of_the_proxy(
         threads = [threading.Thread(target=call, args=(proxy,)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda: len(proxy.publisher_thread._room._waiters) == 2)  # type: ignore[attr-defined]
+        until(lambda: len(proxy.publisher_thread._queue._room._waiters) == 2)  # type: ignore[attr-defined]
         # when
         proxy.consumer_thread._write = die  # type: ignore[method-assign]
         proxy.consumer_thread.wake()
@@ -855,13 +855,13 @@ def test_callbacks_that_found_no_room_do_not_make_any(server_id: str) -> None:
         until(lambda: len(errors) == 5)
         until(lambda: not proxy.get_num_waiting_callbacks())
         # then
-        assert proxy.publisher_thread._withdrawn <= len(proxy.publisher_thread.method_queue)
+        assert proxy.publisher_thread._queue._withdrawn <= len(proxy.publisher_thread.method_queue)
 
 
 def test_a_call_in_the_middle_of_a_section_of_the_proxy_is_refused(proxy: QAMProxy) -> None:
     """As by a finalizer or a signal handler, which would wait for its own thread."""
     publisher, consumer = proxy.publisher_thread, proxy.consumer_thread
-    locks = [proxy._results._lock, publisher._queue_lock, publisher._in_use, consumer._in_use]
+    locks = [proxy._results._lock, publisher._queue._lock, publisher._in_use, consumer._in_use]
     for lock in (*locks, publisher._waker._lock, consumer._waker._lock):
         with lock, pytest.raises(QAMException, match="use a callback") as raised:
             proxy.add(1, 2)
