@@ -163,7 +163,7 @@ class QAMServer:
         disown_in_child(self)
 
     def _declare(self) -> None:
-        connection = connect_first(self.amqp_credentials.places(), self._connect_timeout)
+        connection = connect_first(self.amqp_credentials.endpoints(), self._connect_timeout)
         try:
             declare_server(connection, self.server_id, self._queue_arguments)
             connection.declare_exchange(siblings_binding(self.server_id, "").exchange)

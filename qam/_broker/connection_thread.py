@@ -22,7 +22,7 @@ from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_first
 from qam._broker.connection import Connection
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, backoff, sooner
@@ -46,7 +46,7 @@ class ConnectionThread(threading.Thread):
     of the interpreter.  Proxies and servers end theirs before that.
 
     :param name: the thread's name.
-    :param credentials: where to connect.
+    :param endpoints: where to connect, in the order in which that is tried.
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     """
@@ -54,19 +54,19 @@ class ConnectionThread(threading.Thread):
     def __init__(
         self,
         name: str,
-        credentials: AMQPCredentials,
+        endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._credentials = credentials.resolved()
+        self._endpoints = tuple(endpoints)
         self._log = log
         self._connect_timeout = connect_timeout
         # Expires when the connection has lasted; and how many before it did not.
         self._lasted = Deadline(0.0)
         self._short_lives = 0
-        # How many of the places that can be connected to are passed over at first.
-        self._skipped_places = 0
+        # How many of them are passed over at first.
+        self._skipped_endpoints = 0
         self._connection: Connection | None = None
         # Held by whoever uses the connection: this thread while it works, another while it
         # borrows.  It guards what belongs to the connection, and the three below.
@@ -130,7 +130,7 @@ class ConnectionThread(threading.Thread):
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
-                f"can't connect to the broker at {self._credentials}: "
+                f"can't connect to the broker at {self._where}: "
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
@@ -217,7 +217,7 @@ class ConnectionThread(threading.Thread):
             self._log.warning("%s; connecting again", error)
             self._on_lost(connection, error)
             if not error.by_message:
-                self._skipped_places += 1
+                self._skipped_endpoints += 1
         finally:
             self._connection = None
             connection.close()
@@ -323,10 +323,14 @@ class ConnectionThread(threading.Thread):
             self.wake()  # for what waited for room
         return sooner(connection.tick(), self._next_due())
 
+    @property
+    def _where(self) -> str:
+        return " or ".join(map(str, self._endpoints))
+
     def _open(self) -> Connection:
-        places = deque(self._credentials.places())
-        places.rotate(-self._skipped_places)
-        connection = connect_first(places, self._connect_timeout)
+        endpoints = deque(self._endpoints)
+        endpoints.rotate(-self._skipped_endpoints)
+        connection = connect_first(endpoints, self._connect_timeout)
         self._connection = connection
         self._lasted = Deadline(_SHORT_LIFE)
         try:
@@ -334,7 +338,7 @@ class ConnectionThread(threading.Thread):
         except BaseException:
             self._connection = None
             connection.close()
-            self._skipped_places += 1
+            self._skipped_endpoints += 1
             raise
         return connection
 
@@ -350,7 +354,7 @@ class ConnectionThread(threading.Thread):
                 self._pause(backoff(failures, _FIRST_BACKOFF, _LONGEST_BACKOFF) * jitter)
                 failures += 1
             else:
-                self._log.info("connected again to the broker at %s", self._credentials)
+                self._log.info("connected again to the broker at %s", self._where)
                 return connection
         return None
 

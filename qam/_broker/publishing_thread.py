@@ -12,7 +12,7 @@ from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Confirmed, Event, Refused, Returned, Unroutable
 from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
@@ -29,11 +29,11 @@ class PublishingThread(ConnectionThread):
     def __init__(
         self,
         name: str,
-        credentials: AMQPCredentials,
+        endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float,
     ) -> None:
-        super().__init__(name, credentials, log, connect_timeout)
+        super().__init__(name, endpoints, log, connect_timeout)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.

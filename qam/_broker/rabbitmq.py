@@ -15,7 +15,7 @@ from kombu.transport import pyamqp
 
 from qam._broker.connect_errors import why_refused, words
 from qam._broker.connection import QueueIsDown
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._broker.frames import Confirm, Frame, pack_ack, pack_publish
 from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState
@@ -55,22 +55,22 @@ class _Connection(pyamqp.Connection):
 class AMQPConnection:
     """A connection to a RabbitMQ, with one channel."""
 
-    def __init__(self, credentials: AMQPCredentials, timeout: float) -> None:
-        self._credentials = credentials
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        self._endpoint = endpoint
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
         self._readiness: Any = None
-        self._transport = _make_transport(credentials, Deadline(timeout), self._on_traffic)
-        self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
+        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
         except Exception as error:  # what a peer that is no broker makes of the handshake
             self._collect()
-            reason = why_refused(error, credentials, timeout)
+            reason = why_refused(error, endpoint, timeout)
             raise QAMConnectionException(
-                f"can't connect to the broker at {credentials} "
-                f"as user {credentials.username!r}: {reason}",
+                f"can't connect to the broker at {endpoint} "
+                f"as user {endpoint.username!r}: {reason}",
                 executed="no",
             ) from error
 
@@ -113,7 +113,7 @@ class AMQPConnection:
         except amqp.NotFound as error:
             raise amqp.NotFound(
                 f"the exchange {exchange.name!r} does not exist, and the user "
-                f"{self._credentials.username!r} may not declare it; "
+                f"{self._endpoint.username!r} may not declare it; "
                 "its server does that when it starts"
             ) from error
 
@@ -138,7 +138,7 @@ class AMQPConnection:
                 raise QueueIsDown(words(error)) from error
             except amqp.PreconditionFailed as error:
                 raise QAMConnectionException(
-                    f"the queue {binding.queue} at {self._credentials} can't be declared like "
+                    f"the queue {binding.queue} at {self._endpoint} can't be declared like "
                     f"this: {words(error)}; give the same queue_arguments on all sides, or "
                     "delete the queue",
                     executed="no",
@@ -419,7 +419,7 @@ class AMQPConnection:
         if self._transport.connected and not isinstance(error, _LOSSES):
             return error  # a bug
         lost = QAMConnectionException(
-            f"the connection to the broker at {self._credentials} was lost: {words(error)}"
+            f"the connection to the broker at {self._endpoint} was lost: {words(error)}"
         )
         lost.by_message = isinstance(error, amqp.ChannelError)
         self._lost = not lost.by_message
@@ -427,30 +427,30 @@ class AMQPConnection:
 
 
 def _make_transport(
-    credentials: AMQPCredentials,
+    endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's default is one second: too short for a broker that is busy.
-        settings[socket.TCP_USER_TIMEOUT] = 2 * credentials.heartbeat * 1000
+        settings[socket.TCP_USER_TIMEOUT] = 2 * endpoint.heartbeat * 1000
     return BufferedTransport(
-        *(str(credentials.hostname), credentials.port, credentials.tls, deadline, settings),
+        *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
     )
 
 
 def _make_connection(
-    credentials: AMQPCredentials, transport: BufferedTransport, on_blocked: Any
+    endpoint: Endpoint, transport: BufferedTransport, on_blocked: Any
 ) -> _Connection:
     return _Connection(
         transport,
-        userid=credentials.username,
-        password=credentials.password,
-        virtual_host=credentials.vhost,
+        userid=endpoint.username,
+        password=endpoint.password,
+        virtual_host=endpoint.vhost,
         login_method="PLAIN",
-        heartbeat=credentials.heartbeat,
+        heartbeat=endpoint.heartbeat,
         on_blocked=lambda reason: on_blocked(True),
         on_unblocked=lambda: on_blocked(False),
     )

@@ -76,7 +76,7 @@ class ConsumerThread(ConnectionThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
-        super().__init__(name, amqp_credentials, log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id

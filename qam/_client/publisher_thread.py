@@ -66,7 +66,7 @@ class PublisherThread(PublishingThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
-        super().__init__(name, amqp_credentials, log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
@@ -77,7 +77,7 @@ class PublisherThread(PublishingThread):
         self._requests = RequestMaker(
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
         )
-        self._fates = CallFates(server_id, self._credentials, persistent)
+        self._fates = CallFates(server_id, amqp_credentials, persistent)
 
     @property
     def method_queue(self) -> list[PendingCall]:

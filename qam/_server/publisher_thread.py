@@ -50,7 +50,7 @@ class PublisherThread(PublishingThread):
         connect_timeout: float,
     ) -> None:
         name = f"qam server PublisherThread {server_id}"
-        super().__init__(name, credentials, log, connect_timeout)
+        super().__init__(name, credentials.endpoints(), log, connect_timeout)
         self._server_id = server_id
         self._arguments = arguments
         self._settle = settle

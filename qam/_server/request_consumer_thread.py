@@ -84,7 +84,7 @@ class RequestConsumerThread(ConnectionThread):
         connect_timeout: float,
     ) -> None:
         name = f"qam server RequestConsumerThread {server_id}"
-        super().__init__(name, credentials, log, connect_timeout)
+        super().__init__(name, credentials.endpoints(), log, connect_timeout)
         self._server_id = server_id
         self._prefetch = prefetch
         self._messages = messages
