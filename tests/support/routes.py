@@ -41,7 +41,7 @@ class Routes:
         def open_elsewhere(thread: ConnectionThread) -> Connection:
             way = ways.get(type(thread))
             if way is not None:
-                thread._credentials = way
+                thread._endpoints = way.endpoints()
             return original(thread)
 
         return open_elsewhere
