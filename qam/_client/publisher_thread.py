@@ -160,7 +160,7 @@ class PublisherThread(PublishingThread):
             failure = queue_is_full(call, self._queue.max_queued, self._phase(call))
             self.results.conclude(call.call_id, failure)
         elif call.deadline.expired:
-            raise self.timed_out(call)
+            raise self.give_up(call)
         return call
 
     def _write_lone(self, call: PendingCall, waits: bool) -> bool:
@@ -178,7 +178,7 @@ class PublisherThread(PublishingThread):
         """Take back a call; return True if its request was not written and never will be."""
         return self._queue.withdraw(call)
 
-    def timed_out(self, call: PendingCall) -> QAMTimeoutException:
+    def give_up(self, call: PendingCall) -> QAMTimeoutException:
         """Take a call back, since its time is up; return the exception that it ends with."""
         withdrawn = self.withdraw(call)
         return timed_out(call, withdrawn, self._phase(call))
