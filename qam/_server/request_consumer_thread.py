@@ -103,10 +103,8 @@ class RequestConsumerThread(ConnectionThread):
         self._open_deliveries = OpenDeliveries()
         self._record = Record()
         self._held_back = HeldBack()
-        # The requests whose answers others want to be sent again.
-        self._to_repeat: dict[CallKey, None] = {}
         instance = uuid.uuid4().hex
-        self._siblings = Siblings(instance, self._record, self._repeat)
+        self._siblings = Siblings(instance, self._record, time.monotonic, self._warnings)
         self._siblings_binding = siblings_binding(server_id, instance)
         self._siblings_consumer: Consumer | None = None
         #: Set once requests are taken, or will not be any more.
@@ -203,16 +201,12 @@ class RequestConsumerThread(ConnectionThread):
     def _next_due(self) -> float | None:
         deadline = self._give_back_until or self._answer_until
         due = sooner(self._siblings.next_due(), deadline.wait_time() if deadline else None)
-        return sooner(due, _OVERTAXED_PAUSE) if self._has_to_talk else due
-
-    @property
-    def _has_to_talk(self) -> bool:
-        return bool(self._to_repeat) or self._siblings.has_messages
+        return sooner(due, _OVERTAXED_PAUSE) if self._siblings.has_messages else due
 
     @property
     def _is_overtaxed(self) -> bool:
         """True while more waits to be sent than others may add to by what they say."""
-        return self._has_to_talk and self._backlog() >= _MAX_BACKLOG
+        return self._siblings.has_messages and self._backlog() >= _MAX_BACKLOG
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)
@@ -355,14 +349,9 @@ class RequestConsumerThread(ConnectionThread):
         else:
             self._publish(self._messages.reply(call, answer))
 
-    def _repeat(self, key: CallKey) -> None:
-        """Answer again to a client that asked another server; soon, and once."""
-        self._to_repeat[key] = None
-
     def _repeat_answers(self) -> None:
-        for key in self._to_repeat:
+        for key in self._siblings.take_to_repeat():
             self._repeat_answer(self._record.latest(key))
-        self._to_repeat.clear()
 
     def _repeat_answer(self, key: CallKey) -> None:
         if key in self._record.running:

@@ -12,25 +12,22 @@ comes marked from then on was received by servers that it knows.  One that said
 goodbye has left nothing open.  One that does not answer may be dead with the request
 in its hands, so that counts as lost.
 
-No I/O here: :meth:`Siblings.heard` takes in what came, :meth:`Siblings.take_messages`
-returns what is to be sent.  All belongs to the thread that receives the requests.
+No I/O here, and no look at the time: :meth:`Siblings.heard` takes in what came,
+:meth:`Siblings.take_messages` returns what is to be sent.  All belongs to the thread
+that receives the requests.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
 from qam._broker.messages import QueueState
-from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call, is_resent
 from qam._server.record import Record
 from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode, encode, in_portions
-
-log = get_logger("qam.qam_server")
 
 #: Seconds in which a server that lost its connection is expected back.
 GRACE = 3.0
@@ -92,21 +89,21 @@ class Siblings:
 
     :param instance: its own name among them.
     :param record: what it has received itself.
-    :param repeat: has the answer to a request sent again.
     :param clock: seconds on a clock that only goes forward.
+    :param warnings: takes what is wrong with the words of others.
     """
 
     def __init__(
         self,
         instance: str,
         record: Record,
-        repeat: Callable[[CallKey], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
+        warnings: RareWarnings,
     ) -> None:
         self._instance = instance
         self._record = record
-        self._repeat = repeat
         self._clock = clock
+        self._warnings = warnings
         self._known: dict[str, _Sibling] = {}
         # Those of them that did not answer in time.
         self._absent: set[str] = set()
@@ -122,7 +119,8 @@ class Siblings:
         # A newcomer is to hear that this one is here, and what it asks.
         self._has_newcomer = False
         self._words: list[Word] = []
-        self._warnings = RareWarnings(log, clock)
+        # The requests whose answers others want to be sent again.
+        self._to_repeat: dict[CallKey, None] = {}
         self._opened_at = 0.0
         self._vouches_since: float | None = None
         self._looked_at = -inf
@@ -381,10 +379,15 @@ class Siblings:
         words, self._words = self._words, []
         return [encode(word) for word in words]
 
+    def take_to_repeat(self) -> list[CallKey]:
+        """Return the requests whose answers clients want that asked another server; each once."""
+        to_repeat, self._to_repeat = self._to_repeat, {}
+        return list(to_repeat)
+
     @property
     def has_messages(self) -> bool:
-        """True if something is to be sent."""
-        return bool(self._words or self._to_ask or self._has_newcomer)
+        """True if something is to be sent, words or answers."""
+        return bool(self._words or self._to_ask or self._has_newcomer or self._to_repeat)
 
     def _greet(self) -> None:
         """Say what a newcomer has missed, however many there are."""
@@ -481,7 +484,7 @@ class Siblings:
         """Return what this server says of *key*: mine, lost, never; or vouch: nobody had it."""
         if self._record.knows(key):
             if resent:
-                self._repeat(key)
+                self._to_repeat[key] = None
             return "mine"
         if self._record.is_lost(key):
             return "lost"

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qam._broker.messages import Delivery, QueueState
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._server.record import Record
 from qam._server.sibling_words import (
@@ -24,7 +25,7 @@ from qam._server.sibling_words import (
     in_portions,
 )
 from qam._server.siblings import GRACE, Siblings, Verdict
-from tests.server.test_siblings import Call, Group, key
+from tests.server.test_siblings import Call, Group, key, log
 from tests.support.clock import MovableClock
 from tests.support.examples import examples
 
@@ -150,7 +151,8 @@ def test_an_answer_of_one_who_knows_as_many_as_can_be_known_is_heard() -> None:
 
 
 def make_siblings(clock: MovableClock | None = None) -> Siblings:
-    siblings = Siblings("a", Record(), lambda key: None, clock or MovableClock())
+    clock = clock or MovableClock()
+    siblings = Siblings("a", Record(), clock, RareWarnings(log, clock))
     siblings.opened(without_gap=False)
     settle(siblings)
     siblings.looked(QueueState(0, 0), own_consumers=0)

@@ -189,7 +189,7 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
     consumer._record.end([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
-        consumer._repeat(KEY)
+        consumer._siblings._to_repeat[KEY] = None
         consumer._repeat_answers()
     else:
         consumer._receive(copy_of(call()))
@@ -242,7 +242,7 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     consumer.waiting = 0
     consumer._write(connection)
     assert [each.body for each in consumer.replies(messages)] == [b"reply"]
-    assert consumer._next_due() is None or not consumer._has_to_talk
+    assert consumer._next_due() is None or not consumer._siblings.has_messages
 
 
 @pytest.mark.parametrize("runs", [1, 2])
