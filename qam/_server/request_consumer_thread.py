@@ -29,8 +29,9 @@ from qam._server.messages import Messages, declare_server
 from qam._server.open_deliveries import OpenDeliveries
 from qam._server.prefetch import Prefetch
 from qam._server.record import Record
+from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import MAX_BYTES
-from qam._server.siblings import Siblings, Verdict
+from qam._server.siblings import Siblings
 from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")

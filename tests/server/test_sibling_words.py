@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from qam._broker.messages import Delivery, QueueState
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
+from qam._server.known_siblings import GRACE
 from qam._server.record import Record
+from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import (
     MAX_BYTES,
     MAX_SIBLINGS,
@@ -24,7 +26,7 @@ from qam._server.sibling_words import (
     encode,
     in_portions,
 )
-from qam._server.siblings import GRACE, Siblings, Verdict
+from qam._server.siblings import Siblings
 from tests.server.test_siblings import Call, Group, key, log
 from tests.support.clock import MovableClock
 from tests.support.examples import examples
@@ -303,7 +305,7 @@ def test_a_flood_does_not_fill_the_memory(flood: str) -> None:
         tracemalloc.stop()
     # then
     assert now < 8 * 2**20
-    assert len(siblings._known) <= MAX_SIBLINGS
+    assert len(siblings._others) <= MAX_SIBLINGS
 
 
 # --- more of them than can be known ---------------------------------------------------------
@@ -340,8 +342,8 @@ def test_many_who_leave_at_once_are_missed_rather_than_forgotten() -> None:
     for number in range(16, MAX_SIBLINGS + 20):
         siblings.heard(hello(f"{number:x}"))
         siblings.heard(encode(Word("bye", f"{number:x}")))
-    assert len(siblings._left) == MAX_SIBLINGS
-    assert len(siblings._known) == 4
+    assert len(siblings._others._left) == MAX_SIBLINGS
+    assert len(siblings._others) == 4
 
 
 def test_a_word_of_another_version_keeps_a_server_from_vouching_for_its_sender() -> None:

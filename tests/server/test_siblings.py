@@ -13,9 +13,11 @@ from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT
 from qam._server.call import Answer, Call
+from qam._server.known_siblings import GRACE
 from qam._server.record import Record
+from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import MAX_BYTES
-from qam._server.siblings import GRACE, Siblings, Verdict
+from qam._server.siblings import Siblings
 from tests.support.clock import MovableClock
 
 log = get_logger("qam.qam_server")
