@@ -67,7 +67,7 @@ class Call:
     #: What its caller is answered; None if nothing is.
     answer: Answer | None = None
     #: The same request, where it came again while this one runs.
-    copies: "list[Call] | None" = None
+    duplicates: "list[Call] | None" = None
     #: How often its method will have begun with this time.
     runs = 1
     #: Another server had it, and did not start it.
