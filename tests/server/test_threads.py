@@ -155,6 +155,9 @@ class Consumer(RequestConsumerThread):
             connect_timeout=1.0,
         )
 
+    def receive(self, request: Call) -> None:
+        self._carry_out_one(self._intake.received(request), request)
+
     def replies(self, messages: Messages) -> list[Publish]:
         return [each for each in self.published if messages.is_reply(each)]
 
@@ -171,9 +174,9 @@ def copy_of(request: Call, redelivered: bool = False) -> Call:
 
 def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Consumer) -> None:
     marked = copy_of(call(), redelivered=True)
-    consumer._receive(marked)
+    consumer.receive(marked)
     # when
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     # then neither runs before the others were asked
     assert consumer.taken == []
     assert consumer._siblings.is_judging(KEY)
@@ -185,14 +188,14 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
 ) -> None:
     # given one that this server had to pass on, for another run
     passed_on = call()
-    consumer._begin(passed_on)
-    consumer._record.end([passed_on])
+    consumer._intake._begin(passed_on)
+    consumer._intake.settled([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
         consumer._siblings._to_repeat[KEY] = None
-        consumer._repeat_answers()
+        assert consumer._intake.take_to_repeat() == []
     else:
-        consumer._receive(copy_of(call()))
+        consumer.receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
     assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
@@ -225,9 +228,9 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # given one with an answer, and a publisher with more than enough to do
     consumer = Overtaxed(messages)
     first = call()
-    consumer._receive(first)
+    consumer.receive(first)
     first.answer = Answer("key", b"reply")
-    consumer._record.end([first])
+    consumer._intake._record.end([first])
     connection: Any = Recorder()
     # when a sibling wants it to be sent again, many times
     asked = Word("ask", "x", calls={KEY: True})
@@ -250,13 +253,13 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer: Consumer, messages: Messages, runs: int
 ) -> None:
     first = call(runs=runs)
-    consumer._receive(first)
+    consumer.receive(first)
     # when it comes again while it runs; from the client always as a first run
     again = copy_of(call())
     if runs > 1:
-        consumer._record.begin(call(), first=False)
-        consumer._record.end([consumer._record.running[KEY]])
-    consumer._receive(again)
+        consumer._intake._record.begin(call(), first=False)
+        consumer._intake._record.end([consumer._intake._record.running[KEY]])
+    consumer.receive(again)
     assert consumer.taken == [first]
     # and is answered
     first.answer = Answer("key", b"reply")
@@ -266,7 +269,7 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
     # and so is one that comes later
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
     assert consumer.taken == [first]
 
@@ -299,33 +302,33 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
 def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer: Consumer, messages: Messages
 ) -> None:
-    consumer._record = Record(max_bytes=3)
+    consumer._intake._record = Record(max_bytes=3)
     first, again = call(), copy_of(call())
-    consumer._receive(first)
-    consumer._receive(again)
+    consumer.receive(first)
+    consumer.receive(again)
     # when
     first.answer = Answer("key", b"reply")
     consumer.settle([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
-    assert consumer._record.answer(KEY) is None
+    assert consumer._intake._record.answer(KEY) is None
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
 
 
 def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
-    consumer._connection_number = 2
+    consumer._intake.connection_number = 2
     before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
     now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
     for tag in (1, 2):
-        consumer._open_deliveries.opened(tag)
+        consumer._intake._deliveries.opened(tag)
     # when
     consumer.settle([before, now])
     connection = Recorder()
     consumer._acknowledge(connection)  # type: ignore[arg-type]
     # then
     assert connection.acknowledged == [2]
-    assert len(consumer._open_deliveries) == 1
+    assert len(consumer._intake._deliveries) == 1
 
 
 def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
