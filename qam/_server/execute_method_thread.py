@@ -98,7 +98,7 @@ class ExecuteMethodThread(threading.Thread):
 
     def _reply_to(self, call: Call) -> Publish | None:
         """Do what a request asks for; return the reply, None if nobody can get one."""
-        time_left = call.time_left()
+        time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
             log.debug("a request was not started: its caller waits no more")
             return None
@@ -109,7 +109,7 @@ class ExecuteMethodThread(threading.Thread):
         call.request_id = request.id
         if call.lost and self._may_run_again(call, request):
             log.info("%s() runs again: its server went away", request.method_name)
-            return self._messages.request_anew(call, runs=call.runs + 1)
+            return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             what = f"the result of {printable(request.method_name)}()"
             body = self._encode(call, self._run(call, request), what)

@@ -258,7 +258,7 @@ class RequestConsumerThread(ConnectionThread):
                 # What was not started waits for another server; what still runs does not.
                 calls = self._intake.give_back(self._take_back())
                 for call in calls:
-                    self._publish(self._messages.request_anew(call))
+                    self._publish(self._messages.request_anew(call, time.monotonic()))
                 self.kill = not calls
             case CloseStep.END:
                 self.kill = True

@@ -20,7 +20,7 @@ from qam import (
     QAMServerLostException,
     QAMTimeoutException,
 )
-from qam._server import call as call_module
+from qam._server import execute_method_thread
 from tests.conftest import Broker
 from tests.support.clock import move
 from tests.support.forwarder import Forwarder
@@ -340,7 +340,7 @@ def test_a_request_that_lay_with_the_server_too_long_is_not_started(
             proxy.callback(results.append, len).set_timeout(60).hold("second")
             until(lambda: len(server._consumer._intake._record.running) == 2)
             # when its time is up on the clock of the server
-            clock = move(monkeypatch, call_module)
+            clock = move(monkeypatch, execute_method_thread)
             clock.advance(61)
             service.go_on.set()
             until(lambda: not server._consumer._intake._record.running)

@@ -124,8 +124,10 @@ def test_what_was_sent_again_needs_no_room_any_more(
 def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
     publisher: PublisherThread, messages: Messages
 ) -> None:
-    once = messages.request_anew(call())
-    marked = messages.request_anew(Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1))
+    once = messages.request_anew(call(), now=0.0)
+    marked = messages.request_anew(
+        Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1), now=0.0
+    )
     reply = messages.reply(call(), Answer("key", b""))
 
     again = publisher._on_unconfirmed([once, marked, reply], QAMConnectionException("lost"))
