@@ -5,11 +5,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from qam._client.client_thread import Message
 from qam._client.execute_callback_thread import (
     FINISHED,
     WAITING,
@@ -17,11 +15,10 @@ from qam._client.execute_callback_thread import (
     ExecuteCallbackThread,
     Parent,
 )
-from qam._client.publisher_thread import timed_out
-from qam._common.deadline import Deadline
+from qam._client.pending_call import PendingCall
+from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
-from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
 from qam._common.printable import printable
 
@@ -72,11 +69,9 @@ class CallbackObserverThread(threading.Thread):
         # A uid is nobody else's: neither of another proxy, nor of an earlier callback.
         self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
         self._timeouts: list[tuple[float, str]] = []  # a heap of when, and whose
-        self._jobs: JobQueue[CallbackJob] = JobQueue()
+        self._ready = parent.publisher_thread.results.ready_callbacks
         self._threads: set[ExecuteCallbackThread] = set()
         self._last_start = 0.0
-        self._look = threading.Condition(self.callback_dict_lock)
-        self._has_to_look = False
         disown_in_child(self)
 
     @property
@@ -94,17 +89,17 @@ class CallbackObserverThread(threading.Thread):
             None for no end.
         :returns: its uid.
         """
-        return self.add_item(id, None if timeout is None else Deadline(timeout))
+        return self.add_item(id, NO_END if timeout is None else Deadline(timeout))
 
-    def add_item(self, id: int, deadline: Deadline | None) -> str:
-        """Add a callback in the state 0 (waiting), and return its uid; None is no end."""
+    def add_item(self, id: int, deadline: Deadline) -> str:
+        """Add a callback in the state 0 (waiting), and return its uid."""
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
         # Not more: many may wait, and a dict of six takes twice as much.
         item = {
             "id": id,
             "state": WAITING,
             "deadline": deadline,
-            "message": None,
+            "call": None,
             "parent": self._parent(),  # the proxy lives while a callback waits
         }
         self._uids[id] = uid
@@ -112,17 +107,18 @@ class CallbackObserverThread(threading.Thread):
             self.callback_uid_dict[uid] = item
         return uid
 
-    def watch(self, uid: str, message: Message) -> None:
-        """From now on mind the deadline of *uid*, whose call *message* was queued."""
+    def watch(self, uid: str, call: PendingCall) -> None:
+        """From now on mind the deadline of *uid*, whose *call* was queued."""
         with self.callback_dict_lock:
             item = self.callback_uid_dict.get(uid)
             if item is None:  # its outcome was there at once
                 return
-            item["message"] = message
+            item["call"] = call
             self._forget_past_timeouts()
-            heapq.heappush(self._timeouts, (item["deadline"].at, uid))
-            if self._timeouts[0][1] == uid:
-                self._have_a_look()
+            heapq.heappush(self._timeouts, (call.deadline.at, uid))
+            is_next = self._timeouts[0][1] == uid
+        if is_next:
+            self._ready.bell.ring()
 
     def _forget_past_timeouts(self) -> None:
         # Most callbacks finish long before their timeout; only when those are the
@@ -158,17 +154,13 @@ class CallbackObserverThread(threading.Thread):
 
     # --- when a callback is ready -----------------------------------------------
 
-    def signal(self, ids: Iterable[int]) -> None:
-        """The outcomes of the calls in the slots *ids* are there; from any thread."""
-        execute, uids = self._execute_callback_of, self._uids
-        have_threads = self._jobs.put_all([(execute, id, uids.pop(id, "")) for id in ids])
-        if not have_threads and not self._has_to_look:  # else it looks after this anyway
-            with self.callback_dict_lock:
-                self._have_a_look()
+    def _job_of(self, id: int) -> CallbackJob:
+        return self._execute_callback_of, id, self._uids.get(id, "")
 
     def _execute_callback_of(self, id: int) -> None:
         """Call the success or error function of the slot *id*; in an ExecuteCallbackThread."""
-        slot = self._consumer._results.slots[id]
+        self._uids.pop(id, None)  # before the slot is another's
+        slot = self._publisher.results.slots[id]
         method, exception_method = slot["callback_method"], slot["exception_method"]
         try:
             params = self._consumer.get_result(id)
@@ -188,18 +180,17 @@ class CallbackObserverThread(threading.Thread):
 
         :param callback_info: its item, see :meth:`get_callback_item`.
         """
-        message = callback_info.get("message")
-        if message is None or not callback_info["deadline"].expired:
-            return
-        failure = timed_out(self._publisher, message)
-        self._consumer._results.conclude(message["call_id"], failure)
+        call = callback_info.get("call")
+        if call is not None and call.deadline.expired:
+            failure = self._publisher.timed_out(call)
+            self._publisher.results.conclude(call.call_id, failure)
 
     # --- the thread -------------------------------------------------------------
 
     def run(self) -> None:
         """Watch until :meth:`exit`, and until no callback waits for a thread then."""
         try:
-            while not (self.kill and self._jobs.waiting_since() is None):
+            while not (self.kill and self._ready.slot_ids.waiting_since() is None):
                 for uid, item in self._wait():
                     self.check_timeout(uid, item)
                 self._start_thread_if_needed()
@@ -209,22 +200,17 @@ class CallbackObserverThread(threading.Thread):
 
     def _on_death(self, error: BaseException) -> None:
         """End every call; one thread executes the error functions, one after the other."""
-        self._consumer.end_calls(error)
+        self._publisher.end_calls(error)
         self._start_thread()
 
     def _wait(self) -> list[tuple[str, CallbackItem]]:
         """Wait until something is to do; return the items whose time is up."""
-        next_start = self._next_start()
+        due = min([self._next_start()] + [when for when, _ in self._timeouts[:1]])
+        self._ready.bell.wait(max(0.0, due - time.monotonic()))
         with self.callback_dict_lock:
-            due = min([next_start] + [when for when, _ in self._timeouts[:1]])
-            wait_time = max(0.0, due - time.monotonic())
-            if not self._has_to_look:
-                self._look.wait(min(wait_time, threading.TIMEOUT_MAX))
-            self._has_to_look = False
-            return self._take_expired()
+            return self._take_expired(time.monotonic())
 
-    def _take_expired(self) -> list[tuple[str, CallbackItem]]:
-        now = time.monotonic()
+    def _take_expired(self, now: float) -> list[tuple[str, CallbackItem]]:
         expired = []
         while self._timeouts and self._timeouts[0][0] <= now:
             _, uid = heapq.heappop(self._timeouts)
@@ -232,15 +218,9 @@ class CallbackObserverThread(threading.Thread):
                 expired.append((uid, self.callback_uid_dict[uid]))
         return expired
 
-    def _have_a_look(self) -> None:
-        """Wake the thread; the lock is held."""
-        if not self._has_to_look:  # else it is awake already
-            self._has_to_look = True
-            self._look.notify()
-
     def _next_start(self) -> float:
         """When another thread has to start, if none becomes idle before."""
-        oldest = self._jobs.waiting_since()
+        oldest = self._ready.slot_ids.waiting_since()
         if oldest is None:
             return float("inf")
         with self.callback_dict_lock:
@@ -254,36 +234,37 @@ class CallbackObserverThread(threading.Thread):
             self._start_thread()
 
     def _start_thread(self) -> None:
-        job, parent = self._jobs.take_one(), self.parent
-        if job is None or parent is None:
+        id, parent = self._ready.slot_ids.take_one(), self.parent
+        if id is None or parent is None:
             return
-        thread = ExecuteCallbackThread(parent, *job)
+        thread = ExecuteCallbackThread(parent, *self._job_of(id))
         with self.callback_dict_lock:
             self._threads.add(thread)
             self._last_start = time.monotonic()
         try:
             thread.start()
         except RuntimeError:
-            self._do_without(thread, job)
+            self._do_without(thread, id)
 
-    def _do_without(self, thread: "ExecuteCallbackThread", job: CallbackJob) -> None:
-        """Mind *job*, for which *thread* could not be started."""
+    def _do_without(self, thread: "ExecuteCallbackThread", id: int) -> None:
+        """Mind the callback of the slot *id*, for which *thread* could not be started."""
         with self.callback_dict_lock:
             self._threads.discard(thread)
             self._last_start = time.monotonic()
         if threading.main_thread().is_alive():  # the system has no more; those there are go on
             log.exception("a callback has to wait")
-            self._jobs.put_back(job)
+            self._ready.slot_ids.put_back(id)
         else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start none from then on
-            thread.execute(job)
+            thread.execute(self._job_of(id))
 
     def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""
-        job = self._jobs.get(_IDLE_TIME)
-        if job is None:
-            with self.callback_dict_lock:
-                self._threads.discard(thread)
-        return job
+        id = self._ready.slot_ids.get(_IDLE_TIME)
+        if id is not None:
+            return self._job_of(id)
+        with self.callback_dict_lock:
+            self._threads.discard(thread)
+        return None
 
     def exit(self) -> None:
         """End the thread, and those that execute callbacks, when what is ready is executed.
@@ -294,15 +275,14 @@ class CallbackObserverThread(threading.Thread):
         self.join_until(Deadline(_EXIT_TIMEOUT))
 
     def ask_to_stop(self) -> None:
-        self._jobs.close()
-        with self.callback_dict_lock:
-            self.kill = True
-            self._have_a_look()
+        self._ready.slot_ids.close()
+        self.kill = True
+        self._ready.bell.ring()
 
     def _after_fork(self) -> None:
         """Watch over nothing, with a lock that nobody holds; in a forked child."""
         self.callback_dict_lock = self.callback_dickt_lock = threading.RLock()
-        self._look = threading.Condition(self.callback_dict_lock)
+        self._ready.bell.renew_lock()
         self.kill = True
         self.callback_uid_dict.clear()
         self._threads.clear()

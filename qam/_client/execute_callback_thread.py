@@ -5,9 +5,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from qam._client.client_thread import log
 from qam._client.consumer_thread import ConsumerThread
-from qam._client.publisher_thread import PublisherThread
+from qam._client.publisher_thread import PublisherThread, log
 
 #: States of a callback.
 WAITING, PROCESSING, FINISHED = 0, 1, 2

@@ -42,6 +42,10 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
+#: For what may take as long as it takes.
+NO_END = Deadline(None)
+
+
 def sooner(first: float | None, second: float | None) -> float | None:
     """Return the smaller of two numbers of seconds, of which None is without end."""
     if first is None or second is None:

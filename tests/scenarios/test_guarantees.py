@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -444,7 +445,7 @@ def test_a_request_that_is_refused_for_itself_fails_and_takes_no_other_with_it(
             assert proxy.add("warm", "!") == "warm!"
             # when it is written together with others
             outcomes: dict[Any, Any] = {}
-            with proxy.publisher_thread._queue_lock:
+            with proxy.publisher_thread._queue._lock:
                 for n in range(20):
                     value = "x" * 2_000_000 if n == 10 else str(n)
                     note = [outcomes.__setitem__, n]
@@ -560,7 +561,7 @@ class TestABoundForWhatWaits:
 
         caller = threading.Thread(target=call)
         caller.start()
-        until(lambda: len(proxy.publisher_thread._results._calls) == 2)
+        until(lambda: len(proxy.publisher_thread.results._calls) == 2)
         proxy.close()
         caller.join(20)
         assert len(errors) == 1
@@ -717,19 +718,16 @@ class TestCopiesOfARequest:
             assert proxy.add("warm", "!") == "warm!"
             publisher = proxy.publisher_thread
             # when the same request is written twice, the first time perhaps as the second
-            with publisher._in_use, publisher._queue_lock:
+            with publisher._in_use, publisher._queue._lock:
                 results: list[Any] = []
                 publisher._blocked = True
                 proxy.callback(results.append, results.append).add("the token", "!")
                 publisher._blocked = False
-                [message] = publisher.method_queue
-                copy = {**message, "sending": type(message["sending"])()}
+                [call] = publisher.method_queue
+                copy = replace(call)
                 publisher.method_queue.append(copy)
-                for each, marked in zip((message, copy), marks, strict=True):
-                    each["sending"].copies, each["sending"].written_at = (
-                        int(marked),
-                        time.monotonic(),
-                    )
+                for each, marked in zip((call, copy), marks, strict=True):
+                    each.times_written, each.written_at = int(marked), time.monotonic()
             finish(proxy)
             until(lambda: Counter(service.runs)["the token", "!"] == 1)
             # then

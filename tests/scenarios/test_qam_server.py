@@ -27,6 +27,7 @@ from qam import (
     QAMServerLostException,
     RemoteException,
 )
+from qam._broker.fates import Fate
 from tests.conftest import Broker
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
@@ -350,11 +351,14 @@ def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: st
         except QAMClosedException as error:
             errors.append(error)
 
-    def broken(messages: Any) -> None:
-        if any(server._messages.is_reply(message) for message in messages):
-            raise AssertionError("planted")
+    see_to = server._publisher._on_fate
 
-    server._publisher._on_confirmed = broken  # type: ignore[method-assign]
+    def broken(fate: Fate, messages: Any, *more: Any) -> Any:
+        if fate is Fate.CONFIRMED and any(map(server._messages.is_reply, messages)):
+            raise AssertionError("planted")
+        return see_to(fate, messages, *more)
+
+    server._publisher._on_fate = broken  # type: ignore[method-assign]
     thread = threading.Thread(target=serve)
     thread.start()
     # when the first reply is confirmed

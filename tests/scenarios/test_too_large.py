@@ -14,6 +14,7 @@ from qam import QAMProxy, QAMSerializationException, QAMServerLostException
 from qam._broker.connect import connect
 from qam._broker.frames import FrameParser
 from qam._broker.messages import TooLarge
+from qam._client.pending_call import PendingCall
 from qam._protocol.entities import reply_binding, request_binding, siblings_binding
 from qam._protocol.properties import RESENT, RUNS
 from qam.amqp_credentials import AMQPCredentials
@@ -206,7 +207,7 @@ def test_nobody_is_told_that_nothing_ran_where_an_earlier_server_may_have_run_it
     with server, QAMProxy(timeout=60, **kwargs) as p:
         server.start()
         slot, call_id = p.consumer_thread.get_free_result_list_id(), 2**52
-        p.consumer_thread._results.begin(slot, call_id)
+        p.consumer_thread._results.begin(PendingCall(slot, call_id))
         own = p.consumer_thread.client_id
         # when its request comes, marked, from somebody who may send larger ones
         stranger.send(

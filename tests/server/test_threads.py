@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from qam._broker.fates import Fate
 from qam._broker.messages import Delivery, Publish
 from qam._protocol.correlation import CallKey
 from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
-from qam._server import publisher_thread
+from qam._server import dropped_replies, reply_fates
 from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import _not_run
 from qam._server.messages import Messages
@@ -81,11 +82,11 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
     caplog: pytest.LogCaptureFixture,
     bound: str,
 ) -> None:
-    monkeypatch.setattr(publisher_thread, bound, 3 if bound == "_MAX_KEPT" else 250)
+    monkeypatch.setattr(reply_fates, bound, 3 if bound == "_MAX_KEPT" else 250)
     calls = [call(number=number) for number in range(5)]
     # when
     for each in calls:
-        publisher._on_returned(messages.reply(each, Answer("key", b"x" * 100)))
+        publisher._on_fate(Fate.RETURNED, [messages.reply(each, Answer("key", b"x" * 100))])
     # then the first are sent again later, the others are dropped, and all are settled
     assert len(publisher._later) == 3
     assert settled == calls
@@ -98,27 +99,27 @@ def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(publisher_thread, "_MAX_KEPT", 0)
-    publisher._in_flight = 2000
+    monkeypatch.setattr(reply_fates, "_MAX_KEPT", 0)
+    publisher._under_way.in_flight = 2000
     # when
     for number in range(1000):
-        publisher._on_returned(messages.reply(call(), Answer(f"key {number}", b"")))
+        publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer(f"key {number}", b""))])
     # then what is kept of them is little
-    assert len(publisher._dropped) == publisher_thread._MAX_TOLD + 1
-    publisher._in_flight = 0
-    publisher._on_returned(messages.reply(call(), Answer("key 1", b"")))
-    assert len(caplog.records) == publisher_thread._MAX_TOLD + 1
-    assert f"{1000 - publisher_thread._MAX_TOLD} replies to other clients" in caplog.text
+    assert len(publisher._dropped._numbers) == dropped_replies._MAX_TOLD + 1
+    publisher._under_way.in_flight = 0
+    publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key 1", b""))])
+    assert len(caplog.records) == dropped_replies._MAX_TOLD + 1
+    assert f"{1000 - dropped_replies._MAX_TOLD} replies to other clients" in caplog.text
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
     publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_thread, "_FIRST_PAUSE", 0.0)
-    publisher._on_returned(messages.reply(call(), Answer("key", b"x" * 100)))
-    assert publisher._kept_bytes == 100
-    assert len(publisher._take_due()) == 1
-    assert publisher._kept_bytes == 0
+    monkeypatch.setattr(reply_fates, "_FIRST_PAUSE", 1e-9)
+    publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key", b"x" * 100))])
+    assert publisher._later.bytes == 100
+    assert len(publisher._later.take_due(time.monotonic())) == 1
+    assert publisher._later.bytes == 0
 
 
 def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
@@ -130,7 +131,8 @@ def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_ag
     )
     reply = messages.reply(call(), Answer("key", b""))
 
-    again = publisher._on_unconfirmed([once, marked, reply], QAMConnectionException("lost"))
+    lost = QAMConnectionException("lost")
+    again = publisher._on_fate(Fate.UNKNOWN, [once, marked, reply], lost)
 
     assert again == [once, marked, reply]
     assert once.properties["headers"][RESENT] == 0
@@ -289,9 +291,9 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
     reply = messages.reply(request, Answer("key", b"reply"))
     # when its reply may have to be sent again
     if delivery_mode == 1:
-        publisher._on_writing([reply])
+        publisher._on_fate(Fate.WRITTEN, [reply])
     else:
-        publisher._on_returned(reply)
+        publisher._on_fate(Fate.RETURNED, [reply])
     assert settled == [request]
     settled.clear()
     del request
@@ -362,13 +364,13 @@ def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
     publisher: PublisherThread, messages: Messages, settled: list[Call]
 ) -> None:
     request, refused = call(), QAMConnectionException("too large", executed="unknown")
-    publisher._on_culprit(messages.reply(request, Answer("key", b"large")), refused)
+    large = messages.reply(request, Answer("key", b"large"))
+    [in_place] = publisher._on_fate(Fate.CULPRIT, [large], refused)
     # then
-    [in_place] = publisher.result_queue
     assert request.answer == Answer("key", in_place.body)
     assert b"too large" in in_place.body
     # and if that is refused too, there is none
-    publisher._on_culprit(in_place, refused)
+    assert publisher._on_fate(Fate.CULPRIT, [in_place], refused) == []
     assert request.answer is None
     assert settled == [request]
 

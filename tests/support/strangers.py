@@ -69,7 +69,7 @@ class AnsweredByTheTest:
         proxy = self._proxy
         slot = proxy.consumer_thread.get_free_result_list_id()
         message = {"id": slot, "method_name": "add", "routing_key": "unused", "params": [1, 2]}
-        return slot, proxy.publisher_thread.add_message_to_send(message)["call_id"]
+        return slot, proxy.publisher_thread.add_message_to_send(message).call_id
 
     def answer(self, call_id: int, body: bytes, properties: dict[str, Any]) -> None:
         """Send a reply to a call; whether it says so is up to *properties*."""
