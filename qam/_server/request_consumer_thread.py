@@ -3,24 +3,26 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Event
-from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery, Publish
+from qam._broker.messages import Delivery
 from qam._common.deadline import Deadline, sooner
 from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._server.call import Call
 from qam._server.closing import CloseStep, Closing
 from qam._server.intake import Decision, Decisions, Intake
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
 from qam._server.prefetch import Prefetch
 from qam._server.request_queue import RequestQueue
+from qam._server.settings import ServerSettings
 from qam._server.siblings_queue import SiblingsQueue
+from qam._server.worker_pool import WorkerPool
 from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
@@ -41,72 +43,44 @@ class RequestConsumerThread(ConnectionThread):
     What becomes of a request is decided by :class:`~qam._server.intake.Intake`; this
     carries it out.
 
+    :param settings: of the server.
+    :param prefetch: how many requests the server holds.
     :param messages: makes the messages of the server.
-    :param arguments: what the request queue is declared with.
-    :param take: takes a request that came.
-    :param take_back: returns the requests that no worker has started.
-    :param publish: has a message sent.
-    :param backlog: returns how many messages wait to be sent.
-    :param max_message_bytes: the size of the largest request that is taken in.
+    :param workers: take the requests that came.
+    :param results: takes the messages to send.
+    :param settled: the calls that may be acknowledged.
     :param ended: told of the end of this thread, and of the error that led to it.
     """
 
     def __init__(
         self,
         credentials: AMQPCredentials,
-        server_id: str,
+        settings: ServerSettings,
         prefetch: Prefetch,
         messages: Messages,
-        arguments: dict[str, Any],
-        *,
-        take: Callable[[Call], None],
-        take_back: Callable[[], list[Call]],
-        publish: Callable[[Publish], None],
-        backlog: Callable[[], int] = lambda: 0,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        workers: WorkerPool,
+        results: ResultQueue,
+        settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
-        connect_timeout: float,
     ) -> None:
-        name = f"qam server RequestConsumerThread {server_id}"
-        super().__init__(name, credentials, log, connect_timeout)
+        name = f"qam server RequestConsumerThread {settings.server_id}"
+        super().__init__(name, credentials, log, settings.connect_timeout, settled.waker)
         self._messages = messages
-        self._take = take
-        self._take_back = take_back
-        self._publish = publish
-        self._backlog = backlog
+        self._workers = workers
+        self._results = results
+        self._settled = settled
         self._ended = ended
         self._warnings = RareWarnings(log)
         instance = uuid.uuid4().hex
         self._intake = Intake(instance, time.monotonic, self._warnings)
         self._siblings = self._intake.siblings
         self._closing = Closing(time.monotonic)
-        self._request_queue = RequestQueue(server_id, arguments, prefetch, max_message_bytes)
-        self._siblings_queue = SiblingsQueue(server_id, instance, arguments)
+        self._request_queue = RequestQueue(settings, prefetch)
+        self._siblings_queue = SiblingsQueue(settings, instance)
         #: Set once requests are taken, or will not be any more.
         self.taking = threading.Event()
-        self._settled: list[Call] = []
-        # Guards _settled.
-        self._settled_lock = threading.Lock()
 
     # --- from other threads ---------------------------------------------------
-
-    def settle(self, calls: Iterable[Call]) -> None:
-        """Everything is done for *calls*: they may be acknowledged.
-
-        They are acknowledged with others, when this thread wakes next.  It is not woken
-        for each, but when the broker would soon deliver no more, or when the server
-        closes; and some milliseconds later by the thread that publishes.
-        """
-        with self._settled_lock:
-            self._settled.extend(calls)
-            many = 4 * len(self._settled) >= self._request_queue.consumer_prefetch
-        if many or self._closing.begun:
-            self.wake()
-
-    def settle_now(self, call: Call) -> None:
-        """As :meth:`settle`, where nobody wakes this thread before long."""
-        self.settle([call])
-        self.wake()
 
     def begin_to_close(self, deadline: Deadline) -> None:
         """Take no more requests; end when those at hand are answered, or at *deadline*.
@@ -114,6 +88,7 @@ class RequestConsumerThread(ConnectionThread):
         Only sets a flag, so a signal handler may call it.
         """
         self._closing.begin(deadline.at)
+        self._settled.hurry()
         if self._connection is None:  # nothing at hand can be answered or given back
             self.kill = True
         self.wake()
@@ -140,7 +115,7 @@ class RequestConsumerThread(ConnectionThread):
     @property
     def _is_overtaxed(self) -> bool:
         """True while more waits to be sent than others may add to by what they say."""
-        return self._siblings.has_messages and self._backlog() >= _MAX_BACKLOG
+        return self._siblings.has_messages and len(self._results) >= _MAX_BACKLOG
 
     def _write(self, connection: Connection) -> None:
         self._acknowledge(connection)
@@ -163,19 +138,20 @@ class RequestConsumerThread(ConnectionThread):
 
     def _consume(self, connection: Connection) -> None:
         """Begin to take requests, or go on with another prefetch."""
-        if self._request_queue.is_consumed:
-            self._request_queue.consume(connection)
-            return
-        if not self._siblings.vouches:
+        is_adapted = self._request_queue.is_consumed
+        if not (is_adapted or self._siblings.vouches):
             # Before the first request comes: then all others come after this inspection.
             self._inspect_request_queue(connection)
         self._request_queue.consume(connection)
+        self._settled.expect(self._request_queue.consumer_prefetch)
+        if is_adapted:
+            return
         self._siblings.tell_consuming(True)
         self._send_words()
         self.taking.set()
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
-        self._intake.lost(self._take_back(), error.by_message)
+        self._intake.lost(self._workers.take_back(), error.by_message)
         self._request_queue.lost()
         if self._closing.begun:
             self.kill = True
@@ -208,9 +184,9 @@ class RequestConsumerThread(ConnectionThread):
 
     def _carry_out_one(self, decision: Decision, call: Call) -> None:
         if decision is Decision.RUN:
-            self._take(call)
+            self._workers.put(call)
         elif decision is Decision.ANSWER and call.answer is not None:
-            self._publish(self._messages.reply(call, call.answer))
+            self._results.put(self._messages.reply(call, call.answer))
         elif decision is Decision.REFUSE:
             self._refuse(call)
 
@@ -220,22 +196,21 @@ class RequestConsumerThread(ConnectionThread):
         self._warnings.warn("a request was not taken in: it %s", why)
         reply = self._messages.refusal(call, f"the request {why}")
         if reply is None:
-            self.settle_now(call)
+            self._settled.put_now(call)
         else:
-            self._publish(reply)
+            self._results.put(reply)
 
     def _send_words(self) -> None:
         """Send what the other servers are to hear, and the answers that they want sent again."""
         for key, answer in self._intake.take_to_repeat():
-            self._publish(self._messages.repeated_reply(key, answer))
+            self._results.put(self._messages.repeated_reply(key, answer))
         for word in self._siblings.take_messages():
-            self._publish(self._siblings_queue.message(word))
+            self._results.put(self._siblings_queue.message(word))
 
     # --- requests are settled --------------------------------------------------------
 
     def _acknowledge(self, connection: Connection) -> None:
-        with self._settled_lock:
-            settled, self._settled = self._settled, []
+        settled = self._settled.take_all()
         if settled:
             self._request_queue.ran([each.seconds for each in settled if each.seconds is not None])
             self._carry_out(self._intake.settled(settled), connection)
@@ -256,9 +231,9 @@ class RequestConsumerThread(ConnectionThread):
                 self._leave(connection)
             case CloseStep.GIVE_BACK:
                 # What was not started waits for another server; what still runs does not.
-                calls = self._intake.give_back(self._take_back())
+                calls = self._intake.give_back(self._workers.take_back())
                 for call in calls:
-                    self._publish(self._messages.request_anew(call, time.monotonic()))
+                    self._results.put(self._messages.request_anew(call, time.monotonic()))
                 self.kill = not calls
             case CloseStep.END:
                 self.kill = True

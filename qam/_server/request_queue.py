@@ -1,33 +1,26 @@
 """The queue of a server's requests, as the thread uses it that consumes from it."""
 
-from typing import Any
-
 from qam._broker.connection import Connection
 from qam._broker.events import Consumer
 from qam._broker.messages import QueueState
 from qam._protocol.entities import request_binding
 from qam._server.messages import declare_server
 from qam._server.prefetch import Prefetch
+from qam._server.settings import ServerSettings
 from qam.exceptions import QAMConnectionException
 
 
 class RequestQueue:
     """The queue, and the consumer on it.
 
-    :param server_id: the id of the server.
-    :param arguments: what the queue is declared with.
+    :param settings: of the server.
     :param prefetch: how many requests the consumer holds.
-    :param max_message_bytes: the size of the largest request that is taken in.
     """
 
-    def __init__(
-        self, server_id: str, arguments: dict[str, Any], prefetch: Prefetch, max_message_bytes: int
-    ) -> None:
-        self._server_id = server_id
-        self._arguments = arguments
+    def __init__(self, settings: ServerSettings, prefetch: Prefetch) -> None:
+        self._settings = settings
         self._prefetch = prefetch
-        self._max_message_bytes = max_message_bytes
-        self._name = request_binding(server_id).queue
+        self._name = request_binding(settings.server_id).queue
         self._consumer: Consumer | None = None
         #: How many requests the consumer holds, or the last one held.
         self.consumer_prefetch = 0
@@ -45,7 +38,7 @@ class RequestQueue:
     def declare(self, connection: Connection) -> None:
         """Declare all that a server needs, on a new connection."""
         self._consumer = None
-        declare_server(connection, self._server_id, self._arguments)
+        declare_server(connection, self._settings.server_id, self._settings.queue_arguments)
 
     def lost(self) -> None:
         """The consumer went with its connection."""
@@ -55,7 +48,7 @@ class RequestQueue:
         """Consume with the prefetch that is wanted now, in place of what went before."""
         before, self.consumer_prefetch = self._consumer, self._prefetch.wanted
         self._consumer = connection.consume(
-            self._name, prefetch=self.consumer_prefetch, max_bytes=self._max_message_bytes
+            self._name, prefetch=self.consumer_prefetch, max_bytes=self._settings.max_message_bytes
         )
         if before is not None:
             connection.cancel(before)
@@ -78,7 +71,8 @@ class RequestQueue:
 
     def deleted(self) -> QAMConnectionException:
         """Return the error to raise when the queue is not there any more."""
-        return QAMConnectionException(f"the request queue of {self._server_id!r} was deleted")
+        server_id = self._settings.server_id
+        return QAMConnectionException(f"the request queue of {server_id!r} was deleted")
 
     def ran(self, calls_seconds: list[float]) -> None:
         """Methods took so many seconds: the prefetch follows them."""

@@ -6,6 +6,7 @@ from qam._broker.connection import Connection, QueueIsDown
 from qam._broker.events import Consumer
 from qam._broker.messages import PERSISTENT, Publish
 from qam._protocol.entities import siblings_binding
+from qam._server.settings import ServerSettings
 from qam._server.sibling_words import MAX_BYTES
 
 #: Seconds for which what siblings say waits for a server that is away.  One that is away
@@ -17,19 +18,18 @@ _PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
 class SiblingsQueue:
     """The queue, the consumer on it, and the way to all such queues.
 
-    :param server_id: the id of the server.
-    :param instance: its name among those of that id.
-    :param arguments: what the request queue is declared with.
+    :param settings: of the server.
+    :param instance: its name among those of its server_id.
     """
 
-    def __init__(self, server_id: str, instance: str, arguments: dict[str, Any]) -> None:
-        self._binding = siblings_binding(server_id, instance)
+    def __init__(self, settings: ServerSettings, instance: str) -> None:
+        self._binding = siblings_binding(settings.server_id, instance)
         self._consumer: Consumer | None = None
         # How often it was declared.
         self._openings = 0
         self._arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
-        if "x-queue-type" in arguments:
-            self._arguments["x-queue-type"] = arguments["x-queue-type"]
+        if "x-queue-type" in settings.queue_arguments:  # as that of the request queue
+            self._arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
 
     @property
     def name(self) -> str:
