@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +19,13 @@ from qam._serialization.serializers import get_serializer
 from qam._server import dropped_replies, reply_fates
 from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import _not_run
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
 from qam._server.prefetch import Prefetch
 from qam._server.publisher_thread import PublisherThread
 from qam._server.record import Record
 from qam._server.request_consumer_thread import RequestConsumerThread
+from qam._server.settings import ServerSettings
 from qam._server.sibling_words import Word, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
@@ -53,24 +56,38 @@ def messages() -> Messages:
     return Messages("server", get_serializer("json"))
 
 
-@pytest.fixture
-def settled() -> list[Call]:
-    return []
+class Settled(SettledCalls):
+    """Notes what is put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Call] = []
+
+    def put(self, calls: Iterable[Call]) -> None:
+        self.noted += calls
 
 
 @pytest.fixture
-def publisher(messages: Messages, settled: list[Call]) -> PublisherThread:
-    return PublisherThread(
-        AMQPCredentials("memory://nowhere"),
-        "server",
-        get_serializer("json"),
-        messages,
-        {},
-        settle=settled.extend,
-        acknowledge=lambda: None,
-        ended=lambda error: None,
-        connect_timeout=1.0,
-    )
+def settled_calls() -> Settled:
+    return Settled()
+
+
+@pytest.fixture
+def settled(settled_calls: Settled) -> list[Call]:
+    return settled_calls.noted
+
+
+def ignore(error: BaseException | None) -> None:
+    pass
+
+
+CREDENTIALS = AMQPCredentials("memory://nowhere")
+SETTINGS = ServerSettings("server", get_serializer("json"), connect_timeout=1.0)
+
+
+@pytest.fixture
+def publisher(messages: Messages, settled_calls: Settled) -> PublisherThread:
+    return PublisherThread(CREDENTIALS, SETTINGS, messages, ResultQueue(), settled_calls, ignore)
 
 
 @pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
@@ -145,18 +162,11 @@ class Consumer(RequestConsumerThread):
 
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
-        self.published: list[Publish] = []
+        workers: Any = SimpleNamespace(put=self.taken.append, take_back=list)
+        results, settled = ResultQueue(), SettledCalls()
+        self.published = results.messages
         super().__init__(
-            AMQPCredentials("memory://nowhere"),
-            "server",
-            Prefetch(1),
-            messages,
-            {},
-            take=self.taken.append,
-            take_back=list,
-            publish=self.published.append,
-            ended=lambda error: None,
-            connect_timeout=1.0,
+            CREDENTIALS, SETTINGS, Prefetch(1), messages, workers, results, settled, ignore
         )
 
     def receive(self, request: Call) -> None:
@@ -223,7 +233,14 @@ class Overtaxed(Consumer):
 
     def __init__(self, messages: Messages) -> None:
         super().__init__(messages)
-        self._backlog = lambda: self.waiting
+        overtaxed = self
+
+        class Results(ResultQueue):
+            def __len__(self) -> int:
+                return overtaxed.waiting
+
+        self._results = Results()
+        self.published = self._results.messages
 
 
 def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
@@ -267,7 +284,7 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     assert consumer.taken == [first]
     # and is answered
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then the copy is too
     [reply] = consumer.replies(messages)
@@ -312,7 +329,7 @@ def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer.receive(again)
     # when
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
     assert consumer._intake._record.answer(KEY) is None
@@ -327,7 +344,7 @@ def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer)
     for tag in (1, 2):
         consumer._intake._deliveries.opened(tag)
     # when
-    consumer.settle([before, now])
+    consumer._settled.put([before, now])
     connection = Recorder()
     consumer._acknowledge(connection)  # type: ignore[arg-type]
     # then
@@ -350,7 +367,7 @@ def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
     publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[int] = []
-    monkeypatch.setattr(publisher, "wake", lambda: woken.append(len(publisher.result_queue)))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: woken.append(len(publisher.result_queue)))
     for _ in range(2):
         for number in range(3):
             publisher.add_reply_to_send(messages.reply(call(number=number), Answer("key", b"")))
@@ -384,7 +401,7 @@ def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_e
         congested=False, rests=False, write=lambda batch: None, flush=lambda: True
     )
     monkeypatch.setattr(publisher, "_lent", connection)
-    monkeypatch.setattr(publisher, "wake", lambda: wakes.append(True))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
     publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
 
     def answer(number: int) -> None:
