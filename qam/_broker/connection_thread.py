@@ -49,6 +49,7 @@ class ConnectionThread(threading.Thread):
     :param endpoints: where to connect, in the order in which that is tried.
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
+    :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ConnectionThread(threading.Thread):
         endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
+        waker: Waker | None = None,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._endpoints = tuple(endpoints)
@@ -78,7 +80,7 @@ class ConnectionThread(threading.Thread):
         self._borrowed = False
         # What a borrower met, and leaves to this thread.
         self._met: QAMConnectionException | None = None
-        self._waker = Waker()
+        self._waker = waker or Waker()
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
         # The first opening: done when it succeeded, or failed with the reason.

@@ -17,6 +17,7 @@ from qam._broker.events import Blocked, Confirmed, Event, Refused, Returned, Unr
 from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
 from qam._broker.messages import Publish
+from qam._broker.waker import Waker
 from qam.exceptions import QAMConnectionException
 
 #: Seconds for which a confirm waits for others: each would wake two threads by itself.
@@ -32,8 +33,9 @@ class PublishingThread(ConnectionThread):
         endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float,
+        waker: Waker | None = None,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout)
+        super().__init__(name, endpoints, log, connect_timeout, waker)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.

@@ -1,23 +1,22 @@
 """The thread of a server that sends."""
 
-import threading
 import time
 from collections.abc import Callable
 
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
-from qam._broker.messages import Publish, batch_length
+from qam._broker.messages import Publish
 from qam._broker.publishing_thread import PublishingThread
 from qam._common.deadline import sooner
 from qam._common.logs import get_logger
 from qam._protocol.entities import request_binding
-from qam._serialization.serializers import Serializer
-from qam._server.call import Call
 from qam._server.dropped_replies import DroppedReplies
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.recently_written import RecentlyWritten
 from qam._server.reply_fates import Decision, Drop, ReplyFates, SendAgain, Settle
+from qam._server.settings import ServerSettings
 from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
@@ -29,78 +28,65 @@ _ACKS_PATIENCE = 0.005
 class PublisherThread(PublishingThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
 
+    :param settings: of the server.
     :param messages: makes the messages of the server.
-    :param arguments: what the request queue is declared with.
-    :param settle: takes the calls whose replies the broker has.
-    :param acknowledge: has the settled calls acknowledged.
+    :param results: the result queue.
+    :param settled: takes the calls whose replies the broker has.
     :param ended: told of the end of this thread, and of the error that led to it.
     """
 
     def __init__(
         self,
         credentials: AMQPCredentials,
-        server_id: str,
-        serializer: Serializer,
+        settings: ServerSettings,
         messages: Messages,
-        arguments: dict[str, object],
-        *,
-        settle: Callable[[list[Call]], None],
-        acknowledge: Callable[[], None],
+        results: ResultQueue,
+        settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
-        connect_timeout: float,
     ) -> None:
-        name = f"qam server PublisherThread {server_id}"
-        super().__init__(name, credentials.endpoints(), log, connect_timeout)
-        self._server_id = server_id
-        self._arguments = arguments
-        self._settle = settle
-        self._acknowledge = acknowledge
+        name = f"qam server PublisherThread {settings.server_id}"
+        super().__init__(
+            name, credentials.endpoints(), log, settings.connect_timeout, results.waker
+        )
+        self._settings = settings
+        self._results = results
+        self._settled = settled
         # When the calls that were settled of late are to be acknowledged.
         self._acknowledge_at: float | None = None
         self._ended = ended
-        #: The messages that are not written yet, oldest first.
-        self.result_queue: list[Publish] = []
-        # Guards result_queue.
-        self._queue_lock = threading.Lock()
         # Twice the heartbeat, after which a dead connection is noticed, and some.
         self._recent = RecentlyWritten(3.0 * credentials.heartbeat)
-        self._fates = ReplyFates(messages, serializer, self._later)
+        self._fates = ReplyFates(messages, settings.serializer, self._later)
         self._dropped = DroppedReplies(log)
+
+    @property
+    def result_queue(self) -> list[Publish]:
+        """The messages that are not written yet, oldest first."""
+        return self._results.messages
+
+    def add_reply_to_send(self, reply: Publish) -> None:
+        """Append a message to the result queue; does not wait for it to be sent."""
+        self._results.put(reply)
 
     def send_lone(self, reply: Publish) -> None:
         """Send a reply at once, in the thread that calls: no other is to be expected soon."""
         if not self._write_now(lambda: reply):
-            self.add_reply_to_send(reply)
-
-    def add_reply_to_send(self, reply: Publish) -> None:
-        """Append a message to the result queue; does not wait for it to be sent."""
-        with self._queue_lock:
-            self.result_queue.append(reply)
-            first = len(self.result_queue) == 1
-        if first:  # for the others this thread is awake, or comes back to them by itself
-            self.wake()
+            self._results.put(reply)
 
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:
-        declare_server(connection, self._server_id, self._arguments)
+        declare_server(connection, self._settings.server_id, self._settings.queue_arguments)
         connection.confirm(also_plain=True)
 
     def _next_batch(self, alone: bool) -> list[Publish]:
-        if not self.result_queue:  # what comes after this look comes with a wake
-            return []
-        with self._queue_lock:
-            length = batch_length(message.body for message in self.result_queue)
-            batch = self.result_queue[: min(length, 1) if alone else length]
-            del self.result_queue[: len(batch)]
-        return batch
+        return self._results.take(alone)
 
     def _has_more(self) -> bool:
-        return bool(self.result_queue)
+        return bool(self._results.messages)
 
     def _send_first(self, items: list[Publish]) -> None:
-        with self._queue_lock:
-            self.result_queue[:0] = items
+        self._results.put_first(items)
 
     # --- what becomes of a message ----------------------------------------------
 
@@ -121,7 +107,7 @@ class PublisherThread(PublishingThread):
         for decision in decisions:
             match decision:
                 case Settle(calls):
-                    self._settle(calls)
+                    self._settled.put(calls)
                     if self._acknowledge_at is None:
                         self._acknowledge_at = now + _ACKS_PATIENCE
                 case SendAgain(message, after) if after:
@@ -152,7 +138,7 @@ class PublisherThread(PublishingThread):
 
     def _have_acknowledged(self) -> None:
         self._acknowledge_at = None
-        self._acknowledge()
+        self._settled.waker.wake()
 
     def _next_due(self) -> float | None:
         due = super()._next_due()
@@ -165,11 +151,11 @@ class PublisherThread(PublishingThread):
         self._have_acknowledged()  # the next turn may be far
 
     def _before_close(self, connection: Connection) -> None:
-        while self.result_queue and not (self._blocked or connection.congested):
+        while self._results.messages and not (self._blocked or connection.congested):
             connection.write(self._next_batch(alone=False))
         if self._recent.take_all(time.monotonic()) and not self._blocked:
             # An answer tells that the broker has all that was written before.
-            connection.look(request_binding(self._server_id).queue)
+            connection.look(request_binding(self._settings.server_id).queue)
 
     def _on_end(self, error: BaseException | None) -> None:
         for message in self._later.items():

@@ -21,7 +21,7 @@ from qam import (
     QAMServerLostException,
     QAMTimeoutException,
 )
-from qam._server import call as call_module
+from qam._server import execute_method_thread
 from tests.conftest import Broker
 from tests.support.clock import move
 from tests.support.forwarder import Forwarder
@@ -339,12 +339,12 @@ def test_a_request_that_lay_with_the_server_too_long_is_not_started(
             proxy.callback(results.append).set_timeout(60).hold("first")
             assert service.holding.wait(20)
             proxy.callback(results.append, len).set_timeout(60).hold("second")
-            until(lambda: len(server._consumer._record.running) == 2)
+            until(lambda: len(server._consumer._intake._record.running) == 2)
             # when its time is up on the clock of the server
-            clock = move(monkeypatch, call_module)
+            clock = move(monkeypatch, execute_method_thread)
             clock.advance(61)
             service.go_on.set()
-            until(lambda: not server._consumer._record.running)
+            until(lambda: not server._consumer._intake._record.running)
             until(lambda: results)
     # then
     assert results == ["first"]
@@ -760,8 +760,8 @@ def test_confirms_that_come_with_the_end_of_a_connection_count(
             # when
             assert proxy.add(2, 3) == 5
             # then its request is settled all the same
-            until(lambda: not server._consumer._record.running)
-            until(lambda: not server._consumer._open_deliveries)
+            until(lambda: not server._consumer._intake._record.running)
+            until(lambda: not server._consumer._intake._deliveries)
             assert [proxy.add(n, 0) for n in range(5)] == list(range(5))
 
 
@@ -793,7 +793,7 @@ def test_the_ghost_of_a_lost_connection_hears_nothing_of_the_siblings(
         with QAMProxy(server_id, timeout=60, **place) as proxy:
             assert proxy.add(1, 2) == 3
             # given a consumer of its queue that the broker still believes in
-            queue = server._consumer._siblings_binding.queue
+            queue = server._consumer._siblings_queue.name
             ghost = amqp.Connection(f"{rabbitmq_node.host}:{rabbitmq_node.port}")
             ghost.connect()
             ghost.channel().basic_consume(queue, no_ack=True)

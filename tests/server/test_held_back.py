@@ -107,7 +107,7 @@ class Witness:
         return {"what": "a state"}
 
     def __setstate__(self, state: Any) -> None:
-        self.seen.append(len(self.server._consumer._open_deliveries))
+        self.seen.append(len(self.server._consumer._intake._deliveries))
 
 
 def test_nothing_of_a_request_is_built_before_the_one_that_it_replaces_is_acknowledged(

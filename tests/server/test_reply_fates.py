@@ -124,7 +124,7 @@ def test_a_refused_reply_is_kept_as_one_that_came_back() -> None:
 
 def test_a_request_that_was_given_back_and_refused_is_sent_again_and_not_settled() -> None:
     server, request = Server(), call()
-    given_back = MESSAGES.request_anew(request)
+    given_back = MESSAGES.request_anew(request, now=0.0)
     given_back.context = request
 
     server.hear(Fate.REFUSED, given_back)
@@ -152,7 +152,7 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
 
 def test_a_request_given_back_that_may_have_arrived_is_marked() -> None:
     server = Server()
-    given_back = MESSAGES.request_anew(call())
+    given_back = MESSAGES.request_anew(call(), now=0.0)
 
     assert server.hear(Fate.UNKNOWN, given_back) == [given_back]
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +19,13 @@ from qam._serialization.serializers import get_serializer
 from qam._server import dropped_replies, reply_fates
 from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import _not_run
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
 from qam._server.prefetch import Prefetch
 from qam._server.publisher_thread import PublisherThread
 from qam._server.record import Record
 from qam._server.request_consumer_thread import RequestConsumerThread
+from qam._server.settings import ServerSettings
 from qam._server.sibling_words import Word, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
@@ -53,24 +56,38 @@ def messages() -> Messages:
     return Messages("server", get_serializer("json"))
 
 
-@pytest.fixture
-def settled() -> list[Call]:
-    return []
+class Settled(SettledCalls):
+    """Notes what is put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Call] = []
+
+    def put(self, calls: Iterable[Call]) -> None:
+        self.noted += calls
 
 
 @pytest.fixture
-def publisher(messages: Messages, settled: list[Call]) -> PublisherThread:
-    return PublisherThread(
-        AMQPCredentials("memory://nowhere"),
-        "server",
-        get_serializer("json"),
-        messages,
-        {},
-        settle=settled.extend,
-        acknowledge=lambda: None,
-        ended=lambda error: None,
-        connect_timeout=1.0,
-    )
+def settled_calls() -> Settled:
+    return Settled()
+
+
+@pytest.fixture
+def settled(settled_calls: Settled) -> list[Call]:
+    return settled_calls.noted
+
+
+def ignore(error: BaseException | None) -> None:
+    pass
+
+
+CREDENTIALS = AMQPCredentials("memory://nowhere")
+SETTINGS = ServerSettings("server", get_serializer("json"), connect_timeout=1.0)
+
+
+@pytest.fixture
+def publisher(messages: Messages, settled_calls: Settled) -> PublisherThread:
+    return PublisherThread(CREDENTIALS, SETTINGS, messages, ResultQueue(), settled_calls, ignore)
 
 
 @pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
@@ -125,8 +142,10 @@ def test_what_was_sent_again_needs_no_room_any_more(
 def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
     publisher: PublisherThread, messages: Messages
 ) -> None:
-    once = messages.request_anew(call())
-    marked = messages.request_anew(Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1))
+    once = messages.request_anew(call(), now=0.0)
+    marked = messages.request_anew(
+        Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1), now=0.0
+    )
     reply = messages.reply(call(), Answer("key", b""))
 
     lost = QAMConnectionException("lost")
@@ -143,19 +162,15 @@ class Consumer(RequestConsumerThread):
 
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
-        self.published: list[Publish] = []
+        workers: Any = SimpleNamespace(put=self.taken.append, take_back=list)
+        results, settled = ResultQueue(), SettledCalls()
+        self.published = results.messages
         super().__init__(
-            AMQPCredentials("memory://nowhere"),
-            "server",
-            Prefetch(1),
-            messages,
-            {},
-            take=self.taken.append,
-            take_back=list,
-            publish=self.published.append,
-            ended=lambda error: None,
-            connect_timeout=1.0,
+            CREDENTIALS, SETTINGS, Prefetch(1), messages, workers, results, settled, ignore
         )
+
+    def receive(self, request: Call) -> None:
+        self._carry_out_one(self._intake.received(request), request)
 
     def replies(self, messages: Messages) -> list[Publish]:
         return [each for each in self.published if messages.is_reply(each)]
@@ -173,9 +188,9 @@ def copy_of(request: Call, redelivered: bool = False) -> Call:
 
 def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Consumer) -> None:
     marked = copy_of(call(), redelivered=True)
-    consumer._receive(marked)
+    consumer.receive(marked)
     # when
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     # then neither runs before the others were asked
     assert consumer.taken == []
     assert consumer._siblings.is_judging(KEY)
@@ -187,14 +202,14 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
 ) -> None:
     # given one that this server had to pass on, for another run
     passed_on = call()
-    consumer._begin(passed_on)
-    consumer._record.end([passed_on])
+    consumer._intake._begin(passed_on)
+    consumer._intake.settled([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
-        consumer._repeat(KEY)
-        consumer._repeat_answers()
+        consumer._siblings._to_repeat[KEY] = None
+        assert consumer._intake.take_to_repeat() == []
     else:
-        consumer._receive(copy_of(call()))
+        consumer.receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
     assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
@@ -218,7 +233,14 @@ class Overtaxed(Consumer):
 
     def __init__(self, messages: Messages) -> None:
         super().__init__(messages)
-        self._backlog = lambda: self.waiting
+        overtaxed = self
+
+        class Results(ResultQueue):
+            def __len__(self) -> int:
+                return overtaxed.waiting
+
+        self._results = Results()
+        self.published = self._results.messages
 
 
 def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
@@ -227,9 +249,9 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # given one with an answer, and a publisher with more than enough to do
     consumer = Overtaxed(messages)
     first = call()
-    consumer._receive(first)
+    consumer.receive(first)
     first.answer = Answer("key", b"reply")
-    consumer._record.end([first])
+    consumer._intake._record.end([first])
     connection: Any = Recorder()
     # when a sibling wants it to be sent again, many times
     asked = Word("ask", "x", calls={KEY: True})
@@ -239,12 +261,12 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # then nothing is added to it, and what waits is bounded
     assert consumer.published == []
     assert consumer._next_due() is not None
-    assert len(consumer._siblings._words) <= 1001
+    assert len(consumer._siblings._outbox._words) <= 1001
     # and when it has caught up, the reply is sent once
     consumer.waiting = 0
     consumer._write(connection)
     assert [each.body for each in consumer.replies(messages)] == [b"reply"]
-    assert consumer._next_due() is None or not consumer._has_to_talk
+    assert consumer._next_due() is None or not consumer._siblings.has_messages
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -252,23 +274,23 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer: Consumer, messages: Messages, runs: int
 ) -> None:
     first = call(runs=runs)
-    consumer._receive(first)
+    consumer.receive(first)
     # when it comes again while it runs; from the client always as a first run
     again = copy_of(call())
     if runs > 1:
-        consumer._record.begin(call(), first=False)
-        consumer._record.end([consumer._record.running[KEY]])
-    consumer._receive(again)
+        consumer._intake._record.begin(call(), first=False)
+        consumer._intake._record.end([consumer._intake._record.running[KEY]])
+    consumer.receive(again)
     assert consumer.taken == [first]
     # and is answered
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then the copy is too
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
     # and so is one that comes later
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
     assert consumer.taken == [first]
 
@@ -301,33 +323,33 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
 def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer: Consumer, messages: Messages
 ) -> None:
-    consumer._record = Record(max_bytes=3)
+    consumer._intake._record = Record(max_bytes=3)
     first, again = call(), copy_of(call())
-    consumer._receive(first)
-    consumer._receive(again)
+    consumer.receive(first)
+    consumer.receive(again)
     # when
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
-    assert consumer._record.answer(KEY) is None
+    assert consumer._intake._record.answer(KEY) is None
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
 
 
 def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
-    consumer._connection_number = 2
+    consumer._intake.connection_number = 2
     before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
     now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
     for tag in (1, 2):
-        consumer._open_deliveries.opened(tag)
+        consumer._intake._deliveries.opened(tag)
     # when
-    consumer.settle([before, now])
+    consumer._settled.put([before, now])
     connection = Recorder()
     consumer._acknowledge(connection)  # type: ignore[arg-type]
     # then
     assert connection.acknowledged == [2]
-    assert len(consumer._open_deliveries) == 1
+    assert len(consumer._intake._deliveries) == 1
 
 
 def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
@@ -345,7 +367,7 @@ def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
     publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[int] = []
-    monkeypatch.setattr(publisher, "wake", lambda: woken.append(len(publisher.result_queue)))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: woken.append(len(publisher.result_queue)))
     for _ in range(2):
         for number in range(3):
             publisher.add_reply_to_send(messages.reply(call(number=number), Answer("key", b"")))
@@ -379,7 +401,7 @@ def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_e
         congested=False, rests=False, write=lambda batch: None, flush=lambda: True
     )
     monkeypatch.setattr(publisher, "_lent", connection)
-    monkeypatch.setattr(publisher, "wake", lambda: wakes.append(True))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
     publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
 
     def answer(number: int) -> None:
