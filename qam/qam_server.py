@@ -37,7 +37,7 @@ from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
@@ -45,7 +45,10 @@ from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
-offer(__name__, ExecuteMethodThread, PublisherThread)
+offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
+
+#: The same class, by its documented name.
+PublisherThread = ReplyPublisherThread
 
 log = get_logger("qam.qam_server")
 
@@ -131,7 +134,7 @@ class QAMServer:
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
-        self._publisher = PublisherThread(
+        self._publisher = ReplyPublisherThread(
             credentials, settings, messages, results, settled, self._publisher_ended
         )
         self._workers = WorkerPool(

@@ -32,7 +32,7 @@ def connect_first(endpoints: Iterable[Endpoint], timeout: float) -> Connection:
     """
     deadline, left = Deadline(timeout), deque(endpoints)
     while True:
-        # What time is left is shared by the places that are left.
+        # What time is left is shared by the endpoints that are left.
         share = timeout / len(left)
         try:
             return connect(left.popleft(), share)

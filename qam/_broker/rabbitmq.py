@@ -27,7 +27,7 @@ from qam._common.deadline import Deadline, sooner
 from qam.exceptions import QAMConnectionException
 
 #: Seconds that the broker has to answer a declaration.
-_PATIENCE = 10.0
+_ANSWER_TIMEOUT = 10.0
 # What py-amqp raises for a connection that is of no use any more.
 _LOSSES = (
     *(AMQPError, OSError, struct.error),
@@ -38,7 +38,7 @@ _ANY_FRAME = 2**32
 #: Bytes that may wait for the network before no more is written.
 _MAX_BACKLOG = 1024 * 1024
 #: Seconds that the broker has to answer our goodbye.
-_CLOSE_PATIENCE = 1.0
+_CLOSE_TIMEOUT = 1.0
 
 
 class _Connection(pyamqp.Connection):
@@ -144,7 +144,7 @@ class AMQPConnection:
                     executed="no",
                 ) from error
 
-    def look(self, queue: str) -> QueueState | None:
+    def inspect_queue(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there.
 
         Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
@@ -264,7 +264,7 @@ class AMQPConnection:
 
     def _have_taken(self, frame: Frame) -> None:
         # py-amqp waits for an answer when the broker has closed the channel.
-        self._transport.deadline = Deadline(_PATIENCE)
+        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
@@ -272,11 +272,11 @@ class AMQPConnection:
         events, self._events = self._events, []
         return events
 
-    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+    def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
         if self._took_in:
             return
-        if patience and not self._rests and self._has_patience(timeout, waker, patience):
+        if read_delay and not self._rests and self._wait_unread(timeout, waker, read_delay):
             return
         rests = self._rests and self._readiness.notices_end
         interest = NOTHING if rests else self._transport.interest
@@ -285,11 +285,11 @@ class AMQPConnection:
             waker.clear()
         self._has_come |= readable
 
-    def _has_patience(self, timeout: float | None, waker: Waker, patience: float) -> bool:
+    def _wait_unread(self, timeout: float | None, waker: Waker, read_delay: float) -> bool:
         """Wait for *waker* alone; return whether that was all that was to wait for."""
         if self._transport.backlog or not self._readiness.notices_end:
             return False
-        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, patience))
+        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, read_delay))
         if woken:
             waker.clear()
             self._has_come = True  # perhaps, by the way
@@ -328,7 +328,7 @@ class AMQPConnection:
 
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_PATIENCE)
+        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
         try:
             if self._lost:
                 raise ConnectionError
@@ -390,7 +390,7 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_PATIENCE)
+        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
         self._took_in = True
         with self._losing():
             yield
