@@ -411,7 +411,7 @@ def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
 ) -> None:
     # given: nothing of what we write arrives
     assert isinstance(peer.connection, AMQPConnection)
-    monkeypatch.setattr(rabbitmq, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rabbitmq, "_ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when
@@ -557,7 +557,7 @@ def test_what_came_with_an_answer_of_the_broker_is_not_waited_for(
     peer.connection.consume(binding.queue)
     peer.connection.write([message(binding)])
     # given a delivery that was taken in by the way
-    until(lambda: peer.connection.look(binding.queue) and peer.connection._events)  # type: ignore[attr-defined]
+    until(lambda: peer.connection.inspect_queue(binding.queue) and peer.connection._events)  # type: ignore[attr-defined]
     # when
     began = time.monotonic()
     peer.connection.wait(LONG, peer.waker)
@@ -921,7 +921,7 @@ def test_closing_does_not_wait_long_for_a_broker_that_does_not_answer(
 ) -> None:
     # given
     assert isinstance(peer.connection, AMQPConnection)
-    monkeypatch.setattr(rabbitmq, "_CLOSE_PATIENCE", 0.2)
+    monkeypatch.setattr(rabbitmq, "_CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when

@@ -126,7 +126,7 @@ def waiting_in(broker: Broker, queue: str) -> int:
     """How many messages are in *queue* when nobody has it, which is waited for."""
     connection = connect(endpoint_of(**broker.kwargs), timeout=20)
     try:
-        state = connection.look(queue)
+        state = connection.inspect_queue(queue)
         assert state is not None
         return state.messages
     finally:
@@ -243,7 +243,7 @@ def test_a_request_that_comes_twice_is_answered_twice(
         for _ in range(2):
             stranger.send(request_binding(server_id).route, bytes(LIMIT + 1), content)
         assert proxy.add(1, 2) == 3
-        until(lambda: connection.look(binding.queue).messages == 2)  # type: ignore[union-attr]
+        until(lambda: connection.inspect_queue(binding.queue).messages == 2)  # type: ignore[union-attr]
         connection.delete_queue(binding.queue)
     connection.close()
 
