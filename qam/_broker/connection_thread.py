@@ -14,7 +14,7 @@ import math
 import random
 import threading
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -39,7 +39,7 @@ _EXIT_TIMEOUT = 5.0
 _ROUNDING = 0.001
 
 
-class ConnectionThread(threading.Thread):
+class ConnectionThread(threading.Thread, ABC):
     """A thread that owns a connection and keeps it open.
 
     The thread is a daemon: one that is still connecting must not hold up the end
