@@ -17,11 +17,12 @@ from typing import Any, Self
 from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._client.callback_items import FINISHED
 from qam._client.callback_observer_thread import CallbackObserverThread
-from qam._client.client_thread import Message
 from qam._client.consumer_thread import ConsumerThread
-from qam._client.execute_callback_thread import FINISHED, ExecuteCallbackThread
-from qam._client.publisher_thread import PublisherThread, timed_out
+from qam._client.execute_callback_thread import ExecuteCallbackThread
+from qam._client.pending_call import PendingCall
+from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
 from qam._common.checks import (
@@ -31,11 +32,10 @@ from qam._common.checks import (
     check_queue_arguments,
     check_timeout,
 )
-from qam._common.deadline import Deadline
+from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._protocol.entities import reply_routing_key
-from qam._protocol.requests import apply_message
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
     Executed,
@@ -164,30 +164,35 @@ class QAMProxy(_RemoteNames):
         # Unlike the name it is nobody else's: no two proxies see each other's replies.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
-        options: dict[str, Any] = {
-            "results": self._results,
-            "connect_timeout": check_timeout(connect_timeout, "connect_timeout"),
-            "max_message_bytes": check_count(max_message_bytes, "max_message_bytes"),
-            "persistent": check_flag(persistent, "persistent"),
-        }
-        place = self.amqp_credentials
-        #: Receives the results.
-        self.consumer_thread = ConsumerThread(place, server_id, own_id, codec, **options)
+        check_timeout(connect_timeout, "connect_timeout")
+        check_count(max_message_bytes, "max_message_bytes")
+        check_flag(persistent, "persistent")
         #: Sends the calls.
-        self.publisher_thread = PublisherThread(place, server_id, own_id, codec, **options)
-        self.consumer_thread.queue_arguments = check_queue_arguments(queue_arguments)
-        self.consumer_thread.on_answered = self.publisher_thread.look_again
-        self.consumer_thread.on_replies_lost = self.publisher_thread.ask_again
-        if not persistent:
-            self.consumer_thread.on_connection_lost = self.publisher_thread.fail_written
-            self.consumer_thread.on_consuming = self.publisher_thread.wake
-            self.publisher_thread.can_receive = self.consumer_thread.is_consuming
-        if max_queued is not None:
-            self.publisher_thread.max_queued = check_count(max_queued, "max_queued")
+        self.publisher_thread = PublisherThread(
+            self.amqp_credentials,
+            server_id,
+            own_id,
+            codec,
+            results=self._results,
+            max_queued=None if max_queued is None else check_count(max_queued, "max_queued"),
+            connect_timeout=connect_timeout,
+            max_message_bytes=max_message_bytes,
+            persistent=persistent,
+        )
+        #: Receives the results.
+        self.consumer_thread = ConsumerThread(
+            self.amqp_credentials,
+            server_id,
+            own_id,
+            codec,
+            publisher=self.publisher_thread,
+            queue_arguments=check_queue_arguments(queue_arguments),
+            connect_timeout=connect_timeout,
+            max_message_bytes=max_message_bytes,
+            persistent=persistent,
+        )
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._results.on_callbacks_ready = self.callback_observer_thread.signal
-        self._results.on_closed = self.publisher_thread.free_callers
         self._start()
 
     def _start(self) -> None:
@@ -232,17 +237,16 @@ class QAMProxy(_RemoteNames):
             )
         deadline = Deadline(timeout)
         id = self.consumer_thread.get_free_result_list_id()
-        message: Message | None = None
+        sent: PendingCall | None = None
         try:
-            message = self.publisher_thread.enqueue(
-                self._message(id, client_id, method_name, args, kwargs, deadline), waits=True
-            )
+            call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
+            sent = self.publisher_thread.send(call, waits=True)
             if not self._wait(id, deadline):
-                raise timed_out(self.publisher_thread, message)
+                raise self.publisher_thread.give_up(call)
         except BaseException:
             self.publisher_thread.look_again()
-            if message is not None:  # Ctrl-C: nobody waits for it any more
-                self.publisher_thread.withdraw(message)
+            if sent is not None:  # Ctrl-C: nobody waits for it any more
+                self.publisher_thread.withdraw(sent)
             self.consumer_thread.free_result_item(id)
             raise
         # This gives the slot back, too; a second time might take it from another call.
@@ -256,24 +260,19 @@ class QAMProxy(_RemoteNames):
         self.publisher_thread.look_again()  # the broker may say what becomes of the call
         return self._results.wait(id, deadline)
 
-    def _message(
+    def _begin_call(
         self,
         id: int,
         client_id: str,
         method_name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        deadline: Deadline | None,
-    ) -> Message:
-        name, params = apply_message(method_name, args, kwargs)
-        return {
-            "id": id,
-            "method_name": name,
-            "called": method_name,
-            "routing_key": reply_routing_key(client_id),
-            "params": params,
-            "deadline": deadline,
-        }
+        deadline: Deadline,
+    ) -> PendingCall:
+        routing_key = reply_routing_key(client_id)
+        return self.publisher_thread.begin_call(
+            id, method_name, args, kwargs, routing_key, deadline
+        )
 
     def set_timeout(self, timeout: float) -> "SynchronTimeout":
         """Return an object whose calls wait *timeout* seconds at most.
@@ -354,9 +353,7 @@ class QAMProxy(_RemoteNames):
         deadline = Deadline(_CLOSE_TIMEOUT)
         owners = (self.publisher_thread, self.consumer_thread)
         try:
-            # What was not written surely does not run; then all that waits is told.
-            self.publisher_thread.withdraw_all(self._closed)
-            self._results.close(self._closed)
+            self.publisher_thread.close_calls(self._closed)
         finally:
             _stop(*owners)
         for thread in owners:
@@ -454,18 +451,18 @@ class Callback(_RemoteNames):
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         parent, observer = self._parent, self._parent.callback_observer_thread
         id = self._take_slot()
-        deadline = None if self._timeout is None else Deadline(self._timeout)
+        deadline = NO_END if self._timeout is None else Deadline(self._timeout)
         uid = observer.add_item(id, deadline)
-        message: Message = {}
+        call: PendingCall | None = None
         try:
-            message = parent._message(id, self._client_id, method_name, args, kwargs, deadline)
-            parent.publisher_thread.enqueue(message)
+            call = parent._begin_call(id, self._client_id, method_name, args, kwargs, deadline)
+            parent.publisher_thread.send(call)
         except BaseException:
             observer.remove_callback_item(uid)
-            parent._results.take_back(id, message.get("call_id"))
+            parent._results.take_back(id, call)
             raise
-        if deadline is not None:
-            observer.watch(uid, message)
+        if deadline is not NO_END:
+            observer.watch(uid, call)
         return uid
 
     def _take_slot(self) -> int:

@@ -33,22 +33,26 @@ from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Call
 from qam._server.execute_method_thread import ExecuteMethodThread
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
+from qam._server.settings import ServerSettings
+from qam._server.worker_pool import WorkerPool
 from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
-offer(__name__, ExecuteMethodThread, PublisherThread)
+offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
+
+#: The same class, by its documented name.
+PublisherThread = ReplyPublisherThread
 
 log = get_logger("qam.qam_server")
 
 _NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
-# Seconds for workers whose replies are sent to end; those that still run were given up.
-_WORKER_GRACE = 1.0
 
 
 class QAMServer:
@@ -109,23 +113,44 @@ class QAMServer:
         heartbeat: int = HEARTBEAT,
     ) -> None:
         check_entity_name(server_id, "server_id")
-        self._max_workers = check_count(max_workers, "max_workers")
-        self._max_message_bytes = check_count(max_message_bytes, "max_message_bytes")
-        self._send_tracebacks = check_flag(send_tracebacks, "send_tracebacks")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
-        self._connect_timeout = check_timeout(connect_timeout, "connect_timeout")
-        self._serializer = get_serializer(serializer, trusted=trusted)
+        self._settings = settings = ServerSettings(
+            server_id=server_id,
+            max_workers=check_count(max_workers, "max_workers"),
+            max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
+            send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
+            connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
+            serializer=get_serializer(serializer, trusted=trusted),
+            queue_arguments=check_queue_arguments(queue_arguments),
+        )
         #: Where the broker is.
         self.amqp_credentials = AMQPCredentials(
             hostname, port, username, password, vhost, ssl, heartbeat
         ).resolved()
         #: The id by which proxies find this server.
         self.server_id = server_id
-        self._queue_arguments = check_queue_arguments(queue_arguments)
         self._methods = MethodRegistry()
-        self._messages = Messages(server_id, self._serializer)
+        # What the threads hand to each other, then the threads.
         self._calls: JobQueue[Call] = JobQueue()
-        self._workers: list[ExecuteMethodThread] = []
+        results, settled = ResultQueue(), SettledCalls()
+        credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
+        self._publisher = ReplyPublisherThread(
+            credentials, settings, messages, results, settled, self._publisher_ended
+        )
+        self._workers = WorkerPool(
+            settings, self._calls, self._methods, messages, self._publisher, settled
+        )
+        prefetch_now = Prefetch(settings.max_workers, fixed)
+        self._consumer = RequestConsumerThread(
+            credentials,
+            settings,
+            prefetch_now,
+            messages,
+            self._workers,
+            results,
+            settled,
+            self._end,
+        )
         # Guards _closing and _started: what came first, serve() or close().  Reentrant,
         # because a signal handler that closes may run inside.
         self._state_lock = threading.RLock()
@@ -134,38 +159,14 @@ class QAMServer:
         self._waits_in_serve: threading.Thread | None = None
         self._ended = threading.Event()
         self._failure: BaseException | None = None
-        self._consumer = RequestConsumerThread(
-            self.amqp_credentials,
-            server_id,
-            Prefetch(self._max_workers, fixed),
-            self._messages,
-            self._queue_arguments,
-            take=self._hand_over,
-            take_back=self._calls.take_all,
-            publish=lambda message: self._publisher.add_reply_to_send(message),
-            backlog=lambda: len(self._publisher.result_queue),
-            max_message_bytes=self._max_message_bytes,
-            ended=self._end,
-            connect_timeout=self._connect_timeout,
-        )
-        self._publisher = PublisherThread(
-            self.amqp_credentials,
-            server_id,
-            self._serializer,
-            self._messages,
-            self._queue_arguments,
-            settle=self._consumer.settle,
-            acknowledge=self._consumer.wake,
-            ended=self._publisher_ended,
-            connect_timeout=self._connect_timeout,
-        )
         self._declare()
         disown_in_child(self)
 
     def _declare(self) -> None:
-        connection = connect_first(self.amqp_credentials.places(), self._connect_timeout)
+        endpoints = self.amqp_credentials.endpoints()
+        connection = connect_first(endpoints, self._settings.connect_timeout)
         try:
-            declare_server(connection, self.server_id, self._queue_arguments)
+            declare_server(connection, self.server_id, self._settings.queue_arguments)
             connection.declare_exchange(siblings_binding(self.server_id, "").exchange)
         finally:
             connection.close()
@@ -306,44 +307,14 @@ class QAMServer:
     def _start_threads(self) -> None:
         try:
             # One to begin with: at the end of the interpreter there may be no other any more.
-            self._start_worker()
+            self._workers.start_worker()
             self._publisher.start()
             self._consumer.start()
             # Longer only while the broker has an alarm: then there could be no replies.
-            self._consumer.taking.wait(self._connect_timeout)
+            self._consumer.taking.wait(self._settings.connect_timeout)
         except BaseException:
             self._consumer.exit()
             self._end(None)
-            raise
-
-    def _hand_over(self, call: Call) -> None:
-        """Give a call to a worker, and start one if none is idle; in the RequestConsumerThread."""
-        idle = self._calls.put(call)
-        if not idle and len(self._workers) < self._max_workers:
-            try:
-                self._start_worker()
-            except RuntimeError:  # there are no more threads; those that there are go on
-                if threading.main_thread().is_alive():  # at the interpreter's end it is usual
-                    log.exception("a request has to wait")
-
-    def _start_worker(self) -> None:
-        worker = ExecuteMethodThread(
-            self.server_id,
-            self._calls,
-            self._methods,
-            self._serializer,
-            self._messages,
-            self._max_message_bytes,
-            self._send_tracebacks,
-            self._publisher.add_reply_to_send,
-            self._publisher.send_lone,
-            self._consumer.settle_now,
-        )
-        self._workers.append(worker)  # first: its method may close the server at once
-        try:
-            worker.start()
-        except RuntimeError:
-            self._workers.remove(worker)
             raise
 
     def _publisher_ended(self, error: BaseException | None) -> None:
@@ -386,11 +357,9 @@ class QAMServer:
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; in the last one, when requests are taken no more."""
         self._failure = self._failure or error
-        self._calls.close()
+        self._workers.close()
         self._publisher.exit()
-        deadline = Deadline(_WORKER_GRACE)
-        for worker in self._workers:
-            worker.join(deadline.wait_time())
+        self._workers.join()
         _serving.discard(self)
         self._ended.set()
 

@@ -2,35 +2,44 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.connection_thread import ConnectionThread
+from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
-from qam._broker.messages import Delivery
-from qam._client.client_thread import ClientThread, Message, log
+from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
+from qam._client.publisher_thread import PublisherThread
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
-from qam._common.deadline import Deadline
+from qam._common.deadline import NO_END
 from qam._common.error_texts import describe
+from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
+from qam._protocol.correlation import number_of
 from qam._protocol.entities import reply_binding
 from qam._protocol.replies import decode_reply, outcome
+from qam._serialization.serializers import Serializer, as_serializer
 from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
+
+log = get_logger("qam.qam_proxy")
+
+Message = dict[str, Any]
 
 #: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
 _REPLY_QUEUE_EXPIRES = 30 * 60
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 #: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
-_ACKS_PATIENCE = 0.05
-#: Seconds after which it is told that replies came.
-_ANSWERS_PATIENCE = 0.5
+_ACKNOWLEDGE_DELAY = 0.05
+#: Seconds after a reply after which the publisher looks for confirms, if it rests.
+_LOOK_AGAIN_DELAY = 0.5
 #: Seconds for which a reply waits for others, for each call that is open; if that is worth
 #: while, and at most.  A call that is one of many takes fifty times as long in any case.
-_PATIENCE_PER_CALL, _LEAST_PATIENCE, _MOST_PATIENCE = 2e-6, 0.0002, 0.005
-_NO_END = Deadline(None)
+_DELAY_PER_CALL, _LEAST_DELAY, _MOST_DELAY = 2e-6, 0.0002, 0.005
 
 
-class ConsumerThread(ClientThread):
+class ConsumerThread(ConnectionThread):
     """Receives the replies of the server and stores them in the result list.
 
     The message that is received is a dict of ``id`` (int), ``result``,
@@ -42,36 +51,53 @@ class ConsumerThread(ClientThread):
     :param server_id: the server whose replies are received.
     :param client_id: names the reply queue and its routing key.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    :param publisher: sends the calls whose replies are received, and has their results; by
+        default one of its own, which is not started.
+    :param queue_arguments: what the reply queue is declared with, beside its expiry.
+    :param connect_timeout: seconds that connecting may take.
+    :param max_message_bytes: the size of the largest reply that is received.
+    :param persistent: whether the broker keeps requests and replies.
     """
 
     #: States of a slot: nobody uses it; its call has no outcome yet; it has.
     FREE, WAITING, DONE = FREE, WAITING, DONE
 
-    def _set_up(self) -> None:
+    def __init__(
+        self,
+        amqp_credentials: AMQPCredentials,
+        server_id: str,
+        client_id: str,
+        serializer: str | Serializer,
+        *,
+        publisher: PublisherThread | None = None,
+        queue_arguments: Mapping[str, Any] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        persistent: bool = True,
+    ) -> None:
+        name = f"qam ConsumerThread {client_id}"
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        self.amqp_credentials = amqp_credentials
+        self.server_id = server_id
+        self.client_id = client_id
+        self._serializer = as_serializer(serializer)
+        self._publisher = publisher or PublisherThread(
+            amqp_credentials, server_id, client_id, self._serializer
+        )
+        self._results = self._publisher.results
+        self._max_message_bytes = max_message_bytes
+        self._persistent = persistent
         #: The consumer on the reply queue: its queue and tag; None while not connected.
         self.consumer: Consumer | None = None
-        #: Called when replies can be received, at first and again.
-        self.on_consuming: Callable[[], None] = lambda: None
-        #: Called when replies are lost: the calls that wait have to be asked again.
-        self.on_replies_lost: Callable[[], None] = lambda: None
-        #: Called when the connection is lost, and with it what nobody keeps.
-        self.on_connection_lost: Callable[[QAMConnectionException], None] = lambda error: None
-        #: Called some time after replies came.
-        self.on_answered: Callable[[], None] = lambda: None
-        #: What the reply queue is declared with, beside its expiry.
-        self.queue_arguments: dict[str, Any] = {}
+        self._queue_arguments = {**_REPLY_QUEUE_ARGUMENTS, **(queue_arguments or {})}
         self._binding = reply_binding(self.server_id, self.client_id)
         self._old_queues: list[str] = []
         self._openings = 0
         self._replies_lost = False
         self._last_tag = 0
         self._warnings = RareWarnings(log)
-        # When the replies that came are acknowledged, and when it is told that some came.
-        self._acknowledge_at = self._tell_at = math.inf
-
-    def is_consuming(self) -> bool:
-        """Return True while replies can be received."""
-        return self.consumer is not None
+        # When the replies that came are acknowledged, and when the publisher looks again.
+        self._acknowledge_at = self._look_again_at = math.inf
 
     @property
     def amqpconn(self) -> Connection | None:
@@ -144,7 +170,7 @@ class ConsumerThread(ClientThread):
         """
         slot = self._results.slots[id]
         if slot["state"] != DONE:  # a callback's is
-            self._results.wait(id, _NO_END)
+            self._results.wait(id, NO_END)
         message = slot["result_message"]
         self.free_result_item(id)
         if isinstance(message, Delivery):
@@ -157,7 +183,7 @@ class ConsumerThread(ClientThread):
 
     def _on_open(self, connection: Connection) -> None:
         connection.declare_exchange(self._binding.exchange)
-        if self._openings and connection.look(self._binding.queue) is None:
+        if self._openings and connection.inspect_queue(self._binding.queue) is None:
             self._replies_lost = True
         self._declare_reply_queue(connection)
         # Higher each time: after a black hole the broker still serves the consumer
@@ -171,14 +197,13 @@ class ConsumerThread(ClientThread):
         self._openings += 1
         if self._replies_lost:  # not before: here the new replies arrive
             self._replies_lost = False
-            self.on_replies_lost()
+            self._publisher.replies_lost()
         self.consumer = consumer
-        self.on_consuming()
+        self._publisher.replies_can_come()
 
     def _declare_reply_queue(self, connection: Connection) -> None:
-        arguments = {**_REPLY_QUEUE_ARGUMENTS, **self.queue_arguments}
         try:
-            connection.declare_queue(self._binding, arguments)
+            connection.declare_queue(self._binding, self._queue_arguments)
         except QueueIsDown:
             # It is left to its expiry; the key is the same, so all replies from now on
             # come to the new one.
@@ -186,19 +211,19 @@ class ConsumerThread(ClientThread):
             another = f"{self.client_id}.{len(self._old_queues)}"
             queue = reply_binding(self.server_id, another).queue
             self._binding = self._binding._replace(queue=queue)
-            connection.declare_queue(self._binding, arguments)
+            connection.declare_queue(self._binding, self._queue_arguments)
 
     def _write(self, connection: Connection) -> None:
         now = time.monotonic()
         if now >= self._acknowledge_at:
             self._acknowledge_at = math.inf
             connection.acknowledge(self._last_tag, multiple=True)
-        if now >= self._tell_at:
-            self._tell_at = math.inf
-            self.on_answered()
+        if now >= self._look_again_at:
+            self._look_again_at = math.inf
+            self._publisher.look_again()
 
     def _next_due(self) -> float | None:
-        due = min(self._acknowledge_at, self._tell_at)
+        due = min(self._acknowledge_at, self._look_again_at)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _on_events(self, events: Sequence[Event]) -> None:
@@ -218,12 +243,12 @@ class ConsumerThread(ClientThread):
                 log.debug("a reply that no call waits for was dropped (id %s)", call_id)
         if came and self._persistent:
             now = time.monotonic()
-            self._acknowledge_at = min(self._acknowledge_at, now + _ACKS_PATIENCE)
-            self._tell_at = min(self._tell_at, now + _ANSWERS_PATIENCE)
+            self._acknowledge_at = min(self._acknowledge_at, now + _ACKNOWLEDGE_DELAY)
+            self._look_again_at = min(self._look_again_at, now + _LOOK_AGAIN_DELAY)
 
-    def _patience(self) -> float:
-        patience = self._results.open_calls * _PATIENCE_PER_CALL
-        return min(patience, _MOST_PATIENCE) if patience >= _LEAST_PATIENCE else 0.0
+    def _read_delay(self) -> float:
+        delay = self._results.open_calls * _DELAY_PER_CALL
+        return min(delay, _MOST_DELAY) if delay >= _LEAST_DELAY else 0.0
 
     def _receive(self, delivery: Delivery) -> Outcome:
         """Return which call *delivery* answers, None for none of ours, and its outcome."""
@@ -233,7 +258,7 @@ class ConsumerThread(ClientThread):
         correlation_id = delivery.correlation_id
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:
-            return self._own_call_id(correlation_id), message
+            return number_of(correlation_id, self.client_id), message
         # a 0.2.x server: only the body says which call it answers
         message = self._decode_here(delivery)
         call_id = message.get("id") if isinstance(message, dict) else None
@@ -251,10 +276,13 @@ class ConsumerThread(ClientThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self.consumer = None
-        self._acknowledge_at = self._tell_at = math.inf
-        self.on_answered()
-        self.on_connection_lost(error)
+        self._acknowledge_at = self._look_again_at = math.inf
+        self._publisher.look_again()
+        self._publisher.connection_lost(error)
 
     def _before_close(self, connection: Connection) -> None:
         for queue in (self._binding.queue, *self._old_queues):
             connection.delete_queue(queue)
+
+    def _on_end(self, error: BaseException | None) -> None:
+        self._publisher.end_calls(error)

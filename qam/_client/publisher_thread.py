@@ -1,386 +1,286 @@
 """The thread of a proxy that sends."""
 
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.connection import Connection
-from qam._broker.messages import Publish, batch_length
+from qam._broker.credentials import AMQPCredentials
+from qam._broker.fates import Fate
+from qam._broker.messages import MAX_MESSAGE_BYTES, Publish
 from qam._broker.publishing_thread import PublishingThread
-from qam._client.client_thread import ClientThread, Message, called_name, log
-from qam._client.result_list import FailureFactory
-from qam._common.deadline import Deadline, backoff
+from qam._client.call_fates import (
+    CallFates,
+    Decision,
+    End,
+    SendAgain,
+    queue_is_full,
+    timed_out,
+)
+from qam._client.method_queue import MethodQueue
+from qam._client.pending_call import PendingCall
+from qam._client.request_maker import RequestMaker
+from qam._client.result_list import FailureFactory, ResultList
+from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe
-from qam._protocol.correlation import correlation_id_of
-from qam._protocol.entities import reply_routing_key, request_binding
-from qam._protocol.properties import RESENT, expiration, properties
+from qam._common.logs import get_logger
+from qam._serialization.serializers import Serializer, as_serializer
 from qam.exceptions import (
     Executed,
+    QAMClosedException,
     QAMConnectionException,
     QAMException,
-    QAMSerializationException,
-    QAMServerNotFoundException,
     QAMTimeoutException,
 )
 
-
-@dataclass(slots=True, eq=False)
-class Sending:
-    """What became of a message so far; it stands in the message as ``sending``."""
-
-    #: How often it was written, and when first.
-    copies: int = 0
-    written_at: float = 0.0
-    #: The broker has the last copy.
-    confirmed: bool = False
-    #: How often the broker did not take it.
-    refusals: int = 0
-    #: It is taken back.
-    withdrawn: bool = False
+log = get_logger("qam.qam_proxy")
 
 
-#: Seconds before a request is sent again that the broker did not take, first and at most.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-
-
-class PublisherThread(ClientThread, PublishingThread):
+class PublisherThread(PublishingThread):
     """Sends the messages in the method queue to the server; waits while there are none.
 
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param server_id: the server to which messages are sent.
     :param client_id: names the routing key by which replies come back.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
+    :param results: where the outcomes of calls go; by default a list of its own.
+    :param max_queued: how many messages may wait; None for any number.
+    :param connect_timeout: seconds that connecting may take.
+    :param max_message_bytes: the size of the largest request.
+    :param persistent: whether the broker keeps requests and replies.  If not, nothing is sent
+        while replies can't be received.
     """
 
-    def _set_up(self) -> None:
-        #: The messages that wait to be written, oldest first; before them those that are
-        #: sent again.
-        self.method_queue: list[Message] = []
-        #: How many messages may wait; None for any number.
-        self.max_queued: int | None = None
-        # Guards what is taken from method_queue, _withdrawn, and how often a message was
-        # written.  Who makes a call appends without it, where there is room for any number;
-        # so each section minds only the length that it has seen.  Reentrant, because a
-        # finalizer of the application that makes a call may run inside.
-        self._queue_lock: Any = threading.RLock()
-        # Notified when there is room again, and when nobody needs to wait any more.
-        self._room = threading.Condition(self._queue_lock)
-        #: Whether a reply could be received; where nobody keeps it, nothing is sent without.
-        self.can_receive: Callable[[], bool] = lambda: True
-        self._withdrawn = 0  # how many in method_queue are not to be sent any more
-        self._route = request_binding(self.server_id).route
-        self._reply_key = reply_routing_key(self.client_id)
-        self._properties = properties(self._serializer, self._persistent, reply_to=self._reply_key)
-        self._label_key = reply_routing_key(self.client_id.rpartition(".")[0])
+    def __init__(
+        self,
+        amqp_credentials: AMQPCredentials,
+        server_id: str,
+        client_id: str,
+        serializer: str | Serializer,
+        *,
+        results: ResultList | None = None,
+        max_queued: int | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        persistent: bool = True,
+    ) -> None:
+        name = f"qam PublisherThread {client_id}"
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        self.amqp_credentials = amqp_credentials
+        self.server_id = server_id
+        self.client_id = client_id
+        #: Where the outcomes of calls go.
+        self.results = results or ResultList()
+        self._persistent = persistent
+        self._queue = MethodQueue(self.results, max_queued, held=not persistent)
+        self._requests = RequestMaker(
+            server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
+        )
+        self._fates = CallFates(server_id, amqp_credentials, persistent)
 
     @property
-    def is_here(self) -> bool:
-        """Whether the thread that asks is this one, or is in the middle of something of it."""
-        return super().is_here or self._queue_lock._is_owned()
+    def method_queue(self) -> list[PendingCall]:
+        """The calls that wait to be written, oldest first; before them those sent again."""
+        return self._queue.calls
 
     @property
     def publisher(self) -> Connection | None:
         """What sends the messages: the connection of this thread, None while there is none."""
         return self._connection
 
-    def add_message_to_send(self, message: Message) -> Message:
-        """Append a message to the method queue; does not wait for it to be sent.
+    @property
+    def is_here(self) -> bool:
+        """Whether the thread that asks is this one, or is in the middle of something of it."""
+        return super().is_here or self._queue.is_in_use_here
+
+    # --- calls ------------------------------------------------------------------
+
+    def add_message_to_send(self, message: Mapping[str, Any]) -> PendingCall:
+        """Make a call of a message, and append it to the method queue; see :meth:`send`.
 
         :param message: a dict of ``id`` (the slot, from
             :meth:`ConsumerThread.get_free_result_list_id`), ``method_name`` (str),
             ``routing_key`` (str, where the reply goes; ``<client_id>_client_routing_key``
             stands for this proxy) and ``params`` (a list); and, if there is one, the
             ``deadline`` of the call.
-        :returns: the message as it stands in the queue.
+        :returns: the call as it stands in the queue.
         :raises QAMSerializationException: *params* can't be encoded; nothing is sent.
         :raises QAMClosedException: the proxy is closed.
-        :raises QAMTimeoutException: the queue was full (``max_queued``) until the
-            deadline of the call; that is what this waits for, and for nothing else.
+        :raises QAMTimeoutException: as :meth:`send`.
         """
-        return self.enqueue(message.copy())
+        call = self.begin_call(
+            message["id"],
+            message["method_name"],
+            message["params"],
+            {},
+            message["routing_key"],
+            message.get("deadline") or NO_END,
+        )
+        return self.send(call)
 
-    def enqueue(self, message: Message, waits: bool = False) -> Message:
-        """Do the same with a message that nobody else has, and which is therefore not copied.
+    def begin_call(
+        self,
+        slot_id: int,
+        method_name: str,
+        params: Sequence[Any],
+        kwargs: dict[str, Any],
+        routing_key: str,
+        deadline: Deadline = NO_END,
+    ) -> PendingCall:
+        """Encode the request of a call; from now on its outcome belongs into its slot.
+
+        :raises QAMSerializationException: the arguments can't be encoded.
+        :raises QAMClosedException: the proxy is closed.
+        :raises ValueError: the slot is not reserved.
+        """
+        call_id = self.results.new_call_id()
+        body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
+        call = PendingCall(slot_id, call_id, method_name, body, deadline)
+        # From here on it is concluded by a reply, by us, or by a close.
+        self.results.begin(call)
+        return call
+
+    def send(self, call: PendingCall, waits: bool = False) -> PendingCall:
+        """Append a call to the method queue, or write it at once; return it.
+
+        Does not wait for that, only for room in the queue (``max_queued``), and that not for
+        a callback's.
 
         :param waits: the thread that calls waits for the outcome then.  If that is not there
             soon, or not waited for any more, it calls :meth:`look_again`.
+        :raises QAMTimeoutException: the queue was full until the deadline of the call.
         """
-        # Not more: many may wait, and a dict of eleven takes twice as much.
-        call_id = self._results.new_call_id()
-        message["sending"] = Sending()
-        message["body"] = self._encode(message, call_id)
-        # From here on the call is concluded by a reply, by us, or by a close.
-        self._results.begin(message["id"], call_id, message)
-        message["call_id"] = call_id
-        if self._results.open_calls == 1 and self._write_lone(message, waits):
-            return message
-        if self.max_queued is None:
-            self.method_queue.append(message)
-        elif not self._append_if_room(message):
-            return message
-        self.wake()
-        return message
+        if self.results.open_calls == 1 and self._write_lone(call, waits):
+            return call
+        is_callback = self.results.is_callback(call.slot_id)
+        if self._queue.add(call, waits=not is_callback):
+            self.wake()
+        elif is_callback:
+            failure = queue_is_full(call, self._queue.max_queued, self._phase(call))
+            self.results.conclude(call.call_id, failure)
+        elif call.deadline.expired:
+            raise self.give_up(call)
+        return call
 
-    def _append_if_room(self, message: Message) -> bool:
-        with self._queue_lock:
-            if self._is_full() and not self._find_room(message):
-                return False
-            self.method_queue.append(message)
-            return True
-
-    def _write_lone(self, message: Message, waits: bool) -> bool:
-        """Write the message of the only call: there is none to be sent together with it."""
+    def _write_lone(self, call: PendingCall, waits: bool) -> bool:
+        """Write the only call: there is none to be sent together with it."""
 
         def make() -> Publish | None:
-            with self._queue_lock:
-                if not self.can_receive():
-                    return None
-                message["sending"].copies = 1
-            return self._as_publish(message, time.monotonic())
+            if not self._queue.pass_by(call):
+                return None
+            return self._requests.request(call, time.monotonic())
 
         # A confirm is of use to who waits for long; who does looks again.
         return self._write_now(make, rest=waits and self._persistent)
 
-    def _is_full(self) -> bool:
-        waiting = len(self.method_queue) - self._withdrawn
-        return self.max_queued is not None and waiting >= self.max_queued
+    def withdraw(self, call: PendingCall) -> bool:
+        """Take back a call; return True if its request was not written and never will be."""
+        return self._queue.withdraw(call)
 
-    def _find_room(self, message: Message) -> bool:
-        """Wait for room in the queue, where the caller waits anyway; return whether there is."""
-        if self._results.is_callback(message["id"]):
-            message["sending"].withdrawn = True  # it never was in the queue
-            self._results.conclude(message["call_id"], self._queue_is_full(message))
-            return False
-        deadline = message.get("deadline") or Deadline(None)
-        while self._is_full() and self._results.is_open(message["call_id"]):
-            if not self._room.wait(deadline.wait_time()) and deadline.expired:
-                message["sending"].withdrawn = True  # it never was in the queue
-                self._room.notify()  # the wake that ended this wait may have been another's
-                raise timed_out(self, message)
-        return self._results.is_open(message["call_id"])
+    def give_up(self, call: PendingCall) -> QAMTimeoutException:
+        """Take a call back, since its time is up; return the exception that it ends with."""
+        withdrawn = self.withdraw(call)
+        return timed_out(call, withdrawn, self._phase(call))
 
-    def _queue_is_full(self, message: Message) -> QAMException:
-        return QAMException(
-            f"{called_name(message)}() was not sent: max_queued={self.max_queued} calls "
-            f"wait already, since {self.phase(message)}",
-            executed="no",
-        )
+    def _phase(self, call: PendingCall) -> str:
+        connected, can_receive = self._connection is not None, not self._queue.held
+        return self._fates.phase(call, connected, can_receive, self._blocked)
 
-    def _encode(self, message: Message, call_id: int) -> bytes:
-        key = message["routing_key"]
-        body = {
-            "id": call_id,
-            "method_name": message["method_name"],
-            "routing_key": self._reply_key if key == self._label_key else key,
-            "params": message["params"],
-        }
-        try:
-            encoded = self._serializer.encode(body)
-        except Exception as error:
-            raise QAMSerializationException(
-                f"the arguments of {called_name(message)}() can't be encoded as "
-                f"{self._serializer.name}: {describe(error)}"
-            ) from error
-        if len(encoded) > self._max_message_bytes:
-            raise QAMSerializationException(
-                f"the request {called_name(message)}() has {len(encoded)} bytes, more than "
-                f"max_message_bytes={self._max_message_bytes}"
+    def close_calls(self, failure: FailureFactory) -> None:
+        """End every call with an exception of *failure*, and let none begin any more.
+
+        What was not written surely does not run.
+        """
+        for call in self._queue.withdraw_all():
+            self.results.conclude(call.call_id, failure("no"))
+        self._close_results(failure)
+
+    def end_calls(self, error: BaseException | None) -> None:
+        """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
+
+        def failure(executed: Executed) -> QAMException:
+            why = f" by an internal error ({describe(error)})" if error else ""
+            closed = QAMClosedException(
+                f"a thread of the proxy ended{why}; make a new proxy", executed=executed
             )
-        return encoded
+            closed.__cause__ = error
+            return closed
 
-    def withdraw(self, message: Message) -> bool:
-        """Take back a message; return True if it was not written and never will be."""
-        with self._queue_lock:
-            if message["sending"].copies:
-                return False
-            if not message["sending"].withdrawn:
-                message["sending"].withdrawn = True
-                self._withdrawn += 1
-                self._drop_withdrawn()
-                self._room.notify()
-        return True
+        self._close_results(failure)
 
-    def _drop_withdrawn(self) -> None:
-        # Only when they are the half of it: so each costs a constant time in the end,
-        # and an outage in which every call times out does not fill the memory.
-        if 2 * self._withdrawn >= len(self.method_queue):
-            seen = len(self.method_queue)
-            kept = [each for each in self.method_queue[:seen] if not each["sending"].withdrawn]
-            self.method_queue[:seen] = kept
-            self._withdrawn = 0
+    def _close_results(self, failure: FailureFactory) -> None:
+        self.results.close(failure)
+        self._queue.free_callers()
 
-    def withdraw_all(self, failure: FailureFactory) -> None:
-        """End each call whose message is not written yet: it surely does not run."""
-        with self._queue_lock:
-            messages = self.method_queue[:]
-        for message in messages:
-            if self.withdraw(message):
-                self._results.conclude(message["call_id"], failure("no"))
+    # --- what the ConsumerThread tells ------------------------------------------
 
-    def phase(self, message: Message) -> str:
-        """Return what a call is waiting for, in words that follow "it" or "since"."""
-        if message["sending"].confirmed:
-            return "the broker has it: it waits for a server, or runs"
-        if self._connection is None or not (message["sending"].copies or self.can_receive()):
-            return "there is no connection to the broker"
-        if self._blocked:
-            return "the broker has an alarm and takes no messages"
-        if message["sending"].copies:
-            unconfirmed = ", and the broker has not confirmed it yet"
-            return f"it was sent{unconfirmed if self._persistent else ''}"
-        return "it waits to be sent"
+    def replies_can_come(self) -> None:
+        """Send what waits: replies can be received, at first or again."""
+        if self._queue.held:
+            self._queue.release()
+            self.wake()
 
-    def ask_again(self) -> None:
-        """Send again what waits for a reply: replies are lost, and the server's record has them."""
-        asked = [each for each in self._results.open_messages() if each["sending"].copies]
-        if not (self._persistent and self._results.server_keeps_record):
-            for message in asked:
-                self._results.conclude(message["call_id"], _replies_lost(message))
-            return
-        with self._queue_lock:
-            queued = set(map(id, self.method_queue))
-            self.method_queue[:0] = [each for each in asked if id(each) not in queued]
+    def replies_lost(self) -> None:
+        """Ask again for the replies that were in the reply queue, which was deleted."""
+        calls, keeps_record = self.results.pending_calls(), self.results.server_keeps_record
+        self._queue.put_first(self._carry_out(self._fates.replies_lost(calls, keeps_record)))
         self.wake()
 
-    def fail_written(self, error: QAMConnectionException) -> None:
-        """End each call that was sent: nobody keeps its request or its reply for it."""
-        with self._queue_lock:  # what is taken from the queue later finds can_receive() false
-            written = [each for each in self._results.open_messages() if each["sending"].copies]
-        for message in written:
-            failure = QAMConnectionException(
-                f"{called_name(message)}() was sent, but {error} before its result came"
-            )
-            failure.__cause__ = error
-            self._fail(message, failure)
+    def connection_lost(self, error: QAMConnectionException) -> None:
+        """End what was sent, if nobody keeps its request or its reply; send nothing meanwhile."""
+        if not self._persistent:
+            self._end_written(self._queue.hold(), error)
 
-    def free_callers(self) -> None:
-        """Have those who wait for room look whether their call has ended."""
-        with self._queue_lock:
-            self._room.notify_all()
-
-    def _after_fork(self) -> None:
-        """Have a lock that nobody holds; in a forked child."""
-        super()._after_fork()
-        self._queue_lock = threading.RLock()
-        self._room = threading.Condition(self._queue_lock)
+    def _end_written(self, calls: list[PendingCall], error: QAMConnectionException) -> None:
+        self._carry_out(self._fates.connection_lost(calls, error))
 
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:
         # Without its exchange a request would close the channel; with it, and no
         # queue, it is returned.
-        connection.declare_exchange(self._route.exchange)
+        connection.declare_exchange(self._requests.route.exchange)
         if self._persistent:
             connection.confirm()
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         super()._on_lost(connection, error)
-        if not self._persistent:
-            self.fail_written(error)
+        self._end_written(self.results.pending_calls(), error)
 
     def _next_batch(self, alone: bool) -> list[Publish]:
-        with self._queue_lock:
-            if not self.can_receive():
-                return []
-            queue = self.method_queue
-            taken = queue[: 1 if alone else batch_length(each["body"] for each in queue)]
-            del queue[: len(taken)]
-            batch = [message for message in taken if not message["sending"].withdrawn]
-            self._withdrawn -= len(taken) - len(batch)
-            for message in batch:
-                message["sending"].copies += 1
-            if self.max_queued is not None:
-                self._room.notify(len(taken))
-        now = time.monotonic()
-        return [
-            self._as_publish(message, now)
-            for message in batch
-            # A first copy is wanted: its caller would have withdrawn it.
-            if message["sending"].copies == 1 or self._results.is_open(message["call_id"])
-        ]
+        calls, now = self._queue.take(alone), time.monotonic()
+        return [self._requests.request(call, now) for call in calls]
 
     def _has_more(self) -> bool:
-        return bool(self.method_queue) and self.can_receive()
+        return self._queue.has_more
 
-    def _send_first(self, items: list[Message]) -> None:
-        with self._queue_lock:
-            self.method_queue[:0] = items
+    def _send_first(self, items: list[PendingCall]) -> None:
+        self._queue.put_first(items)
 
-    def _as_publish(self, message: Message, now: float) -> Publish:
-        deadline, sending = message.get("deadline"), message["sending"]
-        with_own = self._properties.copy()
-        with_own["correlation_id"] = correlation_id_of(self.client_id, message["call_id"])
-        # What is left now: the time in the queue has passed.
-        if deadline is not None and (left := expiration(deadline.remaining())) is not None:
-            with_own["expiration"] = left
-        if sending.copies == 1:
-            sending.written_at = now
-        else:
-            age = now - sending.written_at
-            with_own["headers"] = {RESENT: int(age * 1000)}
-            sending.confirmed = False
-        # By position: there is one for each call.
-        return Publish(self._route, message["body"], with_own, True, self._persistent, message)
+    def _on_fate(
+        self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
+    ) -> list[PendingCall]:
+        calls = [message.context for message in messages]
+        keeps_record = self.results.server_keeps_record
+        return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
 
-    # --- what becomes of a message ----------------------------------------------
-
-    def _on_confirmed(self, messages: list[Publish]) -> None:
-        for message in messages:
-            message.context["sending"].confirmed = True
-
-    def _on_returned(self, message: Publish) -> None:
-        self._fail(message.context, self._not_found(_executed(message.context)))
+    def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
+        """Do what was decided; return the calls that are to be sent again at once."""
+        again = []
+        for decision in decisions:
+            match decision:
+                case End(call, failure):
+                    self.results.conclude(call.call_id, failure)
+                case SendAgain(call, after) if after:
+                    self._send_later(call, after)
+                case SendAgain(call):
+                    again.append(call)
+        return again
 
     def _on_unroutable(self, correlation_id: str | None) -> None:
-        self._results.conclude(self._own_call_id(correlation_id), self._not_found("no"))
-
-    def _not_found(self, executed: Executed) -> QAMServerNotFoundException:
-        return QAMServerNotFoundException(
-            f"no server with the server_id {self.server_id!r} has ever been there: "
-            f"its request queue does not exist at {self._credentials}",
-            executed=executed,
-        )
-
-    def _on_refused(self, message: Publish) -> None:
-        request = message.context
-        if self._results.server_keeps_record:
-            request["sending"].refusals += 1
-            self._send_later(
-                request, backoff(request["sending"].refusals, _FIRST_PAUSE, _LONGEST_PAUSE)
-            )
-        else:
-            name = called_name(request)
-            failure = QAMConnectionException(f"{name}() was sent, and the broker did not take it")
-            self._fail(request, failure)
-
-    def _on_unconfirmed(
-        self, messages: list[Publish], error: QAMConnectionException
-    ) -> list[Message]:
-        requests = [message.context for message in messages]
-        if self._results.server_keeps_record:
-            return requests
-        # Such a server would run what comes twice twice.
-        for request in requests:
-            failure = QAMConnectionException(
-                f"{called_name(request)}() was sent, but {error} "
-                "before the broker confirmed that it has it"
-            )
-            failure.__cause__ = error
-            self._fail(request, failure)
-        return []
-
-    def _on_culprit(self, message: Publish, error: QAMConnectionException) -> None:
-        failure = QAMConnectionException(
-            f"the broker refuses {called_name(message.context)}(): {error}",
-            executed=_executed(message.context),
-        )
-        failure.__cause__ = error
-        self._fail(message.context, failure)
-
-    def _fail(self, message: Message, failure: QAMException) -> None:
-        self._results.conclude(message["call_id"], failure)
+        failure = self._fates.server_not_found("no")
+        self.results.conclude(self._requests.call_id_of(correlation_id), failure)
 
     def _on_blocked(self) -> None:
         if self._blocked:
@@ -388,24 +288,10 @@ class PublisherThread(ClientThread, PublishingThread):
         else:
             log.info("the broker's alarm is over; calls are sent again")
 
+    def _on_end(self, error: BaseException | None) -> None:
+        self.end_calls(error)
 
-def _executed(message: Message) -> Executed:
-    """Whether a request ran of which the last copy surely did not."""
-    return "no" if message["sending"].copies == 1 else "unknown"
-
-
-def _replies_lost(message: Message) -> QAMConnectionException:
-    return QAMConnectionException(
-        f"{called_name(message)}() was sent, but the reply queue was deleted, and the replies in it"
-    )
-
-
-def timed_out(publisher: PublisherThread, message: Message) -> QAMTimeoutException:
-    """Take a message back, since its time is up; return the exception of its call."""
-    withdrawn = publisher.withdraw(message)
-    sent = "" if withdrawn else ", and it may have run or may still run"
-    return QAMTimeoutException(
-        f"{called_name(message)}() got no result within {message['deadline'].timeout:g} seconds: "
-        f"{publisher.phase(message)}{sent}",
-        executed="no" if withdrawn else "unknown",
-    )
+    def _after_fork(self) -> None:
+        """Have locks that nobody holds; in a forked child."""
+        super()._after_fork()
+        self._queue.renew_lock()

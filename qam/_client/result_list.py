@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
+from qam._client.pending_call import PendingCall
+from qam._client.ready_callbacks import ReadyCallbacks
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
 from qam.exceptions import Executed, QAMClosedException, QAMException
@@ -42,18 +44,16 @@ class ResultList:
         # things whole before it allocates.  It does not guard which slots are free: one is
         # added to slots, or taken from free_ids, in one step, and is nobody else's then.
         self._lock: Any = threading.RLock()
-        # From the id on the wire to the slot: the calls that have no outcome yet.
+        # By their ids on the wire: the calls that have no outcome yet.
         # Whoever takes an entry out decides the outcome, and nobody else.
-        self._calls: dict[int, int] = {}
+        self._calls: dict[int, PendingCall] = {}
         # Counting on needs no lock.
         self._call_ids = count(random.SystemRandom().randrange(_ID_BASE_LIMIT))
         self._closed_by: FailureFactory | None = None
         #: What the last reply says of the server: a request that comes twice runs once.
         self.server_keeps_record = False
-        #: Called with the ids of the slots when the outcomes of callback calls are there.
-        self.on_callbacks_ready: Callable[[list[int]], None] = lambda slot_ids: None
-        #: Called when the list is closed, and no call is open any more.
-        self.on_closed: Callable[[], None] = lambda: None
+        #: Where the slots of callbacks go whose outcomes are there.
+        self.ready_callbacks = ReadyCallbacks()
         disown_in_child(self)
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
@@ -79,8 +79,7 @@ class ResultList:
             "callback_method": None,
             "exception_method": None,
             "arrived": arrived,
-            "call_id": None,
-            "message": None,
+            "call": None,
         }
         self.slots.append(slot)
         # A finalizer that makes a call, or a thread, may have appended another one behind it.
@@ -90,24 +89,23 @@ class ResultList:
         """Return an id for one call on the wire; never given out again."""
         return next(self._call_ids) % _ID_LIMIT
 
-    def begin(self, slot_id: int, call_id: int, message: Any = None) -> None:
-        """From now on the outcome of *call_id* belongs into this slot.
+    def begin(self, call: PendingCall) -> None:
+        """From now on the outcome of *call* belongs into its slot.
 
-        :param message: the request, for :meth:`open_messages`.
         :raises ValueError: the slot is not reserved.
         :raises QAMException: the list is closed; says why.
         """
         with self._lock:
             if self._closed_by is not None:
                 raise self._closed_by("no")
+            slot_id = call.slot_id
             slot = self.slots[slot_id] if 0 <= slot_id < len(self.slots) else _NO_SLOT
-            if slot["state"] != WAITING or slot["call_id"] is not None:
+            if slot["state"] != WAITING or slot["call"] is not None:
                 raise ValueError(
                     f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
                 )
-            self._calls[call_id] = slot_id
-            slot["call_id"] = call_id
-            slot["message"] = message
+            self._calls[call.call_id] = call
+            slot["call"] = call
 
     @property
     def open_calls(self) -> int:
@@ -127,11 +125,10 @@ class ResultList:
         """Whether the thread that asks is in the middle of something here: it is a finalizer."""
         return bool(self._lock._is_owned())
 
-    def open_messages(self) -> list[Any]:
-        """Return the requests of the calls that have no outcome, oldest first."""
+    def pending_calls(self) -> list[PendingCall]:
+        """Return the calls that have no outcome, oldest first."""
         with self._lock:
-            # A copy: a finalizer may run here, and make a call.
-            return [self.slots[slot_id]["message"] for slot_id in list(self._calls.values())]
+            return list(self._calls.values())
 
     def conclude(self, call_id: int | None, message: Any) -> bool:
         """Store the outcome of a call, unless it has one already.
@@ -146,25 +143,25 @@ class ResultList:
         callbacks, dropped = [], []
         with self._lock:
             for call_id, message in outcomes:
-                slot_id = self._calls.pop(call_id, None)  # type: ignore[arg-type]
-                if slot_id is None:
+                call = self._calls.pop(call_id, None)  # type: ignore[arg-type]
+                if call is None:
                     dropped.append(call_id)
                     continue
-                slot = self.slots[slot_id]
+                slot = self.slots[call.slot_id]
                 _finish(slot, message)
                 if slot["callback_method"] is not None:
-                    callbacks.append(slot_id)
+                    callbacks.append(call.slot_id)
         if callbacks:
-            self.on_callbacks_ready(callbacks)
+            self.ready_callbacks.add(callbacks)
         return dropped
 
-    def take_back(self, slot_id: int, call_id: int | None) -> None:
+    def take_back(self, slot_id: int, call: PendingCall | None) -> None:
         """Give a slot back, unless the outcome of its call, if it has begun, is there already.
 
         Whoever has been told of that gives the slot back; it may be another call's by now.
         """
         with self._lock:
-            if call_id is None or call_id in self._calls:
+            if call is None or call.call_id in self._calls:
                 self.free(slot_id)
 
     def free(self, slot_id: int) -> None:
@@ -176,10 +173,11 @@ class ResultList:
             # Things of the application, which may have finalizers: they go with this name,
             # when the lock is not held any more.
             held = slot.copy()  # noqa: F841
-            self._calls.pop(slot["call_id"], None)
+            if slot["call"] is not None:
+                self._calls.pop(slot["call"].call_id, None)
             slot["arrived"].acquire(False)
             slot["state"] = FREE
-            slot["result_message"] = slot["call_id"] = slot["message"] = None
+            slot["result_message"] = slot["call"] = None
             slot["callback_method"] = slot["exception_method"] = None
             self.free_ids.append(slot_id)
 
@@ -208,10 +206,9 @@ class ResultList:
             if self._closed_by is None:
                 self._closed_by = failure
             for slot in self.slots:
-                if slot["state"] == WAITING and slot["call_id"] is None:
+                if slot["state"] == WAITING and slot["call"] is None:
                     _finish(slot, failure("no"))
         self.fail_all(failure)
-        self.on_closed()
 
     def _after_fork(self) -> None:
         """Let no call begin, with a lock that nobody holds; in a forked child."""

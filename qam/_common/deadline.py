@@ -22,9 +22,11 @@ class Deadline:
 
     def remaining(self) -> float | None:
         """Seconds that are left, at least 0.0; None if there is no end."""
-        if self.at == math.inf:
-            return None
-        return max(0.0, self.at - time.monotonic())
+        return self.left_at(time.monotonic())
+
+    def left_at(self, now: float) -> float | None:
+        """Seconds that are left at the time *now*, at least 0.0; None if there is no end."""
+        return None if self.at == math.inf else max(0.0, self.at - now)
 
     def wait_time(self) -> float | None:
         """What is left, but no longer than everything that can wait takes: a day."""
@@ -40,6 +42,10 @@ class Deadline:
     def expired(self) -> bool:
         """True once the time is up."""
         return time.monotonic() >= self.at
+
+
+#: For what may take as long as it takes.
+NO_END = Deadline(None)
 
 
 def sooner(first: float | None, second: float | None) -> float | None:

@@ -229,6 +229,11 @@ def get_serializer(
     raise ValueError(f"serializer must be one of {', '.join(_NAMES)}, not {name!r}")
 
 
+def as_serializer(serializer: str | Serializer) -> Serializer:
+    """Return *serializer*, or the one of that name; raises as :func:`get_serializer` does."""
+    return get_serializer(serializer) if isinstance(serializer, str) else serializer
+
+
 def _check_pickle_protocol(protocol: int | None) -> None:
     if protocol is None:
         return

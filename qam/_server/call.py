@@ -1,6 +1,5 @@
 """A request that a server has received, and what becomes of it."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ class Call:
     :param delivery: how it came.
     :param connection_number: which connection delivered it: its delivery tag means nothing
         to others.
-    :param arrived: when, on the monotonic clock; by default now.
+    :param arrived: when, on the clock of the server.
     """
 
     # What is the same for nearly all requests stands here once; an instance gets its own
@@ -69,18 +68,16 @@ class Call:
     #: What its caller is answered; None if nothing is.
     answer: Answer | None = None
     #: The same request, where it came again while this one runs.
-    copies: "list[Call] | None" = None
+    duplicates: "list[Call] | None" = None
     #: How often its method will have begun with this time.
     runs = 1
     #: Another server had it, and did not start it.
     given_back = False
 
-    def __init__(
-        self, delivery: Delivery, connection_number: int, arrived: float | None = None
-    ) -> None:
+    def __init__(self, delivery: Delivery, connection_number: int, arrived: float = 0.0) -> None:
         self.delivery = delivery
         self.connection_number = connection_number
-        self.arrived = time.monotonic() if arrived is None else arrived
+        self.arrived = arrived
         #: By what it is recognized when it comes again; None for a 0.2.x client.
         self.key: CallKey | None = None
         #: Somebody may have received it before.
@@ -100,8 +97,10 @@ class Call:
         """How its body begins: what a serializer needs to answer in the same way."""
         return self.delivery.body[:_HEAD]
 
-    def time_left(self) -> float | None:
+    def time_left(self, now: float) -> float | None:
         """Seconds that its caller still waits, at most; None for no end.
+
+        :param now: the time on the clock of the server.
 
         The broker counts the time that a message lies with it; we add the time that
         it lay with us.  Nobody's clock is compared with another's.
@@ -109,7 +108,7 @@ class Call:
         time_to_live = self.delivery.time_to_live
         if time_to_live is None:
             return None
-        return time_to_live - (time.monotonic() - self.arrived)
+        return time_to_live - (now - self.arrived)
 
 
 def not_run(call: Call, code: int) -> int:

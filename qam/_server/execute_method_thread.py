@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from qam._broker.messages import Publish
@@ -24,11 +23,13 @@ from qam._protocol.replies import (
     result_reply,
 )
 from qam._protocol.requests import Request
-from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call
 from qam._server.call import not_run as _not_run
+from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
+from qam._server.publisher_thread import ReplyPublisherThread
+from qam._server.settings import ServerSettings
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
 log = get_logger("qam.qam_server")
@@ -38,44 +39,35 @@ _MAX_RUNS = 3
 
 
 class ExecuteMethodThread(threading.Thread):
-    """Runs one method after the other and hands their replies to the PublisherThread.
+    """Runs one method after the other and hands their replies to the ReplyPublisherThread.
 
-    :param server_id: the id of the server.
+    :param settings: of the server.
     :param calls: where the requests come from.
     :param methods: what can be called.
-    :param serializer: how requests and replies are encoded.
     :param messages: makes the replies.
-    :param max_message_bytes: the size of the largest reply.
-    :param send_tracebacks: whether callers get the traceback of what a method raised.
-    :param publish: takes a reply to send.
-    :param publish_lone: the same, where no other request waits.
-    :param settle: takes a call that needs no reply.
+    :param publisher: sends the replies.
+    :param settled: takes the calls that need no reply.
     """
 
     def __init__(
         self,
-        server_id: str,
+        settings: ServerSettings,
         calls: JobQueue[Call],
         methods: MethodRegistry,
-        serializer: Serializer,
         messages: Messages,
-        max_message_bytes: int,
-        send_tracebacks: bool,
-        publish: Callable[[Publish], None],
-        publish_lone: Callable[[Publish], None],
-        settle: Callable[[Call], None],
+        publisher: ReplyPublisherThread,
+        settled: SettledCalls,
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.
-        super().__init__(name=f"qam ExecuteMethodThread {server_id}", daemon=True)
+        super().__init__(name=f"qam ExecuteMethodThread {settings.server_id}", daemon=True)
         self._calls = calls
         self._methods = methods
-        self._serializer = serializer
+        self._serializer = settings.serializer
         self._messages = messages
-        self._max_message_bytes = max_message_bytes
-        self._send_tracebacks = send_tracebacks
-        self._publish = publish
-        self._publish_lone = publish_lone
-        self._settle = settle
+        self._max_message_bytes = settings.max_message_bytes
+        self._send_tracebacks = settings.send_tracebacks
+        self._publisher = publisher
+        self._settled = settled
 
     def run(self) -> None:
         """Run methods until the server closes."""
@@ -86,11 +78,11 @@ class ExecuteMethodThread(threading.Thread):
     def _see_to(self, call: Call) -> None:
         reply = self._answer(call)
         if reply is None:
-            self._settle(call)
+            self._settled.put_now(call)
         elif call.alone and self._calls.waiting_since() is None:
-            self._publish_lone(reply)
+            self._publisher.send_lone(reply)
         else:
-            self._publish(reply)
+            self._publisher.add_reply_to_send(reply)
 
     def _answer(self, call: Call) -> Publish | None:
         """Return the reply to *call*, None if there is none; a bug costs this call alone."""
@@ -102,7 +94,7 @@ class ExecuteMethodThread(threading.Thread):
 
     def _reply_to(self, call: Call) -> Publish | None:
         """Do what a request asks for; return the reply, None if nobody can get one."""
-        time_left = call.time_left()
+        time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
             log.debug("a request was not started: its caller waits no more")
             return None
@@ -113,7 +105,7 @@ class ExecuteMethodThread(threading.Thread):
         call.request_id = request.id
         if call.lost and self._may_run_again(call, request):
             log.info("%s() runs again: its server went away", request.method_name)
-            return self._messages.request_anew(call, runs=call.runs + 1)
+            return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             what = f"the result of {printable(request.method_name)}()"
             body = self._encode(call, self._run(call, request), what)

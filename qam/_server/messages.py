@@ -70,16 +70,17 @@ class Messages:
         route = self._reply_route(answer.routing_key)
         return Publish(route, answer.body, message_properties, mandatory, persistent, context)
 
-    def request_anew(self, call: Call, runs: int | None = None) -> Publish:
+    def request_anew(self, call: Call, now: float, runs: int | None = None) -> Publish:
         """Return the request of *call* as a new message, for another server or another run.
 
         Not a requeue: that would mark it as delivered before.
 
+        :param now: the time on the clock of the server.
         :param runs: how often its method will have begun with this one.
         """
         came_with = call.delivery.properties
         anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
-        time_left = expiration(call.time_left())
+        time_left = expiration(call.time_left(now))
         anew |= properties(self._serializer, call.delivery.persistent, expiration=time_left)
         if runs is None:
             anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}

@@ -118,7 +118,7 @@ def test_hostile_names_and_texts_in_replies_are_logged_printable(
             for error_function in (None, raise_again):
                 uid = proxy.callback(len, error_function).add(1, 2)
                 slot = proxy.callback_observer_thread.get_callback_item(uid)["id"]
-                call_id = proxy.consumer_thread.result_list[slot]["call_id"]
+                call_id = proxy.consumer_thread.result_list[slot]["call"].call_id
                 peer.answer(call_id, body, PICKLE | {"correlation_id": ""})
                 while proxy.get_callback_state(uid) != 2:
                     time.sleep(0.001)

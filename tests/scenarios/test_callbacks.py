@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
+from qam._client.pending_call import PendingCall
 from qam.qam_proxy import ConsumerThread, ExecuteCallbackThread
 from tests.conftest import Broker
 from tests.support.service import Service
@@ -184,7 +185,7 @@ def test_callbacks_without_end_do_not_fill_the_memory_with_their_timeouts(
 ) -> None:
     for n in range(500):
         wait_for(proxy, proxy.callback(len, len).set_timeout(3600).echo([n]))
-    assert len(proxy.callback_observer_thread._timeouts) < 200
+    assert len(proxy.callback_observer_thread._items.timeouts) < 200
     assert proxy.consumer_thread.free_index_queue
 
 
@@ -251,17 +252,17 @@ def test_ctrl_c_after_a_callback_was_concluded_gives_no_slot_of_another_call_bac
 ) -> None:
     results: list[int] = []
     others: list[int] = []
-    enqueue = proxy.publisher_thread.enqueue
+    send = proxy.publisher_thread.send
 
-    def enqueue_and_be_struck(message: Any) -> None:
-        slot = proxy.consumer_thread.result_list[message["id"]]
-        enqueue(message)
+    def send_and_be_struck(call: PendingCall) -> None:
+        slot = proxy.consumer_thread.result_list[call.slot_id]
+        send(call)
         until(lambda: results == [3] and slot["state"] == ConsumerThread.FREE)
         others.append(proxy.consumer_thread.get_free_result_list_id())
-        assert others == [message["id"]]
+        assert others == [call.slot_id]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(proxy.publisher_thread, "enqueue", enqueue_and_be_struck)
+    monkeypatch.setattr(proxy.publisher_thread, "send", send_and_be_struck)
     with pytest.raises(KeyboardInterrupt):
         proxy.callback(results.append).add(1, 2)
 

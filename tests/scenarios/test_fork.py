@@ -131,7 +131,7 @@ def test_no_lock_that_another_thread_holds_keeps_the_child(proxy: QAMProxy) -> N
     # given all of them held by somebody who is not there in the child
     locks = [
         proxy._results._lock,
-        proxy.publisher_thread._queue_lock,
+        proxy.publisher_thread._queue._lock,
         proxy.callback_observer_thread.callback_dict_lock,
         proxy.publisher_thread._waker._lock,
     ]

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from qam import (
     QAMServerLostException,
     QAMTimeoutException,
 )
-from qam._server import call as call_module
+from qam._server import execute_method_thread
 from tests.conftest import Broker
 from tests.support.clock import move
 from tests.support.forwarder import Forwarder
@@ -338,12 +339,12 @@ def test_a_request_that_lay_with_the_server_too_long_is_not_started(
             proxy.callback(results.append).set_timeout(60).hold("first")
             assert service.holding.wait(20)
             proxy.callback(results.append, len).set_timeout(60).hold("second")
-            until(lambda: len(server._consumer._record.running) == 2)
+            until(lambda: len(server._consumer._intake._record.running) == 2)
             # when its time is up on the clock of the server
-            clock = move(monkeypatch, call_module)
+            clock = move(monkeypatch, execute_method_thread)
             clock.advance(61)
             service.go_on.set()
-            until(lambda: not server._consumer._record.running)
+            until(lambda: not server._consumer._intake._record.running)
             until(lambda: results)
     # then
     assert results == ["first"]
@@ -444,7 +445,7 @@ def test_a_request_that_is_refused_for_itself_fails_and_takes_no_other_with_it(
             assert proxy.add("warm", "!") == "warm!"
             # when it is written together with others
             outcomes: dict[Any, Any] = {}
-            with proxy.publisher_thread._queue_lock:
+            with proxy.publisher_thread._queue._lock:
                 for n in range(20):
                     value = "x" * 2_000_000 if n == 10 else str(n)
                     note = [outcomes.__setitem__, n]
@@ -560,7 +561,7 @@ class TestABoundForWhatWaits:
 
         caller = threading.Thread(target=call)
         caller.start()
-        until(lambda: len(proxy.publisher_thread._results._calls) == 2)
+        until(lambda: len(proxy.publisher_thread.results._calls) == 2)
         proxy.close()
         caller.join(20)
         assert len(errors) == 1
@@ -717,19 +718,16 @@ class TestCopiesOfARequest:
             assert proxy.add("warm", "!") == "warm!"
             publisher = proxy.publisher_thread
             # when the same request is written twice, the first time perhaps as the second
-            with publisher._in_use, publisher._queue_lock:
+            with publisher._in_use, publisher._queue._lock:
                 results: list[Any] = []
                 publisher._blocked = True
                 proxy.callback(results.append, results.append).add("the token", "!")
                 publisher._blocked = False
-                [message] = publisher.method_queue
-                copy = {**message, "sending": type(message["sending"])()}
+                [call] = publisher.method_queue
+                copy = replace(call)
                 publisher.method_queue.append(copy)
-                for each, marked in zip((message, copy), marks, strict=True):
-                    each["sending"].copies, each["sending"].written_at = (
-                        int(marked),
-                        time.monotonic(),
-                    )
+                for each, marked in zip((call, copy), marks, strict=True):
+                    each.times_written, each.written_at = int(marked), time.monotonic()
             finish(proxy)
             until(lambda: Counter(service.runs)["the token", "!"] == 1)
             # then
@@ -762,8 +760,8 @@ def test_confirms_that_come_with_the_end_of_a_connection_count(
             # when
             assert proxy.add(2, 3) == 5
             # then its request is settled all the same
-            until(lambda: not server._consumer._record.running)
-            until(lambda: not server._consumer._open_deliveries)
+            until(lambda: not server._consumer._intake._record.running)
+            until(lambda: not server._consumer._intake._deliveries)
             assert [proxy.add(n, 0) for n in range(5)] == list(range(5))
 
 
@@ -795,7 +793,7 @@ def test_the_ghost_of_a_lost_connection_hears_nothing_of_the_siblings(
         with QAMProxy(server_id, timeout=60, **place) as proxy:
             assert proxy.add(1, 2) == 3
             # given a consumer of its queue that the broker still believes in
-            queue = server._consumer._siblings_binding.queue
+            queue = server._consumer._siblings_queue.name
             ghost = amqp.Connection(f"{rabbitmq_node.host}:{rabbitmq_node.port}")
             ghost.connect()
             ghost.channel().basic_consume(queue, no_ack=True)

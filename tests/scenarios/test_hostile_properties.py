@@ -5,7 +5,6 @@ proxy's. The bodies are the theme of test_fuzzing.
 """
 
 import pickle
-from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from qam import QAMProxy
 from qam._broker.messages import Delivery
-from qam._client.client_thread import ClientThread
+from qam._client.request_maker import RequestMaker
 from qam._protocol.correlation import CallKey, correlation_id_of, number_of
 from qam._protocol.entities import reply_routing_key, request_binding, siblings_binding
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
@@ -229,11 +228,11 @@ def test_properties_of_any_type_are_read_as_what_they_can_be(
 ) -> None:
     # when, as from a broker that looks at nothing
     call = Call(Delivery(b"", 1, redelivered, properties), 1)
-    again = Messages("server", get_serializer("json")).request_anew(call)
+    again = Messages("server", get_serializer("json")).request_anew(call, now=0.0)
     # then
     assert call.key is None or (hash(call.key), call.key.number)[1] < 10**16
     assert call.runs >= 1
-    left = call.time_left()
+    left = call.time_left(now=0.0)
     assert left is None or left < 2**32
     assert again.properties["headers"].keys() <= {RESENT, RUNS, GIVEN_BACK}
     assert all(type(each) in (int, bool) for each in again.properties["headers"].values())
@@ -287,9 +286,9 @@ def test_a_number_is_only_read_of_the_clients_own_calls(
 
 @given(short_texts | st.none())
 def test_a_return_belongs_to_a_call_or_to_none(correlation_id: str | None) -> None:
-    own: Callable[..., int | None] = ClientThread._own_call_id
-    thread = type("Thread", (), {"client_id": "c"})()
-    assert own(thread, correlation_id) is None or str(correlation_id).startswith("c:")
+    requests = RequestMaker("server", "c", get_serializer("json"), 1000, True)
+    call_id = requests.call_id_of(correlation_id)
+    assert call_id is None or str(correlation_id).startswith("c:")
 
 
 @pytest.mark.parametrize("id", ["1", "2"])

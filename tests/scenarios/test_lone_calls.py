@@ -56,7 +56,7 @@ def sleeping(thread: PublishingThread) -> PublishingThread:
         return False  # it was not used, so that it is not handed back, which might wake its owner
 
     def waits() -> bool:
-        told = rests(thread) or not thread._in_flight
+        told = rests(thread) or not thread._under_way.in_flight
         lent.clear()
         thread._borrow(look)
         return told and not thread._waker._awake and bool(lent)
@@ -90,7 +90,7 @@ def before(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asks a publisher that rests to look again, however long a call may take here."""
     monkeypatch.setattr(qam_proxy, "_SOON", NEVER)
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
 
 
 @pytest.mark.usefixtures("unasked")
@@ -144,7 +144,7 @@ def test_a_callback_that_is_alone_is_written_by_the_thread_that_makes_it(proxy: 
     until(lambda: results == [3])
     assert names == [threading.current_thread().name]
     # nobody looks again for it, so the publisher does not rest
-    until(lambda: proxy.publisher_thread._in_flight == 0)
+    until(lambda: proxy.publisher_thread._under_way.in_flight == 0)
 
 
 def test_the_callbacks_behind_it_are_written_by_the_publisher(
@@ -235,7 +235,7 @@ def test_a_finalizer_that_calls_in_the_middle_is_told_that_it_can_not(proxy: QAM
         proxy.callback(callbacks.append).add(6, 6)
 
     # when
-    with before(proxy.publisher_thread, "_as_publish", finalize):
+    with before(proxy.publisher_thread._requests, "request", finalize):
         assert proxy.add(1, 2) == 3
 
     # then it would have waited for itself; its callback did not
@@ -253,7 +253,7 @@ def test_another_thread_that_calls_in_the_middle_gets_its_result(proxy: QAMProxy
         other.start()
         until(lambda: proxy._results.open_calls == 2)
 
-    with before(proxy.publisher_thread, "_as_publish", call_elsewhere):
+    with before(proxy.publisher_thread._requests, "request", call_elsewhere):
         assert proxy.add(1, 2) == 3
     other.join(LONG)
     assert results == [10]
@@ -267,7 +267,7 @@ def test_close_in_the_middle_ends_it(proxy: QAMProxy) -> None:
         until(lambda: proxy.publisher_thread.kill)
 
     with (
-        before(proxy.publisher_thread, "_as_publish", close),
+        before(proxy.publisher_thread._requests, "request", close),
         pytest.raises(QAMException, match="closed"),
     ):
         proxy.add(1, 2)
@@ -424,9 +424,9 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
             assert proxy.add(number, 1) == number + 1
         assert proxy._results.open_calls == 0
         # no message is taken for one whose confirm is still to come
-        until(lambda: proxy.add(0, 1) and proxy.publisher_thread._in_flight <= 1)
+        until(lambda: proxy.add(0, 1) and proxy.publisher_thread._under_way.in_flight <= 1)
     assert "ConnectionThread._borrow" in struck
-    assert "PublisherThread._as_publish" in struck
+    assert "RequestMaker.request" in struck
     assert all(service.runs.count(run) == 1 for run in service.runs if run != (0, 1))
 
 
@@ -436,7 +436,7 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
 @pytest.fixture
 def resting(place: dict[str, Any], server_id: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A proxy whose publisher rests after a call until the next one asks it to look."""
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
     with (
         serving(server_id=server_id, **place) as service,
         QAMProxy(server_id, timeout=60, **place) as proxy,
@@ -454,11 +454,11 @@ def test_confirms_are_left_unread_until_there_is_time(
     monkeypatch.setattr(qam_proxy, "_SOON", LONG)
     proxy, _ = resting
     publisher = proxy.publisher_thread
-    until(lambda: proxy.add(1, 1) and publisher._in_flight >= 3)
+    until(lambda: proxy.add(1, 1) and publisher._under_way.in_flight >= 3)
 
     publisher.look_again()
 
-    until(lambda: publisher._in_flight == 0)
+    until(lambda: publisher._under_way.in_flight == 0)
     assert not rests(publisher)
 
 
@@ -468,13 +468,17 @@ def test_a_callback_ends_the_rest_since_nobody_looks_again_for_it(resting: Resti
 
     proxy.callback(results.append).add(3, 4)
 
-    until(lambda: proxy.publisher_thread._in_flight == 0)
+    until(lambda: proxy.publisher_thread._under_way.in_flight == 0)
     until(lambda: results == [7])
 
 
 def test_half_a_second_later_the_publisher_looks_by_itself(proxy: QAMProxy) -> None:
     assert proxy.add(1, 2) == 3
-    until(lambda: proxy.publisher_thread._in_flight == 0 and not rests(proxy.publisher_thread))
+    until(
+        lambda: (
+            proxy.publisher_thread._under_way.in_flight == 0 and not rests(proxy.publisher_thread)
+        )
+    )
 
 
 def test_a_queue_that_was_deleted_meanwhile_is_told(
@@ -483,7 +487,7 @@ def test_a_queue_that_was_deleted_meanwhile_is_told(
     server_id: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
     with (
         make_server(Service(), server_id=server_id, **place) as server,
         QAMProxy(server_id, timeout=60, **place) as proxy,
@@ -511,7 +515,7 @@ def test_a_call_that_lasts_has_its_confirm_read(resting: Resting) -> None:
     proxy, service = resting
     thread = threading.Thread(target=proxy.hold)
     thread.start()
-    until(lambda: proxy.publisher_thread._in_flight == 0)
+    until(lambda: proxy.publisher_thread._under_way.in_flight == 0)
     service.go_on.set()
     thread.join(LONG)
 
@@ -536,7 +540,7 @@ def acks(proxy: QAMProxy) -> list[tuple[int, bool]]:
 def test_replies_wait_for_others_to_be_acknowledged_with(
     proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_thread, "_ACKS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_ACKNOWLEDGE_DELAY", NEVER)
     made = acks(proxy)
 
     assert [proxy.add(n, 0) for n in range(20)] == list(range(20))

@@ -29,6 +29,7 @@ from qam import (
 )
 from qam._broker.events import Cancelled
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
+from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
 from qam._protocol.properties import properties
 from qam._serialization.serializers import get_serializer
@@ -578,7 +579,7 @@ def test_a_reply_that_came_just_before_its_queue_was_deleted_is_a_reply(proxy: Q
     # given
     consumer = proxy.consumer_thread
     id, call_id = consumer.get_free_result_list_id(), consumer._results.new_call_id()
-    consumer._results.begin(id, call_id)
+    consumer._results.begin(PendingCall(id, call_id))
     serializer = get_serializer("pickle")
     about = properties(serializer, correlation_id=f"{consumer.client_id}:{call_id}")
     reply = Delivery(serializer.encode({"id": call_id, "result": 5}), 1, properties=about)
@@ -597,7 +598,7 @@ def test_replies_wait_for_others_only_where_many_calls_are_open(
 ) -> None:
     monkeypatch.setattr(ResultList, "open_calls", open_calls)
 
-    assert proxy.consumer_thread._patience() == pytest.approx(seconds)
+    assert proxy.consumer_thread._read_delay() == pytest.approx(seconds)
 
 
 def test_get_result_of_a_slot_that_is_free_is_an_error(proxy: QAMProxy) -> None:
@@ -761,12 +762,12 @@ def test_a_wake_for_one_that_gave_up_is_passed_on(broker: Broker, server_id: str
         threads = [threading.Thread(target=call, args=(timeout,)) for timeout in (0.3, 60)]
         for number, thread in enumerate(threads, 1):
             thread.start()
-            wait_until(lambda number=number: len(publisher._room._waiters) == number)  # type: ignore[attr-defined]
-        with publisher._queue_lock:
+            wait_until(lambda number=number: len(publisher._queue._room._waiters) == number)  # type: ignore[attr-defined]
+        with publisher._queue._lock:
             time.sleep(1.0)  # the first has given up; it can't say so before we let go
             # when there is room, and the wake goes to that one
             publisher.method_queue.clear()
-            publisher._room.notify()
+            publisher._queue._room.notify()
         # then the second takes it
         threads[0].join(20)
         wait_until(lambda: len(publisher.method_queue) == 1)
@@ -806,7 +807,7 @@ def test_calls_that_wait_for_room_end_with_any_thread_of_the_proxy(
         threads = [threading.Thread(target=call, args=(proxy,)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda: len(proxy.publisher_thread._room._waiters) == 2)  # type: ignore[attr-defined]
+        until(lambda: len(proxy.publisher_thread._queue._room._waiters) == 2)  # type: ignore[attr-defined]
         # when
         proxy.consumer_thread._write = die  # type: ignore[method-assign]
         proxy.consumer_thread.wake()
@@ -854,13 +855,13 @@ def test_callbacks_that_found_no_room_do_not_make_any(server_id: str) -> None:
         until(lambda: len(errors) == 5)
         until(lambda: not proxy.get_num_waiting_callbacks())
         # then
-        assert proxy.publisher_thread._withdrawn <= len(proxy.publisher_thread.method_queue)
+        assert proxy.publisher_thread._queue._withdrawn <= len(proxy.publisher_thread.method_queue)
 
 
 def test_a_call_in_the_middle_of_a_section_of_the_proxy_is_refused(proxy: QAMProxy) -> None:
     """As by a finalizer or a signal handler, which would wait for its own thread."""
     publisher, consumer = proxy.publisher_thread, proxy.consumer_thread
-    locks = [proxy._results._lock, publisher._queue_lock, publisher._in_use, consumer._in_use]
+    locks = [proxy._results._lock, publisher._queue._lock, publisher._in_use, consumer._in_use]
     for lock in (*locks, publisher._waker._lock, consumer._waker._lock):
         with lock, pytest.raises(QAMException, match="use a callback") as raised:
             proxy.add(1, 2)

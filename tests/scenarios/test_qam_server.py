@@ -27,6 +27,7 @@ from qam import (
     QAMServerLostException,
     RemoteException,
 )
+from qam._broker.fates import Fate
 from tests.conftest import Broker
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
@@ -267,7 +268,7 @@ def test_ctrl_c_as_it_starts_leaves_no_request_that_was_taken_unanswered(
         consumer.taking = Taking()
 
     def answer_once_it_stops() -> None:
-        until(lambda: consumer.kill or consumer._answer_until)
+        until(lambda: consumer.kill or consumer._closing.begun)
         service.go_on.set()
 
     answering = threading.Thread(target=answer_once_it_stops)
@@ -295,17 +296,18 @@ def test_close_answers_what_runs_also_where_another_server_got_its_request(
         QAMProxy(server_id, timeout=60, **place) as proxy,
     ):
         consumer: Any = server._consumer
+        requests = consumer._request_queue
         server.start()
         proxy.callback(results.append, results.append).hold("answered")
         assert service.holding.wait(20)
         other.start()
         consumer._connection._transport.sock.shutdown(socket.SHUT_RDWR)
-        until(lambda: consumer._connection_number == 2 and consumer._consumer)
-        until(lambda: not other._consumer._open_deliveries)
+        until(lambda: consumer._intake.connection_number == 2 and requests.is_consumed)
+        until(lambda: not other._consumer._intake._deliveries)
         # when
         closing = threading.Thread(target=server.close)
         closing.start()
-        until(lambda: consumer._answer_until and consumer._consumer is None)
+        until(lambda: consumer._closing.begun and not requests.is_consumed)
         consumer.join(1.0)  # it waits for the method; if it did not, it would be over by now
         assert consumer.is_alive()
         service.go_on.set()
@@ -349,11 +351,14 @@ def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: st
         except QAMClosedException as error:
             errors.append(error)
 
-    def broken(messages: Any) -> None:
-        if any(server._messages.is_reply(message) for message in messages):
-            raise AssertionError("planted")
+    see_to = server._publisher._on_fate
 
-    server._publisher._on_confirmed = broken  # type: ignore[method-assign]
+    def broken(fate: Fate, messages: Any, *more: Any) -> Any:
+        if fate is Fate.CONFIRMED and any(map(server._messages.is_reply, messages)):
+            raise AssertionError("planted")
+        return see_to(fate, messages, *more)
+
+    server._publisher._on_fate = broken  # type: ignore[method-assign]
     thread = threading.Thread(target=serve)
     thread.start()
     # when the first reply is confirmed
@@ -420,14 +425,14 @@ def test_a_long_method_leaves_what_waits_to_another_server(broker: Broker, serve
 def test_short_methods_are_prefetched_in_larger_numbers(broker: Broker, server_id: str) -> None:
     with make_server(Service(), server_id=server_id, max_workers=2, **broker.kwargs) as server:
         server.start()
-        assert server._consumer._consumer_prefetch == 2
+        assert server._consumer._request_queue.consumer_prefetch == 2
         with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
             # when it has learned that its methods are short
-            while server._consumer._consumer_prefetch == 2:
+            while server._consumer._request_queue.consumer_prefetch == 2:
                 assert proxy.add(1, 1) == 2
             # then none is lost at the change
             assert [proxy.add(n, 1) for n in range(50)] == list(range(1, 51))
-        assert server._consumer._consumer_prefetch == 256
+        assert server._consumer._request_queue.consumer_prefetch == 256
 
 
 @pytest.mark.rabbitmq
@@ -609,8 +614,8 @@ def test_a_bug_in_answering_is_told_to_the_caller_and_costs_no_worker(
 def test_a_server_whose_broker_went_away_before_it_served_says_so(server_id: str) -> None:
     # given
     server = QAMServer(f"memory://{server_id}", server_id=server_id)
-    gone = AMQPCredentials("127.0.0.1", 1)
-    server._publisher._credentials = server._consumer._credentials = gone
+    gone = AMQPCredentials("127.0.0.1", 1).endpoints()
+    server._publisher._endpoints = server._consumer._endpoints = gone
     # when
     with pytest.raises(QAMConnectionException, match="nothing listens"):
         server.start()

@@ -270,12 +270,12 @@ class TestAReply:
             server.start()
             # given a client that is gone, and that was no persistent one
             ask_for_nobody(stranger, server_id, TRANSIENT)
-            until(lambda: not server._consumer._record.running)
+            until(lambda: not server._consumer._intake._record.running)
             # and another that is gone, which was
             ask_for_nobody(stranger, server_id, PERSISTENT)
             # then the reply to that one is the only one that waits for it
             until(lambda: server._publisher._later)
-            [(_, _, kept)] = server._publisher._later
+            [kept] = server._publisher._later.items()
             assert kept.properties["delivery_mode"] == PERSISTENT
             with QAMProxy(server_id, timeout=LONG, persistent=False, **broker.kwargs) as proxy:
                 assert proxy.add(1, 2) == 3
@@ -501,7 +501,7 @@ def test_a_request_that_a_closing_server_did_not_start_is_run_by_another(
         calls(proxy, outcomes["hold"]).hold()
         assert service.holding.wait(LONG)
         calls(proxy, outcomes["add"]).add("not ", "started")
-        until(lambda: len(server._consumer._record.running) == 2)
+        until(lambda: len(server._consumer._intake._record.running) == 2)
         tap = Wiretap(stranger, requests(server_id))
         # when
         server.close(timeout=0.1)

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import pytest
 
 from qam import QAMServer
+from qam._broker.fates import Fate
 from qam._broker.messages import Delivery, Publish
 from qam._protocol.entities import request_binding
 from qam._protocol.properties import RESENT, RUNS
 from qam._server.call import Call
 from qam._server.held_back import HeldBack
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from tests.conftest import Broker
 from tests.support.strangers import CONTENT_TYPES, Stranger, encode
 from tests.support.waiting import until
@@ -106,7 +107,7 @@ class Witness:
         return {"what": "a state"}
 
     def __setstate__(self, state: Any) -> None:
-        self.seen.append(len(self.server._consumer._open_deliveries))
+        self.seen.append(len(self.server._consumer._intake._deliveries))
 
 
 def test_nothing_of_a_request_is_built_before_the_one_that_it_replaces_is_acknowledged(
@@ -116,13 +117,16 @@ def test_nothing_of_a_request_is_built_before_the_one_that_it_replaces_is_acknow
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # given a server that learns late of the confirm of what it publishes
-    learn = PublisherThread._on_confirmed
+    learn = ReplyPublisherThread._on_fate
 
-    def learn_late(self: PublisherThread, messages: list[Publish]) -> None:
-        time.sleep(0.5)  # ample for what must not happen meanwhile
-        learn(self, messages)
+    def learn_late(
+        self: ReplyPublisherThread, fate: Fate, messages: list[Publish], *more: Any
+    ) -> Any:
+        if fate is Fate.CONFIRMED:
+            time.sleep(0.5)  # ample for what must not happen meanwhile
+        return learn(self, fate, messages, *more)
 
-    monkeypatch.setattr(PublisherThread, "_on_confirmed", learn_late)
+    monkeypatch.setattr(ReplyPublisherThread, "_on_fate", learn_late)
     Witness.seen.clear()
     with QAMServer(server_id=server_id, trusted=[Witness], **broker.kwargs) as server:
         Witness.server = server

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qam._broker.messages import Delivery, QueueState
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
+from qam._server.known_siblings import GRACE
 from qam._server.record import Record
+from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import (
     MAX_BYTES,
     MAX_SIBLINGS,
@@ -23,8 +26,8 @@ from qam._server.sibling_words import (
     encode,
     in_portions,
 )
-from qam._server.siblings import GRACE, Siblings, Verdict
-from tests.server.test_siblings import Call, Group, key
+from qam._server.siblings import Siblings
+from tests.server.test_siblings import Call, Group, key, log
 from tests.support.clock import MovableClock
 from tests.support.examples import examples
 
@@ -150,7 +153,8 @@ def test_an_answer_of_one_who_knows_as_many_as_can_be_known_is_heard() -> None:
 
 
 def make_siblings(clock: MovableClock | None = None) -> Siblings:
-    siblings = Siblings("a", Record(), lambda key: None, clock or MovableClock())
+    clock = clock or MovableClock()
+    siblings = Siblings("a", Record(), clock, RareWarnings(log, clock))
     siblings.opened(without_gap=False)
     settle(siblings)
     siblings.looked(QueueState(0, 0), own_consumers=0)
@@ -299,7 +303,7 @@ def test_a_flood_does_not_fill_the_memory(flood: str) -> None:
         tracemalloc.stop()
     # then
     assert now < 8 * 2**20
-    assert len(siblings._known) <= MAX_SIBLINGS
+    assert len(siblings._others) <= MAX_SIBLINGS
 
 
 # --- more of them than can be known ---------------------------------------------------------
@@ -336,8 +340,8 @@ def test_many_who_leave_at_once_are_missed_rather_than_forgotten() -> None:
     for number in range(16, MAX_SIBLINGS + 20):
         siblings.heard(hello(f"{number:x}"))
         siblings.heard(encode(Word("bye", f"{number:x}")))
-    assert len(siblings._left) == MAX_SIBLINGS
-    assert len(siblings._known) == 4
+    assert len(siblings._others._left) == MAX_SIBLINGS
+    assert len(siblings._others) == 4
 
 
 def test_a_word_of_another_version_keeps_a_server_from_vouching_for_its_sender() -> None:

@@ -7,14 +7,20 @@ from typing import Any
 import pytest
 
 from qam._broker.messages import Delivery, QueueState
+from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT
 from qam._server.call import Answer, Call
+from qam._server.known_siblings import GRACE
 from qam._server.record import Record
+from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import MAX_BYTES
-from qam._server.siblings import GRACE, Siblings, Verdict
+from qam._server.siblings import Siblings
 from tests.support.clock import MovableClock
+
+log = get_logger("qam.qam_server")
 
 REPLY_TO = reply_routing_key("client")
 
@@ -35,7 +41,7 @@ class Server:
         self.group, self.name = group, name
         self.record = Record()
         self.repeated: list[CallKey] = []
-        self.siblings = Siblings(name, self.record, self.repeated.append, group.clock)
+        self.siblings = Siblings(name, self.record, group.clock, RareWarnings(log, group.clock))
         self.inbox: deque[bytes] = deque()
         self.verdicts: list[tuple[str, Verdict]] = []
         self.connected = False
@@ -81,6 +87,7 @@ class Server:
         self.siblings.looked(state, own_consumers=int(self.consuming))
 
     def step(self) -> bool:
+        self.repeated += self.siblings.take_to_repeat()
         for calls, verdict in self.siblings.take_verdicts():
             self.verdicts.append((calls[0].delivery.correlation_id or "", verdict))
             if verdict is not Verdict.MINE:

@@ -4,27 +4,31 @@ import gc
 import json
 import time
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from qam._broker.fates import Fate
 from qam._broker.messages import Delivery, Publish
 from qam._common.job_queue import JobQueue
 from qam._protocol.correlation import CallKey
 from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
-from qam._server import publisher_thread
+from qam._server import dropped_replies, reply_fates
 from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import ExecuteMethodThread, _not_run
+from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import Prefetch
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.record import Record
 from qam._server.request_consumer_thread import RequestConsumerThread
+from qam._server.settings import ServerSettings
 from qam._server.sibling_words import Word, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
@@ -69,12 +73,17 @@ def test_a_worker_that_waits_for_work_keeps_nothing_of_what_it_did(
     methods = MethodRegistry()
     methods.add_function(lambda value: value, "echo")
 
-    def note(reply: Publish) -> None:
-        done.append(weakref.ref(reply.context))
+    class Notes:
+        """Takes the replies, and keeps none."""
+
+        def add_reply_to_send(self, reply: Publish) -> None:
+            done.append(weakref.ref(reply.context))
+
+        send_lone = add_reply_to_send
 
     worker = ExecuteMethodThread(
-        *("server", calls, methods, get_serializer("json"), messages, 10**6, True),
-        *(note, note, lambda call: None),
+        *(SETTINGS, calls, methods, messages, cast(ReplyPublisherThread, Notes())),
+        SettledCalls(),
     )
     worker.start()
     # when
@@ -98,40 +107,56 @@ def messages() -> Messages:
     return Messages("server", get_serializer("json"))
 
 
-@pytest.fixture
-def settled() -> list[Call]:
-    return []
+class Settled(SettledCalls):
+    """Notes what is put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[Call] = []
+
+    def put(self, calls: Iterable[Call]) -> None:
+        self.noted += calls
 
 
 @pytest.fixture
-def publisher(messages: Messages, settled: list[Call]) -> PublisherThread:
-    return PublisherThread(
-        AMQPCredentials("memory://nowhere"),
-        "server",
-        get_serializer("json"),
-        messages,
-        {},
-        settle=settled.extend,
-        acknowledge=lambda: None,
-        ended=lambda error: None,
-        connect_timeout=1.0,
+def settled_calls() -> Settled:
+    return Settled()
+
+
+@pytest.fixture
+def settled(settled_calls: Settled) -> list[Call]:
+    return settled_calls.noted
+
+
+def ignore(error: BaseException | None) -> None:
+    pass
+
+
+CREDENTIALS = AMQPCredentials("memory://nowhere")
+SETTINGS = ServerSettings("server", get_serializer("json"), connect_timeout=1.0)
+
+
+@pytest.fixture
+def publisher(messages: Messages, settled_calls: Settled) -> ReplyPublisherThread:
+    return ReplyPublisherThread(
+        CREDENTIALS, SETTINGS, messages, ResultQueue(), settled_calls, ignore
     )
 
 
 @pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
 def test_replies_that_nobody_takes_are_kept_within_bounds(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     settled: list[Call],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     bound: str,
 ) -> None:
-    monkeypatch.setattr(publisher_thread, bound, 3 if bound == "_MAX_KEPT" else 250)
+    monkeypatch.setattr(reply_fates, bound, 3 if bound == "_MAX_KEPT" else 250)
     calls = [call(number=number) for number in range(5)]
     # when
     for each in calls:
-        publisher._on_returned(messages.reply(each, Answer("key", b"x" * 100)))
+        publisher._on_fate(Fate.RETURNED, [messages.reply(each, Answer("key", b"x" * 100))])
     # then the first are sent again later, the others are dropped, and all are settled
     assert len(publisher._later) == 3
     assert settled == calls
@@ -139,42 +164,45 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
 
 
 def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(publisher_thread, "_MAX_KEPT", 0)
-    publisher._in_flight = 2000
+    monkeypatch.setattr(reply_fates, "_MAX_KEPT", 0)
+    publisher._under_way.in_flight = 2000
     # when
     for number in range(1000):
-        publisher._on_returned(messages.reply(call(), Answer(f"key {number}", b"")))
+        publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer(f"key {number}", b""))])
     # then what is kept of them is little
-    assert len(publisher._dropped) == publisher_thread._MAX_TOLD + 1
-    publisher._in_flight = 0
-    publisher._on_returned(messages.reply(call(), Answer("key 1", b"")))
-    assert len(caplog.records) == publisher_thread._MAX_TOLD + 1
-    assert f"{1000 - publisher_thread._MAX_TOLD} replies to other clients" in caplog.text
+    assert len(publisher._dropped._numbers) == dropped_replies._MAX_TOLD + 1
+    publisher._under_way.in_flight = 0
+    publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key 1", b""))])
+    assert len(caplog.records) == dropped_replies._MAX_TOLD + 1
+    assert f"{1000 - dropped_replies._MAX_TOLD} replies to other clients" in caplog.text
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_thread, "_FIRST_PAUSE", 0.0)
-    publisher._on_returned(messages.reply(call(), Answer("key", b"x" * 100)))
-    assert publisher._kept_bytes == 100
-    assert len(publisher._take_due()) == 1
-    assert publisher._kept_bytes == 0
+    monkeypatch.setattr(reply_fates, "_FIRST_PAUSE", 1e-9)
+    publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key", b"x" * 100))])
+    assert publisher._later.bytes == 100
+    assert len(publisher._later.take_due(time.monotonic())) == 1
+    assert publisher._later.bytes == 0
 
 
 def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
-    publisher: PublisherThread, messages: Messages
+    publisher: ReplyPublisherThread, messages: Messages
 ) -> None:
-    once = messages.request_anew(call())
-    marked = messages.request_anew(Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1))
+    once = messages.request_anew(call(), now=0.0)
+    marked = messages.request_anew(
+        Call(Delivery(b"", 1, properties={"headers": {RESENT: 7}}), 1), now=0.0
+    )
     reply = messages.reply(call(), Answer("key", b""))
 
-    again = publisher._on_unconfirmed([once, marked, reply], QAMConnectionException("lost"))
+    lost = QAMConnectionException("lost")
+    again = publisher._on_fate(Fate.UNKNOWN, [once, marked, reply], lost)
 
     assert again == [once, marked, reply]
     assert once.properties["headers"][RESENT] == 0
@@ -187,19 +215,15 @@ class Consumer(RequestConsumerThread):
 
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
-        self.published: list[Publish] = []
+        workers: Any = SimpleNamespace(put=self.taken.append, take_back=list)
+        results, settled = ResultQueue(), SettledCalls()
+        self.published = results.messages
         super().__init__(
-            AMQPCredentials("memory://nowhere"),
-            "server",
-            Prefetch(1),
-            messages,
-            {},
-            take=self.taken.append,
-            take_back=list,
-            publish=self.published.append,
-            ended=lambda error: None,
-            connect_timeout=1.0,
+            CREDENTIALS, SETTINGS, Prefetch(1), messages, workers, results, settled, ignore
         )
+
+    def receive(self, request: Call) -> None:
+        self._carry_out_one(self._intake.received(request), request)
 
     def replies(self, messages: Messages) -> list[Publish]:
         return [each for each in self.published if messages.is_reply(each)]
@@ -217,9 +241,9 @@ def copy_of(request: Call, redelivered: bool = False) -> Call:
 
 def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Consumer) -> None:
     marked = copy_of(call(), redelivered=True)
-    consumer._receive(marked)
+    consumer.receive(marked)
     # when
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     # then neither runs before the others were asked
     assert consumer.taken == []
     assert consumer._siblings.is_judging(KEY)
@@ -231,14 +255,14 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
 ) -> None:
     # given one that this server had to pass on, for another run
     passed_on = call()
-    consumer._begin(passed_on)
-    consumer._record.end([passed_on])
+    consumer._intake._begin(passed_on)
+    consumer._intake.settled([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
-        consumer._repeat(KEY)
-        consumer._repeat_answers()
+        consumer._siblings._to_repeat[KEY] = None
+        assert consumer._intake.take_to_repeat() == []
     else:
-        consumer._receive(copy_of(call()))
+        consumer.receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
     assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
@@ -262,7 +286,14 @@ class Overtaxed(Consumer):
 
     def __init__(self, messages: Messages) -> None:
         super().__init__(messages)
-        self._backlog = lambda: self.waiting
+        overtaxed = self
+
+        class Results(ResultQueue):
+            def __len__(self) -> int:
+                return overtaxed.waiting
+
+        self._results = Results()
+        self.published = self._results.messages
 
 
 def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
@@ -271,9 +302,9 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # given one with an answer, and a publisher with more than enough to do
     consumer = Overtaxed(messages)
     first = call()
-    consumer._receive(first)
+    consumer.receive(first)
     first.answer = Answer("key", b"reply")
-    consumer._record.end([first])
+    consumer._intake._record.end([first])
     connection: Any = Recorder()
     # when a sibling wants it to be sent again, many times
     asked = Word("ask", "x", calls={KEY: True})
@@ -283,12 +314,12 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # then nothing is added to it, and what waits is bounded
     assert consumer.published == []
     assert consumer._next_due() is not None
-    assert len(consumer._siblings._words) <= 1001
+    assert len(consumer._siblings._outbox._words) <= 1001
     # and when it has caught up, the reply is sent once
     consumer.waiting = 0
     consumer._write(connection)
     assert [each.body for each in consumer.replies(messages)] == [b"reply"]
-    assert consumer._next_due() is None or not consumer._has_to_talk
+    assert consumer._next_due() is None or not consumer._siblings.has_messages
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -296,30 +327,30 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer: Consumer, messages: Messages, runs: int
 ) -> None:
     first = call(runs=runs)
-    consumer._receive(first)
+    consumer.receive(first)
     # when it comes again while it runs; from the client always as a first run
     again = copy_of(call())
     if runs > 1:
-        consumer._record.begin(call(), first=False)
-        consumer._record.end([consumer._record.running[KEY]])
-    consumer._receive(again)
+        consumer._intake._record.begin(call(), first=False)
+        consumer._intake._record.end([consumer._intake._record.running[KEY]])
+    consumer.receive(again)
     assert consumer.taken == [first]
     # and is answered
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then the copy is too
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
     # and so is one that comes later
-    consumer._receive(copy_of(call()))
+    consumer.receive(copy_of(call()))
     assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
     assert consumer.taken == [first]
 
 
 @pytest.mark.parametrize("delivery_mode", [1, 2])
 def test_a_request_that_is_settled_is_not_kept_for_its_reply(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     settled: list[Call],
     delivery_mode: int,
@@ -330,9 +361,9 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
     reply = messages.reply(request, Answer("key", b"reply"))
     # when its reply may have to be sent again
     if delivery_mode == 1:
-        publisher._on_writing([reply])
+        publisher._on_fate(Fate.WRITTEN, [reply])
     else:
-        publisher._on_returned(reply)
+        publisher._on_fate(Fate.RETURNED, [reply])
     assert settled == [request]
     settled.clear()
     del request
@@ -345,33 +376,33 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
 def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer: Consumer, messages: Messages
 ) -> None:
-    consumer._record = Record(max_bytes=3)
+    consumer._intake._record = Record(max_bytes=3)
     first, again = call(), copy_of(call())
-    consumer._receive(first)
-    consumer._receive(again)
+    consumer.receive(first)
+    consumer.receive(again)
     # when
     first.answer = Answer("key", b"reply")
-    consumer.settle([first])
+    consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
-    assert consumer._record.answer(KEY) is None
+    assert consumer._intake._record.answer(KEY) is None
     [reply] = consumer.replies(messages)
     assert (reply.context, reply.body) == (again, b"reply")
 
 
 def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
-    consumer._connection_number = 2
+    consumer._intake.connection_number = 2
     before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
     now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
     for tag in (1, 2):
-        consumer._open_deliveries.opened(tag)
+        consumer._intake._deliveries.opened(tag)
     # when
-    consumer.settle([before, now])
+    consumer._settled.put([before, now])
     connection = Recorder()
     consumer._acknowledge(connection)  # type: ignore[arg-type]
     # then
     assert connection.acknowledged == [2]
-    assert len(consumer._open_deliveries) == 1
+    assert len(consumer._intake._deliveries) == 1
 
 
 def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
@@ -386,10 +417,10 @@ def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None
 
 
 def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[int] = []
-    monkeypatch.setattr(publisher, "wake", lambda: woken.append(len(publisher.result_queue)))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: woken.append(len(publisher.result_queue)))
     for _ in range(2):
         for number in range(3):
             publisher.add_reply_to_send(messages.reply(call(number=number), Answer("key", b"")))
@@ -400,22 +431,22 @@ def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
 
 
 def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
-    publisher: PublisherThread, messages: Messages, settled: list[Call]
+    publisher: ReplyPublisherThread, messages: Messages, settled: list[Call]
 ) -> None:
     request, refused = call(), QAMConnectionException("too large", executed="unknown")
-    publisher._on_culprit(messages.reply(request, Answer("key", b"large")), refused)
+    large = messages.reply(request, Answer("key", b"large"))
+    [in_place] = publisher._on_fate(Fate.CULPRIT, [large], refused)
     # then
-    [in_place] = publisher.result_queue
     assert request.answer == Answer("key", in_place.body)
     assert b"too large" in in_place.body
     # and if that is refused too, there is none
-    publisher._on_culprit(in_place, refused)
+    assert publisher._on_fate(Fate.CULPRIT, [in_place], refused) == []
     assert request.answer is None
     assert settled == [request]
 
 
 def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_else(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a publisher that has to wait long for something else
     wakes: list[bool] = []
@@ -423,7 +454,7 @@ def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_e
         congested=False, rests=False, write=lambda batch: None, flush=lambda: True
     )
     monkeypatch.setattr(publisher, "_lent", connection)
-    monkeypatch.setattr(publisher, "wake", lambda: wakes.append(True))
+    monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
     publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
 
     def answer(number: int) -> None:

@@ -1,0 +1,199 @@
+"""What becomes of calls: which are sent again, and when; which end, and with what exception.
+
+No I/O, no threads, no locks and no clock: facts and the time come in, decisions go out.  The
+PublisherThread carries them out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qam._broker.fates import Fate
+from qam._client.pending_call import PendingCall
+from qam._common.deadline import backoff
+from qam.exceptions import (
+    Executed,
+    QAMConnectionException,
+    QAMException,
+    QAMServerNotFoundException,
+    QAMTimeoutException,
+)
+
+#: Seconds before a request is sent again that the broker did not take, first and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+@dataclass(slots=True, frozen=True)
+class End:
+    """The call ends with this exception."""
+
+    call: PendingCall
+    failure: QAMException
+
+
+@dataclass(slots=True, frozen=True)
+class SendAgain:
+    """The request is sent again: before all that waits, or *after* so many seconds."""
+
+    call: PendingCall
+    after: float = 0.0
+
+
+Decision = End | SendAgain
+
+
+@dataclass(slots=True, frozen=True)
+class CallFates:
+    """Decides what becomes of the calls of one proxy.
+
+    Nothing is sent twice to a server that is not known to keep a record: it would run twice.
+
+    :param server_id: the server that is called.
+    :param broker: where the broker is, for the texts of exceptions.
+    :param persistent: whether requests and replies are kept by the broker.
+    """
+
+    server_id: str
+    broker: object
+    persistent: bool
+
+    def decide(
+        self,
+        fate: Fate,
+        calls: list[PendingCall],
+        server_keeps_record: bool,
+        error: QAMConnectionException | None = None,
+    ) -> list[Decision]:
+        """Return what follows from the *fate* of the requests of *calls*.
+
+        :param server_keeps_record: what the last reply says: a request that comes twice
+            runs once.
+        :param error: why the connection was lost, if it was.
+        """
+        match fate:
+            case Fate.CONFIRMED:
+                for call in calls:
+                    call.confirmed = True
+                return []
+            case Fate.WRITTEN:
+                return []
+            case Fate.RETURNED:
+                return [End(call, self.server_not_found(_executed(call))) for call in calls]
+            case Fate.CULPRIT:
+                return [_refused_for_good(call, error) for call in calls]
+            case Fate.REFUSED if server_keeps_record:
+                return [_after_refusal(call) for call in calls]
+            case Fate.REFUSED:
+                why = "and the broker did not take it"
+                return [_end_of_sent(call, why) for call in calls]
+            case Fate.UNKNOWN if server_keeps_record:
+                return [SendAgain(call) for call in calls]
+            case Fate.UNKNOWN:
+                why = f"but {error} before the broker confirmed that it has it"
+                return [_end_of_sent(call, why, error) for call in calls]
+
+    def replies_lost(
+        self, calls: Iterable[PendingCall], server_keeps_record: bool
+    ) -> list[Decision]:
+        """Return what follows for *calls*, which are open, when the reply queue was deleted.
+
+        The server's record has the replies.
+        """
+        sent = [call for call in calls if call.times_written]
+        if self.persistent and server_keeps_record:
+            return [SendAgain(call) for call in sent]
+        why = "but the reply queue was deleted, and the replies in it"
+        return [_end_of_sent(call, why) for call in sent]
+
+    def connection_lost(
+        self, calls: Iterable[PendingCall], error: QAMConnectionException
+    ) -> list[Decision]:
+        """Return what follows for *calls*, which are open, when one of the connections is lost.
+
+        What nobody keeps is gone with it: requests that were sent, or their replies.
+        """
+        if self.persistent:
+            return []
+        why = f"but {error} before its result came"
+        return [_end_of_sent(call, why, error) for call in calls if call.times_written]
+
+    def server_not_found(self, executed: Executed) -> QAMServerNotFoundException:
+        """Return the exception of a call whose request reached no queue."""
+        return QAMServerNotFoundException(
+            f"no server with the server_id {self.server_id!r} has ever been there: "
+            f"its request queue does not exist at {self.broker}",
+            executed=executed,
+        )
+
+    def phase(self, call: PendingCall, connected: bool, can_receive: bool, blocked: bool) -> str:
+        """Return what a call is waiting for, in words that follow "it" or "since"."""
+        if call.confirmed:
+            return "the broker has it: it waits for a server, or runs"
+        if not connected or not (call.times_written or can_receive):
+            return "there is no connection to the broker"
+        if blocked:
+            return "the broker has an alarm and takes no messages"
+        if call.times_written:
+            unconfirmed = ", and the broker has not confirmed it yet"
+            return f"it was sent{unconfirmed if self.persistent else ''}"
+        return "it waits to be sent"
+
+
+def age_if_written_before(call: PendingCall, now: float) -> int | None:
+    """Note that a request is being written; return its age in milliseconds if it is a copy.
+
+    A copy is marked with that, for servers that have the request already.
+    """
+    if call.times_written == 1:
+        call.written_at = now
+        return None
+    call.confirmed = False
+    return int((now - call.written_at) * 1000)
+
+
+def timed_out(call: PendingCall, withdrawn: bool, phase: str) -> QAMTimeoutException:
+    """Return the exception of a call whose time is up.
+
+    :param withdrawn: its request was not written, and never will be.
+    :param phase: what it was waiting for, see :meth:`CallFates.phase`.
+    """
+    sent = "" if withdrawn else ", and it may have run or may still run"
+    return QAMTimeoutException(
+        f"{call.method_name}() got no result within {call.deadline.timeout:g} seconds: "
+        f"{phase}{sent}",
+        executed="no" if withdrawn else "unknown",
+    )
+
+
+def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAMException:
+    """Return the exception of a call for which there is no room in the method queue."""
+    return QAMException(
+        f"{call.method_name}() was not sent: max_queued={max_queued} calls "
+        f"wait already, since {phase}",
+        executed="no",
+    )
+
+
+def _executed(call: PendingCall) -> Executed:
+    """Whether a request ran of which the last copy surely did not."""
+    return "no" if call.times_written == 1 else "unknown"
+
+
+def _after_refusal(call: PendingCall) -> SendAgain:
+    call.times_refused += 1
+    return SendAgain(call, backoff(call.times_refused, _FIRST_PAUSE, _LONGEST_PAUSE))
+
+
+def _refused_for_good(call: PendingCall, error: QAMConnectionException | None) -> End:
+    failure = QAMConnectionException(
+        f"the broker refuses {call.method_name}(): {error}", executed=_executed(call)
+    )
+    failure.__cause__ = error
+    return End(call, failure)
+
+
+def _end_of_sent(
+    call: PendingCall, why: str, cause: QAMConnectionException | None = None
+) -> Decision:
+    failure = QAMConnectionException(f"{call.method_name}() was sent, {why}")
+    failure.__cause__ = cause
+    return End(call, failure)

@@ -1,0 +1,152 @@
+"""The calls that wait to be written."""
+
+import threading
+from typing import Any
+
+from qam._broker.messages import batch_length
+from qam._client.pending_call import PendingCall
+from qam._client.result_list import ResultList
+
+
+class MethodQueue:
+    """The calls that wait to be written, oldest first; before them those that are sent again.
+
+    :param results: knows which calls are open.
+    :param max_queued: how many calls may wait; None for any number.
+    :param held: whether nothing may be taken at first, see :meth:`hold`.
+    """
+
+    def __init__(self, results: ResultList, max_queued: int | None, held: bool) -> None:
+        self.calls: list[PendingCall] = []
+        self.max_queued = max_queued
+        #: Nothing is taken: its replies would be lost.
+        self.held = held
+        self._results = results
+        self._withdrawn = 0  # how many in it are not to be written any more
+        # Guards what is taken, _withdrawn, held, and how often a request was written.  Who
+        # makes a call appends without it, where there is room for any number; so each
+        # section minds only the length that it has seen.  Reentrant, because a finalizer of
+        # the application that makes a call may run inside.
+        self._lock: Any = threading.RLock()
+        # Notified when there is room again, and when nobody needs to wait any more.
+        self._room = threading.Condition(self._lock)
+
+    @property
+    def is_in_use_here(self) -> bool:
+        """Whether the thread that asks is in the middle of something here: it is a finalizer."""
+        return bool(self._lock._is_owned())
+
+    # --- calls come -------------------------------------------------------------
+
+    def add(self, call: PendingCall, waits: bool) -> bool:
+        """Append a call; return False if there is no room for it, and it will not be written.
+
+        :param waits: wait for room until the deadline of the call, while it is open.
+        """
+        if self.max_queued is None:
+            self.calls.append(call)
+            return True
+        with self._lock:
+            if self._is_full() and not (waits and self._wait_for_room(call)):
+                call.withdrawn = True  # it never was in the queue
+                return False
+            self.calls.append(call)
+        return True
+
+    def _is_full(self) -> bool:
+        return self.max_queued is not None and len(self.calls) - self._withdrawn >= self.max_queued
+
+    def _wait_for_room(self, call: PendingCall) -> bool:
+        deadline = call.deadline
+        while self._is_full() and self._results.is_open(call.call_id):
+            if not self._room.wait(deadline.wait_time()) and deadline.expired:
+                self._room.notify()  # the wake that ended this wait may have been another's
+                return False
+        return self._results.is_open(call.call_id)
+
+    def free_callers(self) -> None:
+        """Have those who wait for room look whether their call has ended."""
+        with self._lock:
+            self._room.notify_all()
+
+    # --- calls are taken back ---------------------------------------------------
+
+    def withdraw(self, call: PendingCall) -> bool:
+        """Take back a call; return True if its request was not written and never will be."""
+        with self._lock:
+            if call.times_written:
+                return False
+            if not call.withdrawn:
+                call.withdrawn = True
+                self._withdrawn += 1
+                self._drop_withdrawn()
+                self._room.notify()
+        return True
+
+    def _drop_withdrawn(self) -> None:
+        # Only when they are the half of it: so each costs a constant time in the end,
+        # and an outage in which every call times out does not fill the memory.
+        if 2 * self._withdrawn >= len(self.calls):
+            seen = len(self.calls)
+            self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
+            self._withdrawn = 0
+
+    def withdraw_all(self) -> list[PendingCall]:
+        """Take back all that was not written and never will be; return it."""
+        with self._lock:
+            calls = self.calls[:]
+        return [call for call in calls if self.withdraw(call)]
+
+    # --- calls are written ------------------------------------------------------
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self.calls) and not self.held
+
+    def take(self, alone: bool) -> list[PendingCall]:
+        """Take out the calls that are to be written next: a batch, or one *alone*."""
+        with self._lock:
+            if self.held:
+                return []
+            taken = self.calls[: 1 if alone else batch_length(each.body for each in self.calls)]
+            del self.calls[: len(taken)]
+            batch = [call for call in taken if not call.withdrawn]
+            self._withdrawn -= len(taken) - len(batch)
+            for call in batch:
+                call.times_written += 1
+            if self.max_queued is not None:
+                self._room.notify(len(taken))
+        # A first copy is wanted: its caller would have withdrawn it.
+        is_open = self._results.is_open
+        return [call for call in batch if call.times_written == 1 or is_open(call.call_id)]
+
+    def pass_by(self, call: PendingCall) -> bool:
+        """Have a new call written without waiting here; return False if it can't be."""
+        with self._lock:
+            if self.held:
+                return False
+            call.times_written = 1
+        return True
+
+    def put_first(self, calls: list[PendingCall]) -> None:
+        """Put *calls* before all others, but those that are here already."""
+        with self._lock:
+            here = set(map(id, self.calls)) if calls and self.calls else ()
+            self.calls[:0] = [each for each in calls if id(each) not in here]
+
+    def hold(self) -> list[PendingCall]:
+        """Let nothing be taken any more; return the open calls that were written by then."""
+        with self._lock:
+            self.held = True
+            return [each for each in self._results.pending_calls() if each.times_written]
+
+    def release(self) -> None:
+        """Let calls be taken again."""
+        with self._lock:
+            self.held = False
+
+    def renew_lock(self) -> None:
+        """Have a lock that nobody holds; in a forked child."""
+        self._lock = threading.RLock()
+        self._room = threading.Condition(self._lock)

@@ -1,0 +1,93 @@
+"""Makes the requests of a proxy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from qam._broker.messages import Publish
+from qam._client.call_fates import age_if_written_before
+from qam._client.pending_call import PendingCall
+from qam._common.error_texts import describe
+from qam._protocol.correlation import correlation_id_of, number_of
+from qam._protocol.entities import reply_routing_key, request_binding
+from qam._protocol.properties import RESENT, expiration, properties
+from qam._protocol.requests import apply_message
+from qam._serialization.serializers import Serializer
+from qam.exceptions import QAMSerializationException
+
+
+class RequestMaker:
+    """Makes the requests of one proxy.
+
+    :param server_id: the server that is called.
+    :param client_id: names the routing key by which replies come back.
+    :param serializer: how requests are encoded.
+    :param max_message_bytes: the size of the largest request.
+    :param persistent: whether the broker keeps them.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        client_id: str,
+        serializer: Serializer,
+        max_message_bytes: int,
+        persistent: bool,
+    ) -> None:
+        self.route = request_binding(server_id).route
+        self._client_id = client_id
+        self._serializer = serializer
+        self._max_message_bytes = max_message_bytes
+        self._persistent = persistent
+        self._reply_key = reply_routing_key(client_id)
+        self._properties = properties(serializer, persistent, reply_to=self._reply_key)
+        # What documented messages say: the label of the client in place of its own id.
+        self._label_key = reply_routing_key(client_id.rpartition(".")[0])
+
+    def encode(
+        self,
+        call_id: int,
+        method_name: str,
+        params: Sequence[Any],
+        kwargs: dict[str, Any],
+        routing_key: str,
+    ) -> bytes:
+        """Return the body of a request.
+
+        :raises QAMSerializationException: the arguments can't be encoded, or are too large.
+        """
+        name, params = apply_message(method_name, params, kwargs)
+        body = {
+            "id": call_id,
+            "method_name": name,
+            "routing_key": self._reply_key if routing_key == self._label_key else routing_key,
+            "params": params,
+        }
+        try:
+            encoded = self._serializer.encode(body)
+        except Exception as error:
+            raise QAMSerializationException(
+                f"the arguments of {method_name}() can't be encoded as "
+                f"{self._serializer.name}: {describe(error)}"
+            ) from error
+        if len(encoded) > self._max_message_bytes:
+            raise QAMSerializationException(
+                f"the request {method_name}() has {len(encoded)} bytes, more than "
+                f"max_message_bytes={self._max_message_bytes}"
+            )
+        return encoded
+
+    def request(self, call: PendingCall, now: float) -> Publish:
+        """Return the request of *call* as it is written at the time *now*."""
+        with_own = self._properties.copy()
+        with_own["correlation_id"] = correlation_id_of(self._client_id, call.call_id)
+        # What is left now: the time in the queue has passed.
+        if (left := expiration(call.deadline.left_at(now))) is not None:
+            with_own["expiration"] = left
+        if (age := age_if_written_before(call, now)) is not None:
+            with_own["headers"] = {RESENT: age}
+        # By position: there is one for each call.
+        return Publish(self.route, call.body, with_own, True, self._persistent, call)
+
+    def call_id_of(self, correlation_id: str | None) -> int | None:
+        """Return the id of the call that *correlation_id* belongs to; None for another's."""
+        return number_of(correlation_id, self._client_id)

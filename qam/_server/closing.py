@@ -1,0 +1,71 @@
+"""How a server closes, step by step.  No I/O here, and no look at the time."""
+
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+
+#: Seconds that giving requests back may take when closing has no time left.
+_GIVE_BACK_TIME = 2.0
+#: Seconds; whatever waits until there is something to do takes no more.
+_LONGEST_WAIT = 24 * 3600.0
+
+
+class CloseStep(Enum):
+    """What is to be done next."""
+
+    STOP_CONSUMING = "stop consuming"  # cancel the consumer of the request queue
+    WAIT = "wait"  # for the requests at hand
+    GIVE_BACK = "give back"  # publish anew what was not started; end, if there is nothing
+    LEAVE = "leave"  # say goodbye, and end: nothing is open
+    END = "end"  # whatever is open
+
+
+class Closing:
+    """When the requests at hand have to be answered, and when those that were not, given back.
+
+    :param clock: seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._answer_until: float | None = None
+        self._give_back_until: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """True once the server closes."""
+        return self._answer_until is not None
+
+    def begin(self, answer_until: float) -> None:
+        """Close, if that has not begun.
+
+        :param answer_until: by when the requests at hand have to be answered, on the clock;
+            infinite for no end.
+        """
+        if self._answer_until is None:
+            self._answer_until = answer_until
+
+    def next_due(self) -> float | None:
+        """Seconds until the next step, if nothing happens; None for never."""
+        until = self._answer_until if self._give_back_until is None else self._give_back_until
+        if until is None or until == inf:
+            return None
+        return min(max(0.0, until - self._clock()), _LONGEST_WAIT)
+
+    def next_step(self, consuming: bool, idle: bool) -> CloseStep:
+        """Return what is to be done now.
+
+        :param consuming: requests may still come.
+        :param idle: no request is at hand.
+        """
+        if consuming:
+            return CloseStep.STOP_CONSUMING
+        if idle:
+            return CloseStep.LEAVE
+        now = self._clock()
+        if self._give_back_until is not None:
+            return CloseStep.END if now >= self._give_back_until else CloseStep.WAIT
+        if self._answer_until is None or now < self._answer_until:
+            return CloseStep.WAIT
+        self._give_back_until = now + _GIVE_BACK_TIME
+        return CloseStep.GIVE_BACK

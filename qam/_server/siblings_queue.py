@@ -1,0 +1,73 @@
+"""The queue in which a server hears the others of its server_id."""
+
+from typing import Any
+
+from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.events import Consumer
+from qam._broker.messages import PERSISTENT, Publish
+from qam._protocol.entities import siblings_binding
+from qam._server.settings import ServerSettings
+from qam._server.sibling_words import MAX_BYTES
+
+#: Seconds for which what siblings say waits for a server that is away.  One that is away
+#: for longer is taken for dead, and knows that it has missed something.
+_EXPIRES = 10
+_PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
+
+
+class SiblingsQueue:
+    """The queue, the consumer on it, and the way to all such queues.
+
+    :param settings: of the server.
+    :param instance: its name among those of its server_id.
+    """
+
+    def __init__(self, settings: ServerSettings, instance: str) -> None:
+        self._binding = siblings_binding(settings.server_id, instance)
+        self._consumer: Consumer | None = None
+        # How often it was declared.
+        self._openings = 0
+        self._arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
+        if "x-queue-type" in settings.queue_arguments:  # as that of the request queue
+            self._arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
+
+    @property
+    def name(self) -> str:
+        """The name of the queue."""
+        return self._binding.queue
+
+    @property
+    def consumer_tag(self) -> str | None:
+        """What comes under this tag was said by siblings; None before :meth:`open`."""
+        return self._consumer.tag if self._consumer else None
+
+    def open(self, connection: Connection) -> bool:
+        """Declare the queue, and consume from it; return whether nothing was missed meanwhile."""
+        without_gap = self._declare(connection)
+        self._openings += 1
+        # Higher each time: the consumer of a connection that is lost may still be served.
+        self._consumer = connection.consume(
+            self._binding.queue, priority=self._openings, max_bytes=MAX_BYTES
+        )
+        return without_gap
+
+    def _declare(self, connection: Connection) -> bool:
+        connection.declare_exchange(self._binding.exchange)
+        without_gap = (
+            self._openings > 0 and connection.inspect_queue(self._binding.queue) is not None
+        )
+        try:
+            connection.declare_queue(self._binding, self._arguments)
+        except QueueIsDown:  # on a cluster, with the node that has it
+            queue = f"{self._binding.queue}.{self._openings}"
+            self._binding = self._binding._replace(queue=queue)
+            connection.declare_queue(self._binding, self._arguments)
+        return without_gap
+
+    def message(self, word: bytes) -> Publish:
+        """Return *word* as a message to all servers of the id, this one included."""
+        return Publish(self._binding.route, word, _PROPERTIES, mandatory=False)
+
+    def delete(self, connection: Connection) -> None:
+        """Delete the queue: this server hears nothing any more."""
+        connection.delete_queue(self._binding.queue)

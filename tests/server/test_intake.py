@@ -1,0 +1,487 @@
+"""What becomes of requests, decided on a clock that the tests move: no thread, no socket."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qam._server
+from qam._broker.messages import Delivery, TooLarge
+from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key
+from qam._protocol.properties import GIVEN_BACK
+from qam._server.call import Answer, Call
+from qam._server.intake import Decision, Intake
+from qam._server.known_siblings import GRACE
+from qam._server.sibling_words import Word, decode, encode
+from tests.server.group import Broker, Clock
+
+REPLY_TO = reply_routing_key("client")
+ANSWER = Answer(REPLY_TO, b"done")
+
+#: The modules of a server that decide.
+DECIDING = [
+    *("intake", "closing", "record", "held_back", "open_deliveries", "prefetch", "call"),
+    *("siblings", "known_siblings", "sibling_questions", "sibling_outbox", "sibling_words"),
+    *("queue_inspections",),
+]
+#: What a decision has to do without.
+WORLD = {
+    *("time", "datetime", "random", "uuid", "secrets", "os", "sys", "logging"),
+    *("threading", "queue", "concurrent", "socket", "select", "selectors", "subprocess"),
+}
+
+
+@pytest.mark.parametrize("module", DECIDING)
+def test_what_decides_knows_no_time_no_thread_and_no_io(module: str) -> None:
+    source = (Path(qam._server.__file__).parent / f"{module}.py").read_text()
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    assert imported, "it would be strange if it imported nothing"
+    assert not imported & WORLD
+
+
+# --- a whole story -------------------------------------------------------------------------
+
+
+def test_a_story_of_two_servers_in_which_everything_runs_once() -> None:
+    # given two servers that share the work
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+
+    # when a request runs at one, whose connection is cut
+    broker.send(1)
+    broker.run()
+    first, second = (one, other) if one.waiting else (other, one)
+    first.begin()
+    first.cut()
+    # then the other one gets it, marked, and asks before it does anything
+    broker.run()
+    assert second.waiting == []
+    assert second.intake.siblings.is_judging(CallKey(REPLY_TO, "client:1"))
+    # and learns in time that it is the first one's, which answers it
+    broker.clock.now += GRACE / 2
+    first.connect()
+    broker.run()
+    assert not second.intake.siblings.is_judging(CallKey(REPLY_TO, "client:1"))
+    assert second.unacknowledged == {}
+    first.answer(b"one")
+    assert broker.replies == [("client:1", b"one")]
+
+    # when a server is killed in the middle of a method that may run again
+    broker.send(2)
+    broker.run()
+    killed, heir = (first, second) if first.waiting else (second, first)
+    killed.begin()
+    killed.kill()
+    broker.run()
+    assert heir.waiting == []
+    # then the other one waits for its word in vain
+    broker.wait(GRACE - 0.1)
+    assert heir.waiting == []
+    broker.wait(0.2)
+    assert [each.lost for each in heir.waiting] == [True]
+    # and publishes it anew; that comes while the old one is not acknowledged, and has to wait
+    old = heir.pass_on()
+    broker.run()
+    assert broker.queue.__len__() == 0
+    assert heir.waiting == []
+    assert len(heir.unacknowledged) == 2
+    # until the new one is confirmed and the old one acknowledged
+    heir.settle([old])
+    broker.run()
+    assert [each.runs for each in heir.waiting] == [2]
+    heir.begin()
+    heir.answer(b"two")
+    assert broker.replies[1:] == [("client:2", b"two")]
+    assert heir.unacknowledged == {}
+
+    # when the one that is left closes, with one request that runs and one that waits
+    broker.send(3)
+    broker.send(4, time_to_live=60)
+    broker.run()
+    heir.begin()
+    successor = broker.start("c")
+    heir.close(timeout=5)
+    broker.run()
+    assert not heir.consuming
+    assert (len(heir.running), len(heir.waiting)) == (1, 1)
+    broker.wait(5)
+    # then it gives back what it did not start, with what is left of its time, and that runs
+    # without a question at the next one
+    [given_back] = successor.waiting
+    assert given_back.delivery.headers == {GIVEN_BACK: True}
+    assert given_back.delivery.time_to_live == 55
+    assert not given_back.marked
+    successor.begin()
+    successor.answer(b"four")
+    assert broker.replies[2:] == [("client:4", b"four")]
+    # and ends, although its method still runs; that request is delivered again
+    assert not heir.ended
+    broker.wait(2)
+    assert heir.ended
+    broker.wait(GRACE)
+    assert [each.delivery.correlation_id for each in successor.waiting] == ["client:3"]
+    successor.answer_as_lost()
+    assert broker.replies[3:] == [("client:3", b"lost")]
+
+    # and nothing was begun twice but what may be
+    begun = [*one.begun, *other.begun, *successor.begun]
+    assert sorted(begun) == ["client:1", "client:2", "client:2", "client:3", "client:4"]
+    assert successor.unacknowledged == {}
+    assert not broker.queue
+
+
+def test_a_server_that_has_answered_all_says_goodbye_and_is_not_missed() -> None:
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    # when
+    one.close(timeout=5)
+    broker.run()
+    # then
+    assert one.ended
+    broker.clock.now += 2 * GRACE  # the broker has its last acks by now
+    # and when the broker marks a request, the other one runs it at once
+    broker.send(1)
+    broker.run()
+    assert len(other.waiting) == 1
+    other.cut()
+    assert other.waiting == []
+    other.connect()
+    broker.run()
+    other.begin()
+    other.answer()
+    assert broker.replies == [("client:1", b"done")]
+
+
+# --- each decision -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def intake(clock: Clock) -> Intake:
+    """Of a server that is alone, and vouches for whatever comes."""
+    broker = Broker()
+    broker.clock = clock
+    return broker.start("a").intake
+
+
+_tag = 1000
+
+
+def request(
+    number: int = 1, redelivered: bool = False, intake: Intake | None = None, **headers: Any
+) -> Call:
+    """A call with a delivery tag of its own."""
+    global _tag
+    _tag += 1
+    properties = {
+        "correlation_id": f"client:{number}",
+        "reply_to": REPLY_TO,
+        "headers": {f"x-qam-{name.replace('_', '-')}": value for name, value in headers.items()},
+    }
+    delivery = Delivery(b"body", _tag, redelivered, properties)
+    return Call(delivery, connection_number=intake.connection_number if intake else 1)
+
+
+def answered(intake: Intake, call: Call, answer: Answer | None = ANSWER) -> Call:
+    assert intake.received(call) is Decision.RUN
+    call.answer = answer
+    assert intake.settled([call]) == []
+    return call
+
+
+def hear(intake: Intake, word: Word) -> None:
+    global _tag
+    _tag += 1
+    intake.heard(Delivery(encode(word), _tag))
+
+
+def hear_own(intake: Intake) -> list[Word]:
+    """Have it hear what it says itself; return that."""
+    words = [decode(body) for body in intake.siblings.take_messages()]
+    for word in words:
+        assert word is not None
+        hear(intake, word)
+    return [word for word in words if word is not None]
+
+
+def acknowledged(intake: Intake, *calls: Call) -> list[Call]:
+    """Those of *calls* that are acknowledged now."""
+    acks = intake.take_acks()
+    return [
+        call
+        for call in calls
+        if any(
+            each == call.delivery.delivery_tag or (multiple and each > call.delivery.delivery_tag)
+            for each, multiple in acks
+        )
+    ]
+
+
+class TestARequestThatCame:
+    def test_runs_if_nobody_can_have_had_it(self, intake: Intake) -> None:
+        call = request()
+        assert intake.received(call) is Decision.RUN
+        assert not call.lost
+        assert not intake.is_idle
+        assert intake.take_acks() == []
+
+    def test_is_acknowledged_once_it_is_settled(self, intake: Intake) -> None:
+        call = answered(intake, request())
+        assert acknowledged(intake, call) == [call]
+        assert intake.is_idle
+
+    def test_waits_for_the_end_of_the_same_one_that_runs_and_gets_its_answer(
+        self, intake: Intake
+    ) -> None:
+        # given
+        first, again = request(), request(redelivered=True)
+        intake.received(first)
+        # when
+        assert intake.received(again) is Decision.NOTHING
+        first.answer = ANSWER
+        # then
+        assert intake.settled([first]) == [(Decision.ANSWER, again)]
+        assert again.answer == ANSWER
+        assert acknowledged(intake, first, again) == [first]
+        intake.settled([again])
+        assert acknowledged(intake, again) == [again]
+
+    def test_is_acknowledged_with_the_same_one_that_runs_if_that_has_no_answer(
+        self, intake: Intake
+    ) -> None:
+        first, again = request(), request(redelivered=True)
+        intake.received(first)
+        intake.received(again)
+        assert intake.settled([first]) == [(Decision.NOTHING, again)]
+        assert acknowledged(intake, first, again) == [first, again]
+        assert intake.is_idle
+
+    def test_is_answered_from_the_record(self, intake: Intake) -> None:
+        answered(intake, request())
+        again = request(resent=5)
+        assert intake.received(again) is Decision.ANSWER
+        assert again.answer == ANSWER
+
+    def test_is_asked_for_elsewhere_if_it_was_passed_on(self, intake: Intake) -> None:
+        # given one that this server had to publish anew
+        answered(intake, request(), answer=None)
+        intake.take_acks()
+        # when
+        again = request(resent=5)
+        assert intake.received(again) is Decision.NOTHING
+        # then whoever has the next run is to answer, and there is nothing else to do
+        [word] = hear_own(intake)
+        assert word.calls == {CallKey(REPLY_TO, "client:1", 2): True}
+        assert acknowledged(intake, again) == [again]
+
+    @pytest.mark.parametrize("mark", [{"redelivered": True}, {"resent": 5}])
+    def test_is_asked_about_if_it_is_marked(self, intake: Intake, mark: dict[str, Any]) -> None:
+        answered(intake, request(1))  # the record reaches back to the first call of the client
+        call = request(2, **mark)
+        assert intake.received(call) is Decision.NOTHING
+        assert intake.take_judged() == []
+        # when all others, of whom there are none, had time to speak
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, call)]
+        assert not call.lost
+
+    def test_is_lost_if_somebody_may_have_had_it(self, intake: Intake, clock: Clock) -> None:
+        # given a client of whose earlier calls nothing is known
+        call = request(7, resent=5)
+        intake.received(call)
+        hear_own(intake)
+        # when nobody who was there before came back
+        clock.now += GRACE
+        # then
+        assert intake.take_judged() == [(Decision.RUN, call)]
+        assert call.lost
+
+    def test_is_acknowledged_if_it_is_anothers(self, intake: Intake) -> None:
+        hear(intake, Word("hello", "b", consumes=True, number=1))
+        calls = [request(redelivered=True), request(redelivered=True)]
+        for call in calls:
+            intake.received(call)
+        hear_own(intake)
+        # when
+        hear(intake, Word("answer", "b", to="a", calls={CallKey(REPLY_TO, "client:1"): "mine"}))
+        # then no copy of it runs here
+        assert intake.take_judged() == []
+        assert acknowledged(intake, *calls) == calls
+        assert intake.is_idle
+
+    def test_is_judged_once_for_all_its_copies(self, intake: Intake) -> None:
+        calls = [request(redelivered=True), request()]
+        for call in calls:
+            assert intake.received(call) is Decision.NOTHING
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, calls[0])]
+        assert acknowledged(intake, *calls) == [calls[1]]
+
+    def test_is_asked_about_if_another_server_asked_before(self, intake: Intake) -> None:
+        hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): False}))
+        assert intake.received(request()) is Decision.NOTHING
+        assert intake.siblings.is_judging(CallKey(REPLY_TO, "client:1"))
+
+    @pytest.mark.parametrize("redelivered", [False, True])
+    def test_of_a_0_2_x_client_is_lost_if_it_was_delivered_before(
+        self, intake: Intake, redelivered: bool
+    ) -> None:
+        call = Call(Delivery(b"", 999_999, redelivered), intake.connection_number)
+        assert intake.received(call) is Decision.RUN
+        assert call.lost is redelivered
+
+    def test_is_refused_if_it_is_too_large_and_its_delivery_dropped(self, intake: Intake) -> None:
+        call = request()
+        call.delivery.too_large = TooLarge(2, 1)
+        assert intake.received(call) is Decision.REFUSE
+        assert intake.settled([call]) == [(Decision.REJECT, call)]
+        assert intake.take_acks() == []
+        assert intake.is_idle
+
+    def test_that_was_given_back_proves_nothing_of_its_client(self, intake: Intake) -> None:
+        # given one that another server gave back, whose later ones may have run there
+        answered(intake, request(3, given_back=True))
+        # when a later one is sent again
+        call = request(4, resent=5)
+        intake.received(call)
+        hear_own(intake)
+        # then nobody can say that it did not run
+        assert intake.take_judged() == []
+
+
+class TestARequestThatRunsAgain:
+    def test_waits_until_the_broker_has_the_ack_of_what_it_replaces(self, intake: Intake) -> None:
+        # given a request that is lost, and is published anew
+        lost = request(7, resent=5)
+        hear(intake, Word("hello", "b", consumes=True, number=1))
+        intake.received(lost)
+        hear_own(intake)
+        hear(intake, Word("answer", "b", to="a", calls={CallKey(REPLY_TO, "client:7"): "lost"}))
+        assert intake.take_judged() == [(Decision.RUN, lost)]
+        assert lost.lost
+        # when it comes back before the old one is settled
+        again = request(7, runs=2)
+        assert intake.received(again) is Decision.NOTHING
+        assert not intake.waits_for_acks
+        intake.settled([lost])
+        # then it runs once the broker was asked whether it has the ack
+        assert acknowledged(intake, lost, again) == [lost]
+        assert intake.waits_for_acks
+        assert intake.acks_arrived() == [(Decision.RUN, again)]
+        assert not intake.waits_for_acks
+
+    def test_is_given_back_if_it_still_waits_when_the_server_closes(self, intake: Intake) -> None:
+        lost = Call(Delivery(b"", 999_999, redelivered=True), intake.connection_number)
+        assert intake.received(lost) is Decision.RUN
+        again = request(7, runs=2)
+        intake.received(again)
+        assert intake.give_back([]) == [again]
+
+
+class TestALostConnection:
+    def test_voids_what_was_not_started_and_keeps_what_runs(self, intake: Intake) -> None:
+        # given
+        runs, waits = request(1), request(2)
+        for call in (runs, waits):
+            intake.received(call)
+        # when
+        intake.lost([waits], by_message=False)
+        intake.opened(without_gap=True)
+        hear_own(intake)
+        # then what comes again of the first is its copy, and the other one is judged
+        copies = [request(number, redelivered=True, intake=intake) for number in (1, 2)]
+        assert [intake.received(each) for each in copies] == [Decision.NOTHING] * 2
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, copies[1])]
+
+    def test_takes_its_delivery_tags_along(self, intake: Intake) -> None:
+        # given a request that runs, and another that came under the same tag on the next connection
+        runs = request(1)
+        intake.received(runs)
+        intake.lost([], by_message=False)
+        intake.opened(without_gap=True)
+        other = request(2, intake=intake)
+        other.delivery.delivery_tag = runs.delivery.delivery_tag
+        intake.received(other)
+        # when
+        intake.settled([runs])
+        # then only what is settled is acknowledged
+        assert intake.take_acks() == []
+        intake.settled([other])
+        assert acknowledged(intake, other) == [other]
+
+    def test_forgets_the_copies_that_it_brought(self, intake: Intake) -> None:
+        first, copy = request(), request(redelivered=True)
+        intake.received(first)
+        intake.received(copy)
+        intake.lost([], by_message=False)
+        first.answer = ANSWER
+        assert intake.settled([first]) == []
+
+    def test_by_a_long_method_has_its_copy_acknowledged_at_once(self, intake: Intake) -> None:
+        # given a method that runs longer than the broker allows
+        intake.received(request())
+        intake.lost([], by_message=True)
+        intake.opened(without_gap=True)
+        # when
+        copy = request(redelivered=True, intake=intake)
+        assert intake.received(copy) is Decision.NOTHING
+        # then the broker does not close the channel for it again
+        assert acknowledged(intake, copy) == [copy]
+
+
+class TestWhatOthersAskFor:
+    def test_is_answered_again_once(self, intake: Intake) -> None:
+        answered(intake, request())
+        for _ in range(3):
+            hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
+        assert intake.take_to_repeat() == [(CallKey(REPLY_TO, "client:1"), ANSWER)]
+        assert intake.take_to_repeat() == []
+
+    def test_is_not_repeated_while_it_runs(self, intake: Intake) -> None:
+        intake.received(request())
+        hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
+        assert intake.take_to_repeat() == []
+
+    def test_is_answered_by_its_last_run(self, intake: Intake) -> None:
+        answered(intake, request(), answer=None)
+        last = Answer(REPLY_TO, b"last")
+        answered(intake, request(runs=2), answer=last)
+        hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
+        assert intake.take_to_repeat() == [(CallKey(REPLY_TO, "client:1", 2), last)]
+
+    def test_is_asked_for_elsewhere_where_it_was_passed_on(self, intake: Intake) -> None:
+        answered(intake, request(), answer=None)
+        hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
+        hear_own(intake)
+        assert intake.take_to_repeat() == []
+        [word] = hear_own(intake)
+        assert (word.kind, word.calls) == ("ask", {CallKey(REPLY_TO, "client:1", 2): True})
+
+    def test_is_acknowledged_whatever_it_is(self, intake: Intake) -> None:
+        nonsense = Delivery(b"nonsense", 999_997)
+        large = Delivery(b"", 999_998, too_large=TooLarge(2, 1))
+        for each in (nonsense, large):
+            intake.heard(each)
+        assert intake.take_acks() == [(999_998, True)]
+
+
+def test_what_is_given_back_may_come_again(intake: Intake) -> None:
+    call = request()
+    intake.received(call)
+    assert intake.give_back([call]) == [call]
+    intake.settled([call])
+    assert not intake.is_idle  # until the acks are taken
+    assert acknowledged(intake, call) == [call]
+    assert intake.received(request()) is Decision.RUN
