@@ -132,7 +132,7 @@ class QAMServer:
         results, settled = ResultQueue(), SettledCalls()
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
         self._publisher = PublisherThread(
-            credentials, settings, messages, results, settled, self._publisher_ended
+            credentials, settings, results, settled, self._publisher_ended
         )
         self._workers = WorkerPool(
             settings, self._calls, self._methods, messages, self._publisher, settled
