@@ -23,7 +23,7 @@ from qam.exceptions import QAMConnectionException
 log = get_logger("qam.qam_server")
 
 #: Seconds for which a settled call waits to be acknowledged with others.
-_ACKS_PATIENCE = 0.005
+_ACK_DELAY = 0.005
 
 
 class PublisherThread(PublishingThread):
@@ -107,7 +107,7 @@ class PublisherThread(PublishingThread):
                 case Settle(calls):
                     self._settled.put(calls)
                     if self._acknowledge_at is None:
-                        self._acknowledge_at = now + _ACKS_PATIENCE
+                        self._acknowledge_at = now + _ACK_DELAY
                 case SendAgain(message, after) if after:
                     self._send_later(message, after)
                 case SendAgain(message):
