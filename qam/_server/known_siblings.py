@@ -173,7 +173,7 @@ class KnownSiblings:
     # --- the dead --------------------------------------------------------------------
 
     def forget_if_judged(self, instance: str, now: float) -> bool:
-        """Living servers have all requests of *instance*, a dead one; forget it once they are judged.
+        """Others have the requests of *instance*, a dead one, now; forget it once they are judged.
 
         :returns: whether it is forgotten now.
         """
