@@ -17,9 +17,10 @@ from typing import Any, Self
 from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._client.callback_items import FINISHED
 from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.consumer_thread import ConsumerThread
-from qam._client.execute_callback_thread import FINISHED, ExecuteCallbackThread
+from qam._client.execute_callback_thread import ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
@@ -241,7 +242,7 @@ class QAMProxy(_RemoteNames):
             call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
             sent = self.publisher_thread.send(call, waits=True)
             if not self._wait(id, deadline):
-                raise self.publisher_thread.timed_out(call)
+                raise self.publisher_thread.give_up(call)
         except BaseException:
             self.publisher_thread.look_again()
             if sent is not None:  # Ctrl-C: nobody waits for it any more

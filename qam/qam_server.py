@@ -38,7 +38,7 @@ from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
@@ -46,7 +46,10 @@ from qam.exceptions import QAMClosedException
 
 __all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
 
-offer(__name__, ExecuteMethodThread, PublisherThread)
+offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
+
+#: The same class, by its documented name.
+PublisherThread = ReplyPublisherThread
 
 log = get_logger("qam.qam_server")
 
@@ -132,7 +135,7 @@ class QAMServer:
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
-        self._publisher = PublisherThread(
+        self._publisher = ReplyPublisherThread(
             credentials, settings, results, settled, self._publisher_ended
         )
         self._workers = WorkerPool(
@@ -155,7 +158,8 @@ class QAMServer:
         disown_in_child(self)
 
     def _declare(self) -> None:
-        connection = connect_first(self.amqp_credentials.places(), self._settings.connect_timeout)
+        endpoints = self.amqp_credentials.endpoints()
+        connection = connect_first(endpoints, self._settings.connect_timeout)
         try:
             declare_server(connection, self.server_id, self._settings.queue_arguments)
             connection.declare_exchange(siblings_binding(self.server_id, "").exchange)

@@ -4,35 +4,35 @@ from collections import deque
 from collections.abc import Iterable
 
 from qam._broker.connection import Connection
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.memory import MemoryConnection
 from qam._broker.rabbitmq import AMQPConnection
 from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
 
-def connect(credentials: AMQPCredentials, timeout: float) -> Connection:
+def connect(endpoint: Endpoint, timeout: float) -> Connection:
     """Open a connection to the broker within *timeout* seconds.
 
     :raises QAMConnectionException: it can't be reached or refuses us; says where and why.
     """
-    if credentials.is_memory:
-        return MemoryConnection(str(credentials.hostname))
-    return AMQPConnection(credentials, timeout)
+    if endpoint.is_memory:
+        return MemoryConnection(endpoint.host)
+    return AMQPConnection(endpoint, timeout)
 
 
 #: Seconds that a connection may take to open.
 CONNECT_TIMEOUT = 5.0
 
 
-def connect_first(places: Iterable[AMQPCredentials], timeout: float) -> Connection:
-    """Open a connection to the first of *places* that takes one, within *timeout* seconds.
+def connect_first(endpoints: Iterable[Endpoint], timeout: float) -> Connection:
+    """Open a connection to the first of *endpoints* that takes one, within *timeout* seconds.
 
     :raises QAMConnectionException: none does; says where and why it failed last.
     """
-    deadline, left = Deadline(timeout), deque(places)
+    deadline, left = Deadline(timeout), deque(endpoints)
     while True:
-        # What time is left is shared by the places that are left.
+        # What time is left is shared by the endpoints that are left.
         share = timeout / len(left)
         try:
             return connect(left.popleft(), share)

@@ -5,7 +5,7 @@ import ssl
 
 import amqp
 
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._common.printable import printable
 
 # OpenSSL's codes of a certificate that does not name the host, or the address.
@@ -17,12 +17,12 @@ _MALFORMED = range(80, 95)
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
 
-def why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) -> str:
+def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
     """Say why *error* came while connecting within *timeout* seconds."""
     if isinstance(error, amqp.AccessRefused):
         return "access refused; are user name and password right?"
     if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
-        return f"the vhost {credentials.vhost!r} does not exist or is not open to this user"
+        return f"the vhost {endpoint.vhost!r} does not exist or is not open to this user"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, ConnectionRefusedError):
@@ -30,8 +30,8 @@ def why_refused(error: Exception, credentials: AMQPCredentials, timeout: float) 
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout:g} seconds"
     if isinstance(error, ssl.SSLError):
-        return _why_no_tls(error, str(credentials.hostname))
-    if isinstance(error, ConnectionError) and credentials.tls is not None:
+        return _why_no_tls(error, endpoint.host)
+    if isinstance(error, ConnectionError) and endpoint.tls is not None:
         return f"{words(error)}; {_CLIENT_CERTIFICATE}"
     return words(error)
 

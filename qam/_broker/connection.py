@@ -35,7 +35,7 @@ class Connection(Protocol):
         :raises QueueIsDown: the connection stands, and is as good as new.
         """
 
-    def look(self, queue: str) -> QueueState | None:
+    def inspect_queue(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there.
 
         Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
@@ -88,10 +88,10 @@ class Connection(Protocol):
         What came before a loss that it raises is left for :meth:`take_events`.
         """
 
-    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+    def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken.
 
-        What comes may be left to come for *patience* seconds, so that it is taken in with
+        What comes may be left to come for *read_delay* seconds, so that it is taken in with
         what comes after it.  Another thread may write meanwhile; if it can't
         :meth:`flush` all that it has written it has to wake this one.
         """

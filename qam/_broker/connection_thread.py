@@ -1,12 +1,12 @@
-"""What all four connection owners share: to open, beat, read, write, and open again.
+"""The loop that every connection-owning thread runs: connect, heartbeat, read, write, reconnect.
 
 The proxy's ConsumerThread and PublisherThread and the server's two counterparts are
 such threads.  Others hand over their work under a lock and call
 :meth:`ConnectionThread.wake`.
 
-While its owner waits a connection can be borrowed.  Beside a lone call there is nothing
-that an owner could do together with it; so its caller does the owner's work, and no
-thread has to be woken, which would take longer than all the rest.
+While its owner sleeps, another thread can borrow the connection.  A lone call has nothing
+to be written together with; so its caller writes it, and no thread has to be woken, which
+would take longer than the writing.
 """
 
 import logging
@@ -14,7 +14,7 @@ import math
 import random
 import threading
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,7 +22,7 @@ from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_first
 from qam._broker.connection import Connection
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, backoff, sooner
@@ -39,14 +39,14 @@ _EXIT_TIMEOUT = 5.0
 _ROUNDING = 0.001
 
 
-class ConnectionThread(threading.Thread):
+class ConnectionThread(threading.Thread, ABC):
     """A thread that owns a connection and keeps it open.
 
     The thread is a daemon: one that is still connecting must not hold up the end
     of the interpreter.  Proxies and servers end theirs before that.
 
     :param name: the thread's name.
-    :param credentials: where to connect.
+    :param endpoints: where to connect, in the order in which that is tried.
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
@@ -55,20 +55,20 @@ class ConnectionThread(threading.Thread):
     def __init__(
         self,
         name: str,
-        credentials: AMQPCredentials,
+        endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._credentials = credentials.resolved()
+        self._endpoints = tuple(endpoints)
         self._log = log
         self._connect_timeout = connect_timeout
         # Expires when the connection has lasted; and how many before it did not.
         self._lasted = Deadline(0.0)
         self._short_lives = 0
-        # How many of the places that can be connected to are passed over at first.
-        self._skipped_places = 0
+        # How many of them are passed over at first.
+        self._skipped_endpoints = 0
         self._connection: Connection | None = None
         # Held by whoever uses the connection: this thread while it works, another while it
         # borrows.  It guards what belongs to the connection, and the three below.
@@ -78,8 +78,8 @@ class ConnectionThread(threading.Thread):
         # Somebody borrows the connection; if nobody does, Ctrl-C has struck them in the
         # middle, and how much they have read or written is not known.
         self._borrowed = False
-        # What a borrower met, and leaves to this thread.
-        self._met: QAMConnectionException | None = None
+        # The loss of the connection that a borrower noticed, and leaves to this thread.
+        self._loss_noticed: QAMConnectionException | None = None
         self._waker = waker or Waker()
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
@@ -108,8 +108,8 @@ class ConnectionThread(threading.Thread):
         """Seconds until :meth:`_write` has to be called if nothing happens; None for never."""
         return None
 
-    def _patience(self) -> float:
-        """Seconds for which what the broker sends may wait for more of it."""
+    def _read_delay(self) -> float:
+        """Seconds for which what the broker sends may wait, to be read together with more."""
         return 0.0
 
     def _before_close(self, connection: Connection) -> None:
@@ -127,12 +127,12 @@ class ConnectionThread(threading.Thread):
         """
         super().start()
         try:
-            # Longer than the attempt may take: its own words are better than ours.
+            # One second more than the attempt gets: its own, more precise error comes first.
             self._opened.result(Deadline(self._connect_timeout + 1).wait_time())
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
-                f"can't connect to the broker at {self._credentials}: "
+                f"can't connect to the broker at {self._where}: "
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
@@ -211,7 +211,7 @@ class ConnectionThread(threading.Thread):
     def _serve(self, connection: Connection) -> Connection | None:
         """Run *connection* to its end; return its successor, None if there is to be none."""
         try:
-            self._take_turns(connection)
+            self._use_until_stopped(connection)
             self._before_close(connection)
         except QAMConnectionException as error:
             if self.kill:
@@ -219,14 +219,14 @@ class ConnectionThread(threading.Thread):
             self._log.warning("%s; connecting again", error)
             self._on_lost(connection, error)
             if not error.by_message:
-                self._skipped_places += 1
+                self._skipped_endpoints += 1
         finally:
             self._connection = None
             connection.close()
-        self._rest_after_short_life()
+        self._pause_after_short_life()
         return None if self.kill else self._open_again()
 
-    def _rest_after_short_life(self) -> None:
+    def _pause_after_short_life(self) -> None:
         """Pause where one connection after the other is of no use, although each can be opened."""
         if self._lasted.expired:
             self._short_lives = 0
@@ -235,34 +235,34 @@ class ConnectionThread(threading.Thread):
             self._pause(backoff(self._short_lives, _FIRST_BACKOFF, _LONGEST_BACKOFF))
         self._short_lives += 1
 
-    def _take_turns(self, connection: Connection) -> None:
+    def _use_until_stopped(self, connection: Connection) -> None:
         try:
             while not self.kill:
-                self._turn(connection)
+                self._work_and_wait(connection)
         finally:
             self._stop_lending()
 
-    def _turn(self, connection: Connection) -> None:
+    def _work_and_wait(self, connection: Connection) -> None:
         with self._in_use:
-            self._inspect()
+            self._check_after_borrowers()
             wait_time = self._work(connection)
             self._lent = connection
         if not self.kill:
-            connection.wait(wait_time, self._waker, self._patience())
+            connection.wait(wait_time, self._waker, self._read_delay())
 
-    def _inspect(self) -> None:
-        """Have the connection as the borrowers leave it.
+    def _check_after_borrowers(self) -> None:
+        """Look at what the borrowers left.
 
-        :raises QAMConnectionException: it is lost, or in a state that nobody knows.
+        :raises QAMConnectionException: the connection is lost, or in a state that nobody knows.
         """
-        if self._met is not None:
-            raise self._met
+        if self._loss_noticed is not None:
+            raise self._loss_noticed
         if self._borrowed:
             raise QAMConnectionException("a caller was interrupted while using the connection")
 
     def _stop_lending(self) -> None:
         with self._in_use:
-            self._lent, self._borrowed, self._met = None, False, None
+            self._lent, self._borrowed, self._loss_noticed = None, False, None
 
     def _borrow(self, use: Callable[[Connection], bool], rest: bool = False) -> bool:
         """Call *use* with the connection, in the thread that calls; return what it returns.
@@ -280,7 +280,7 @@ class ConnectionThread(threading.Thread):
         try:
             # Inside, because Ctrl-C may strike as soon as it is acquired.
             free = self._in_use.acquire(blocking=False)
-            if not free or self._lent is None or self._borrowed or self._met:
+            if not free or self._lent is None or self._borrowed or self._loss_noticed:
                 return False
             return self._lend(self._lent, use, rest)
         finally:
@@ -297,7 +297,7 @@ class ConnectionThread(threading.Thread):
             if done:
                 self._hand_back(connection, due, rest)
         except QAMConnectionException as error:
-            self._met, done = error, True
+            self._loss_noticed, done = error, True
             self.wake()
         self._borrowed = False
         return done
@@ -325,10 +325,14 @@ class ConnectionThread(threading.Thread):
             self.wake()  # for what waited for room
         return sooner(connection.tick(), self._next_due())
 
+    @property
+    def _where(self) -> str:
+        return " or ".join(map(str, self._endpoints))
+
     def _open(self) -> Connection:
-        places = deque(self._credentials.places())
-        places.rotate(-self._skipped_places)
-        connection = connect_first(places, self._connect_timeout)
+        endpoints = deque(self._endpoints)
+        endpoints.rotate(-self._skipped_endpoints)
+        connection = connect_first(endpoints, self._connect_timeout)
         self._connection = connection
         self._lasted = Deadline(_SHORT_LIFE)
         try:
@@ -336,7 +340,7 @@ class ConnectionThread(threading.Thread):
         except BaseException:
             self._connection = None
             connection.close()
-            self._skipped_places += 1
+            self._skipped_endpoints += 1
             raise
         return connection
 
@@ -352,7 +356,7 @@ class ConnectionThread(threading.Thread):
                 self._pause(backoff(failures, _FIRST_BACKOFF, _LONGEST_BACKOFF) * jitter)
                 failures += 1
             else:
-                self._log.info("connected again to the broker at %s", self._credentials)
+                self._log.info("connected again to the broker at %s", self._where)
                 return connection
         return None
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from kombu.utils.url import maybe_sanitize_url, parse_url
 
+from qam._broker.endpoint import Endpoint
 from qam._broker.tls import TLS, check_tls_option, make_tls
 from qam._common.checks import check_heartbeat
 
@@ -105,35 +106,43 @@ class AMQPCredentials:
 
     def __str__(self) -> str:
         if not isinstance(self.hostname, str):
-            return " or ".join(str(place) for place in self.places())
+            return " or ".join(map(str, self.endpoints()))
         if "://" in self.hostname:
             return _shown(self.hostname)
         return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
 
     def resolved(self) -> "AMQPCredentials":
-        """Return the same place with a URL taken apart; itself where there is none.
+        """Return the same with a URL taken apart; itself where there is none, or are several.
 
-        :raises ValueError: the URL, or a file that ``ssl`` names, is of no use.
+        :raises ValueError: a URL, or a file that ``ssl`` names, is of no use.
         """
-        places = self.places()
-        return places[0] if isinstance(self.hostname, str) else self
+        self.endpoints()  # their errors are the caller's
+        return self._without_url() if isinstance(self.hostname, str) else self
 
-    def places(self) -> "tuple[AMQPCredentials, ...]":
-        """Return each host as a place of its own, without URLs; they are tried in this order.
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return where connections are opened to, in the order in which that is tried.
 
         :raises ValueError: a URL, or a file that ``ssl`` names, is of no use.
         """
         if isinstance(self.hostname, str):
-            return (self._place(),)
-        places = tuple(replace(self, hostname=host)._place() for host in self.hostname)
-        if len(places) > 1 and any(place.is_memory for place in places):
+            return (self._without_url()._endpoint(),)
+        each_alone = [replace(self, hostname=host) for host in self.hostname]
+        endpoints = tuple(each._without_url()._endpoint() for each in each_alone)
+        if len(endpoints) > 1 and any(endpoint.is_memory for endpoint in endpoints):
             raise ValueError("hostname: memory:// stands alone; it has no other nodes")
-        return places
+        return endpoints
 
-    def _place(self) -> "AMQPCredentials":
-        place = self._without_url()
-        place.tls  # noqa: B018 - made here: its errors are the caller's
-        return place
+    def _endpoint(self) -> Endpoint:
+        """Return the endpoint of the one host, which is no URL."""
+        return Endpoint(
+            host=str(self.hostname),
+            port=self.port,
+            vhost=self.vhost,
+            username=self.username,
+            password=self.password,
+            tls=self.tls,
+            heartbeat=self.heartbeat,
+        )
 
     def _without_url(self) -> "AMQPCredentials":
         hostname = str(self.hostname)

@@ -29,7 +29,7 @@ class Returned:
 
 @dataclass(slots=True, frozen=True)
 class Unroutable:
-    """No queue is bound where a message was to go of which no confirm was asked for."""
+    """An unconfirmed message could not be routed to any queue."""
 
     correlation_id: str | None
 

@@ -134,7 +134,7 @@ class MemoryConnection:
             if binding.queue not in bound:
                 bound.append(binding.queue)
 
-    def look(self, queue: str) -> QueueState | None:
+    def inspect_queue(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there."""
         with self._broker.lock:
             found = self._broker.queues.get(queue)
@@ -255,7 +255,7 @@ class MemoryConnection:
         """Never."""
         return False
 
-    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+    def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
         self._waker = waker  # from here on an event wakes us; one that came before is found below
         if not self._events:

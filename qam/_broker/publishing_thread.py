@@ -12,7 +12,7 @@ from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Confirmed, Event, Refused, Returned, Unroutable
 from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
@@ -21,7 +21,7 @@ from qam._broker.waker import Waker
 from qam.exceptions import QAMConnectionException
 
 #: Seconds for which a confirm waits for others: each would wake two threads by itself.
-_CONFIRMS_PATIENCE = 0.005
+_CONFIRM_DELAY = 0.005
 
 
 class PublishingThread(ConnectionThread):
@@ -30,12 +30,12 @@ class PublishingThread(ConnectionThread):
     def __init__(
         self,
         name: str,
-        credentials: AMQPCredentials,
+        endpoints: Sequence[Endpoint],
         log: logging.Logger,
         connect_timeout: float,
         waker: Waker | None = None,
     ) -> None:
-        super().__init__(name, credentials, log, connect_timeout, waker)
+        super().__init__(name, endpoints, log, connect_timeout, waker)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.
@@ -123,10 +123,10 @@ class PublishingThread(ConnectionThread):
 
         return self._borrow(write, rest)
 
-    def _patience(self) -> float:
+    def _read_delay(self) -> float:
         under_way = self._under_way
         in_order = under_way.in_flight and not (under_way.one_at_a_time or self._blocked)
-        return _CONFIRMS_PATIENCE if in_order else 0.0
+        return _CONFIRM_DELAY if in_order else 0.0
 
     def _on_events(self, events: Sequence[Event]) -> None:
         if self._take_in(events) and self._under_way.gives_up(time.monotonic()):

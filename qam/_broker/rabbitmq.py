@@ -15,7 +15,7 @@ from kombu.transport import pyamqp
 
 from qam._broker.connect_errors import why_refused, words
 from qam._broker.connection import QueueIsDown
-from qam._broker.credentials import AMQPCredentials
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._broker.frames import Confirm, Frame, pack_ack, pack_publish
 from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState
@@ -27,7 +27,7 @@ from qam._common.deadline import Deadline, sooner
 from qam.exceptions import QAMConnectionException
 
 #: Seconds that the broker has to answer a declaration.
-_PATIENCE = 10.0
+_ANSWER_TIMEOUT = 10.0
 # What py-amqp raises for a connection that is of no use any more.
 _LOSSES = (
     *(AMQPError, OSError, struct.error),
@@ -38,7 +38,7 @@ _ANY_FRAME = 2**32
 #: Bytes that may wait for the network before no more is written.
 _MAX_BACKLOG = 1024 * 1024
 #: Seconds that the broker has to answer our goodbye.
-_CLOSE_PATIENCE = 1.0
+_CLOSE_TIMEOUT = 1.0
 
 
 class _Connection(pyamqp.Connection):
@@ -55,22 +55,22 @@ class _Connection(pyamqp.Connection):
 class AMQPConnection:
     """A connection to a RabbitMQ, with one channel."""
 
-    def __init__(self, credentials: AMQPCredentials, timeout: float) -> None:
-        self._credentials = credentials
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        self._endpoint = endpoint
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
         self._readiness: Any = None
-        self._transport = _make_transport(credentials, Deadline(timeout), self._on_traffic)
-        self._amqp = _make_connection(credentials, self._transport, self._on_blocked)
+        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
         except Exception as error:  # what a peer that is no broker makes of the handshake
             self._collect()
-            reason = why_refused(error, credentials, timeout)
+            reason = why_refused(error, endpoint, timeout)
             raise QAMConnectionException(
-                f"can't connect to the broker at {credentials} "
-                f"as user {credentials.username!r}: {reason}",
+                f"can't connect to the broker at {endpoint} "
+                f"as user {endpoint.username!r}: {reason}",
                 executed="no",
             ) from error
 
@@ -113,7 +113,7 @@ class AMQPConnection:
         except amqp.NotFound as error:
             raise amqp.NotFound(
                 f"the exchange {exchange.name!r} does not exist, and the user "
-                f"{self._credentials.username!r} may not declare it; "
+                f"{self._endpoint.username!r} may not declare it; "
                 "its server does that when it starts"
             ) from error
 
@@ -138,13 +138,13 @@ class AMQPConnection:
                 raise QueueIsDown(words(error)) from error
             except amqp.PreconditionFailed as error:
                 raise QAMConnectionException(
-                    f"the queue {binding.queue} at {self._credentials} can't be declared like "
+                    f"the queue {binding.queue} at {self._endpoint} can't be declared like "
                     f"this: {words(error)}; give the same queue_arguments on all sides, or "
                     "delete the queue",
                     executed="no",
                 ) from error
 
-    def look(self, queue: str) -> QueueState | None:
+    def inspect_queue(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there.
 
         Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
@@ -264,7 +264,7 @@ class AMQPConnection:
 
     def _have_taken(self, frame: Frame) -> None:
         # py-amqp waits for an answer when the broker has closed the channel.
-        self._transport.deadline = Deadline(_PATIENCE)
+        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
@@ -272,11 +272,11 @@ class AMQPConnection:
         events, self._events = self._events, []
         return events
 
-    def wait(self, timeout: float | None, waker: Waker, patience: float = 0.0) -> None:
+    def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
         if self._took_in:
             return
-        if patience and not self._rests and self._has_patience(timeout, waker, patience):
+        if read_delay and not self._rests and self._wait_unread(timeout, waker, read_delay):
             return
         rests = self._rests and self._readiness.notices_end
         interest = NOTHING if rests else self._transport.interest
@@ -285,11 +285,11 @@ class AMQPConnection:
             waker.clear()
         self._has_come |= readable
 
-    def _has_patience(self, timeout: float | None, waker: Waker, patience: float) -> bool:
+    def _wait_unread(self, timeout: float | None, waker: Waker, read_delay: float) -> bool:
         """Wait for *waker* alone; return whether that was all that was to wait for."""
         if self._transport.backlog or not self._readiness.notices_end:
             return False
-        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, patience))
+        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, read_delay))
         if woken:
             waker.clear()
             self._has_come = True  # perhaps, by the way
@@ -328,7 +328,7 @@ class AMQPConnection:
 
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_PATIENCE)
+        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
         try:
             if self._lost:
                 raise ConnectionError
@@ -390,7 +390,7 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_PATIENCE)
+        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
         self._took_in = True
         with self._losing():
             yield
@@ -419,7 +419,7 @@ class AMQPConnection:
         if self._transport.connected and not isinstance(error, _LOSSES):
             return error  # a bug
         lost = QAMConnectionException(
-            f"the connection to the broker at {self._credentials} was lost: {words(error)}"
+            f"the connection to the broker at {self._endpoint} was lost: {words(error)}"
         )
         lost.by_message = isinstance(error, amqp.ChannelError)
         self._lost = not lost.by_message
@@ -427,30 +427,30 @@ class AMQPConnection:
 
 
 def _make_transport(
-    credentials: AMQPCredentials,
+    endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # py-amqp's default is one second: too short for a broker that is busy.
-        settings[socket.TCP_USER_TIMEOUT] = 2 * credentials.heartbeat * 1000
+        settings[socket.TCP_USER_TIMEOUT] = 2 * endpoint.heartbeat * 1000
     return BufferedTransport(
-        *(str(credentials.hostname), credentials.port, credentials.tls, deadline, settings),
+        *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
     )
 
 
 def _make_connection(
-    credentials: AMQPCredentials, transport: BufferedTransport, on_blocked: Any
+    endpoint: Endpoint, transport: BufferedTransport, on_blocked: Any
 ) -> _Connection:
     return _Connection(
         transport,
-        userid=credentials.username,
-        password=credentials.password,
-        virtual_host=credentials.vhost,
+        userid=endpoint.username,
+        password=endpoint.password,
+        virtual_host=endpoint.vhost,
         login_method="PLAIN",
-        heartbeat=credentials.heartbeat,
+        heartbeat=endpoint.heartbeat,
         on_blocked=lambda reason: on_blocked(True),
         on_unblocked=lambda: on_blocked(False),
     )

@@ -35,21 +35,21 @@ class Readiness:
         :param interest: :data:`NOTHING`, or :data:`TO_READ` and :data:`TO_WRITE` together.
         :returns: whether the waker is ready, and whether the socket can be read or has ended.
         """
-        self._mind(interest, waker)
+        self._watch(interest, waker)
         ready = dict(self._epoll.poll(timeout))
         return waker.fileno() in ready, bool(ready.get(self._descriptor, 0) & ~select.EPOLLOUT)
 
     def rest(self) -> None:
         """Have the wait that goes on end by the waker or the socket's end; from any thread."""
-        self._wait_for(NOTHING)
+        self._set_interest(NOTHING)
 
-    def _mind(self, interest: int, waker: Waker) -> None:
-        self._wait_for(interest)
+    def _watch(self, interest: int, waker: Waker) -> None:
+        self._set_interest(interest)
         if waker is not self._waker:
             self._waker = waker
             self._epoll.register(waker, select.EPOLLIN)
 
-    def _wait_for(self, interest: int) -> None:
+    def _set_interest(self, interest: int) -> None:
         with self._interest_lock:
             if interest != self._interest:
                 self._interest = interest

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qam._broker.connect import connect
+from qam._broker.endpoint import Endpoint
 from qam._protocol.entities import request_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException, QAMException
@@ -39,7 +40,7 @@ def run(broker: str) -> None:
     """
     server_id = f"qam-demo-{uuid.uuid4().hex[:12]}"
     with _stage(broker, server_id) as stage:
-        print(f"A server and a proxy at {stage.place}, server_id {server_id!r}.")
+        print(f"A server and a proxy at {stage.endpoint}, server_id {server_id!r}.")
         for demonstration in DEMONSTRATIONS:
             _show(demonstration, stage)
     print("\nServer and proxy are closed.")
@@ -53,7 +54,7 @@ class Stage:
     """What a demonstration works with."""
 
     proxy: QAMProxy
-    place: AMQPCredentials
+    endpoint: Endpoint
     #: One permit lets one run of slow_add() end.
     may_end: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -74,15 +75,15 @@ class Counter:
 
 @contextmanager
 def _stage(broker: str, server_id: str) -> Iterator[Stage]:
-    place = AMQPCredentials(broker).resolved()
+    endpoint = AMQPCredentials(broker).endpoints()[0]
     with ExitStack() as stack:
         server = QAMServer(broker, server_id=server_id)
-        stack.callback(_delete_request_queue, place, server_id)
+        stack.callback(_delete_request_queue, endpoint, server_id)
         stack.enter_context(server)
         proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))
         # The server ends before the proxy: it answers what nobody waits for any more, too.
         stack.callback(server.close)
-        stage = Stage(proxy, place)
+        stage = Stage(proxy, endpoint)
         _register(server, stage)
         server.start()
         yield stage
@@ -105,8 +106,8 @@ def _register(server: QAMServer, stage: Stage) -> None:
     server.register_class(Counter(), "counter")
 
 
-def _delete_request_queue(place: AMQPCredentials, server_id: str) -> None:
-    connection = connect(place, _TIMEOUT)
+def _delete_request_queue(endpoint: Endpoint, server_id: str) -> None:
+    connection = connect(endpoint, _TIMEOUT)
     try:
         connection.delete_queue(request_binding(server_id).queue)
     finally:

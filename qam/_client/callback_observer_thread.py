@@ -1,40 +1,29 @@
 """The thread that watches over callbacks, their timeouts, and the threads that execute them."""
 
-import heapq
 import threading
 import time
-import uuid
 import weakref
-from itertools import count
-from typing import Any
 
-from qam._client.execute_callback_thread import (
-    FINISHED,
-    WAITING,
-    CallbackJob,
-    ExecuteCallbackThread,
-    Parent,
-)
+from qam._client.callback_items import FINISHED, CallbackItem, CallbackItems
+from qam._client.execute_callback_thread import CallbackJob, ExecuteCallbackThread, Parent
 from qam._client.pending_call import PendingCall
 from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
 from qam._common.logs import get_logger
+from qam._common.pool_rule import PoolRule
 from qam._common.printable import printable
 
 log = get_logger("qam.qam_proxy")
 
 #: Seconds that a callback that is ready waits for an idle thread before another starts.
-_PATIENCE = 0.01
-#: From this many threads on patience grows with their number: that many callbacks
-#: that are merely slow get no faster by more threads.
+_START_DELAY = 0.01
+#: From this many threads on that grows with their number.
 _MANY_THREADS = 16
 #: Seconds that an idle thread waits for another callback before it ends.
 _IDLE_TIME = 5.0
 #: Seconds that closing waits for callbacks that run.
 _EXIT_TIMEOUT = 5.0
-
-CallbackItem = dict[str, Any]
 
 
 class CallbackObserverThread(threading.Thread):
@@ -51,27 +40,13 @@ class CallbackObserverThread(threading.Thread):
         self._parent = weakref.ref(parent)  # an idle thread keeps no proxy alive
         self._consumer = parent.consumer_thread
         self._publisher = parent.publisher_thread
-        #: The callbacks that are not executed yet, by uid: dicts with ``id`` (the slot)
-        #: and ``state``.
-        self.callback_uid_dict: dict[str, CallbackItem] = {}
-        #: Guards which callbacks there are, and all that is private here, jobs aside.  To
-        #: look one up or to store its state is one step, and needs no lock.
-        #: Reentrant, because a finalizer that stops the thread may run inside.
-        self.callback_dict_lock = threading.RLock()
-        #: The same lock, as the original spells it.
-        self.callback_dickt_lock = self.callback_dict_lock
+        self._items = CallbackItems()
+        self._ready = parent.publisher_thread.results.ready_callbacks
+        # The lock of the items guards these two.
+        self._threads: set[ExecuteCallbackThread] = set()
+        self._rule = PoolRule(_START_DELAY, _MANY_THREADS)
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
-        # By slot, until the outcome is there: a slot is another callback's only after that,
-        # so no lock is needed.  What a call leaves behind that could not be made is
-        # overwritten by the next one in its slot.
-        self._uids: dict[int, str] = {}
-        # A uid is nobody else's: neither of another proxy, nor of an earlier callback.
-        self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
-        self._timeouts: list[tuple[float, str]] = []  # a heap of when, and whose
-        self._ready = parent.publisher_thread.results.ready_callbacks
-        self._threads: set[ExecuteCallbackThread] = set()
-        self._last_start = 0.0
         disown_in_child(self)
 
     @property
@@ -80,6 +55,19 @@ class CallbackObserverThread(threading.Thread):
         return self._parent()
 
     # --- the items --------------------------------------------------------------
+
+    @property
+    def callback_uid_dict(self) -> dict[str, CallbackItem]:
+        """The callbacks that are not executed yet, by uid: dicts with ``id`` and ``state``."""
+        return self._items.by_uid
+
+    @property
+    def callback_dict_lock(self) -> threading.RLock:
+        """Guards which callbacks there are; a lookup needs no lock."""
+        return self._items.lock
+
+    #: The same lock, as the original spells it.
+    callback_dickt_lock = callback_dict_lock
 
     def init_waiting_callback_item(self, id: int, timeout: float | None) -> str:
         """Add a callback in the state 0 (waiting).
@@ -92,74 +80,41 @@ class CallbackObserverThread(threading.Thread):
         return self.add_item(id, NO_END if timeout is None else Deadline(timeout))
 
     def add_item(self, id: int, deadline: Deadline) -> str:
-        """Add a callback in the state 0 (waiting), and return its uid."""
-        uid = f"{self._uid_prefix}{next(self._uid_number)}"
-        # Not more: many may wait, and a dict of six takes twice as much.
-        item = {
-            "id": id,
-            "state": WAITING,
-            "deadline": deadline,
-            "call": None,
-            "parent": self._parent(),  # the proxy lives while a callback waits
-        }
-        self._uids[id] = uid
-        with self.callback_dict_lock:
-            self.callback_uid_dict[uid] = item
-        return uid
+        """Add a callback in the state 0 (waiting), and return its uid; the proxy lives with it."""
+        return self._items.add(id, deadline, self._parent())
 
     def watch(self, uid: str, call: PendingCall) -> None:
         """From now on mind the deadline of *uid*, whose *call* was queued."""
-        with self.callback_dict_lock:
-            item = self.callback_uid_dict.get(uid)
-            if item is None:  # its outcome was there at once
-                return
-            item["call"] = call
-            self._forget_past_timeouts()
-            heapq.heappush(self._timeouts, (call.deadline.at, uid))
-            is_next = self._timeouts[0][1] == uid
-        if is_next:
+        if self._items.watch(uid, call):
             self._ready.bell.ring()
-
-    def _forget_past_timeouts(self) -> None:
-        # Most callbacks finish long before their timeout; only when those are the
-        # most of the heap is it made anew, so each costs a constant time in the end.
-        if len(self._timeouts) > 2 * len(self.callback_uid_dict) + 64:
-            self._timeouts = [each for each in self._timeouts if each[1] in self.callback_uid_dict]
-            heapq.heapify(self._timeouts)
 
     def get_callback_item(self, uid: str) -> CallbackItem:
         """Return the item of *uid*: a dict with its ``id`` and ``state``.
 
         An item that is finished, or was never there, has the id None and the state 2.
         """
-        return self.callback_uid_dict.get(uid) or {"id": None, "state": FINISHED}
+        return self._items.by_uid.get(uid) or {"id": None, "state": FINISHED}
 
     def change_callback_item_state(self, uid: str, state: int) -> None:
         """Set the state of *uid*: 0 waiting, 1 processing, 2 finished."""
-        item = self.callback_uid_dict.get(uid)
-        if item is not None:
-            item["state"] = state
+        self._items.set_state(uid, state)
 
     def remove_callback_item(self, uid: str) -> None:
         """Forget the callback *uid*, because it was executed; its state is 2 from then on."""
-        with self.callback_dict_lock:
-            self.callback_uid_dict.pop(uid, None)
+        self._items.remove(uid)
 
     def finish(self, uid: str) -> None:
         """Have the callback *uid* in the state 2 (finished), and forget it."""
-        item = self.callback_uid_dict.get(uid)
-        if item is not None:
-            item["state"] = FINISHED
-            self.remove_callback_item(uid)
+        self._items.finish(uid)
 
     # --- when a callback is ready -----------------------------------------------
 
     def _job_of(self, id: int) -> CallbackJob:
-        return self._execute_callback_of, id, self._uids.get(id, "")
+        return self._execute_callback_of, id, self._items.uid_in(id)
 
     def _execute_callback_of(self, id: int) -> None:
         """Call the success or error function of the slot *id*; in an ExecuteCallbackThread."""
-        self._uids.pop(id, None)  # before the slot is another's
+        self._items.leave_slot(id)
         slot = self._publisher.results.slots[id]
         method, exception_method = slot["callback_method"], slot["exception_method"]
         try:
@@ -182,7 +137,7 @@ class CallbackObserverThread(threading.Thread):
         """
         call = callback_info.get("call")
         if call is not None and call.deadline.expired:
-            failure = self._publisher.timed_out(call)
+            failure = self._publisher.give_up(call)
             self._publisher.results.conclude(call.call_id, failure)
 
     # --- the thread -------------------------------------------------------------
@@ -205,29 +160,15 @@ class CallbackObserverThread(threading.Thread):
 
     def _wait(self) -> list[tuple[str, CallbackItem]]:
         """Wait until something is to do; return the items whose time is up."""
-        due = min([self._next_start()] + [when for when, _ in self._timeouts[:1]])
+        due = min(self._next_start(), self._items.timeouts.next)
         self._ready.bell.wait(max(0.0, due - time.monotonic()))
-        with self.callback_dict_lock:
-            return self._take_expired(time.monotonic())
-
-    def _take_expired(self, now: float) -> list[tuple[str, CallbackItem]]:
-        expired = []
-        while self._timeouts and self._timeouts[0][0] <= now:
-            _, uid = heapq.heappop(self._timeouts)
-            if uid in self.callback_uid_dict:
-                expired.append((uid, self.callback_uid_dict[uid]))
-        return expired
+        return self._items.take_past(time.monotonic())
 
     def _next_start(self) -> float:
         """When another thread has to start, if none becomes idle before."""
-        oldest = self._ready.slot_ids.waiting_since()
-        if oldest is None:
-            return float("inf")
-        with self.callback_dict_lock:
-            if not self._threads and self._last_start < oldest:
-                return oldest
-            patience = _PATIENCE * max(1.0, len(self._threads) / _MANY_THREADS)
-            return max(oldest, self._last_start) + patience
+        waiting_since = self._ready.slot_ids.waiting_since()
+        with self._items.lock:
+            return self._rule.next_start(waiting_since, len(self._threads))
 
     def _start_thread_if_needed(self) -> None:
         if self._next_start() <= time.monotonic():
@@ -238,9 +179,9 @@ class CallbackObserverThread(threading.Thread):
         if id is None or parent is None:
             return
         thread = ExecuteCallbackThread(parent, *self._job_of(id))
-        with self.callback_dict_lock:
+        with self._items.lock:
             self._threads.add(thread)
-            self._last_start = time.monotonic()
+            self._rule.started(time.monotonic())
         try:
             thread.start()
         except RuntimeError:
@@ -248,9 +189,9 @@ class CallbackObserverThread(threading.Thread):
 
     def _do_without(self, thread: "ExecuteCallbackThread", id: int) -> None:
         """Mind the callback of the slot *id*, for which *thread* could not be started."""
-        with self.callback_dict_lock:
+        with self._items.lock:
             self._threads.discard(thread)
-            self._last_start = time.monotonic()
+            self._rule.started(time.monotonic())
         if threading.main_thread().is_alive():  # the system has no more; those there are go on
             log.exception("a callback has to wait")
             self._ready.slot_ids.put_back(id)
@@ -262,7 +203,7 @@ class CallbackObserverThread(threading.Thread):
         id = self._ready.slot_ids.get(_IDLE_TIME)
         if id is not None:
             return self._job_of(id)
-        with self.callback_dict_lock:
+        with self._items.lock:
             self._threads.discard(thread)
         return None
 
@@ -281,15 +222,14 @@ class CallbackObserverThread(threading.Thread):
 
     def _after_fork(self) -> None:
         """Watch over nothing, with a lock that nobody holds; in a forked child."""
-        self.callback_dict_lock = self.callback_dickt_lock = threading.RLock()
+        self._items.clear_after_fork()
         self._ready.bell.renew_lock()
         self.kill = True
-        self.callback_uid_dict.clear()
         self._threads.clear()
 
     def join_until(self, deadline: Deadline) -> None:
         """Wait for the end of the threads; not for the one that calls."""
-        with self.callback_dict_lock:
+        with self._items.lock:
             threads = [self, *self._threads]
         for thread in threads:
             if thread.ident is not None and thread is not threading.current_thread():

@@ -31,12 +31,12 @@ Message = dict[str, Any]
 _REPLY_QUEUE_EXPIRES = 30 * 60
 _REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 #: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
-_ACKS_PATIENCE = 0.05
-#: Seconds after which it is told that replies came.
-_ANSWERS_PATIENCE = 0.5
+_ACKNOWLEDGE_DELAY = 0.05
+#: Seconds after a reply after which the publisher looks for confirms, if it rests.
+_LOOK_AGAIN_DELAY = 0.5
 #: Seconds for which a reply waits for others, for each call that is open; if that is worth
 #: while, and at most.  A call that is one of many takes fifty times as long in any case.
-_PATIENCE_PER_CALL, _LEAST_PATIENCE, _MOST_PATIENCE = 2e-6, 0.0002, 0.005
+_DELAY_PER_CALL, _LEAST_DELAY, _MOST_DELAY = 2e-6, 0.0002, 0.005
 
 
 class ConsumerThread(ConnectionThread):
@@ -76,7 +76,7 @@ class ConsumerThread(ConnectionThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
-        super().__init__(name, amqp_credentials, log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
@@ -96,8 +96,8 @@ class ConsumerThread(ConnectionThread):
         self._replies_lost = False
         self._last_tag = 0
         self._warnings = RareWarnings(log)
-        # When the replies that came are acknowledged, and when it is told that some came.
-        self._acknowledge_at = self._tell_at = math.inf
+        # When the replies that came are acknowledged, and when the publisher looks again.
+        self._acknowledge_at = self._look_again_at = math.inf
 
     @property
     def amqpconn(self) -> Connection | None:
@@ -183,7 +183,7 @@ class ConsumerThread(ConnectionThread):
 
     def _on_open(self, connection: Connection) -> None:
         connection.declare_exchange(self._binding.exchange)
-        if self._openings and connection.look(self._binding.queue) is None:
+        if self._openings and connection.inspect_queue(self._binding.queue) is None:
             self._replies_lost = True
         self._declare_reply_queue(connection)
         # Higher each time: after a black hole the broker still serves the consumer
@@ -218,12 +218,12 @@ class ConsumerThread(ConnectionThread):
         if now >= self._acknowledge_at:
             self._acknowledge_at = math.inf
             connection.acknowledge(self._last_tag, multiple=True)
-        if now >= self._tell_at:
-            self._tell_at = math.inf
+        if now >= self._look_again_at:
+            self._look_again_at = math.inf
             self._publisher.look_again()
 
     def _next_due(self) -> float | None:
-        due = min(self._acknowledge_at, self._tell_at)
+        due = min(self._acknowledge_at, self._look_again_at)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _on_events(self, events: Sequence[Event]) -> None:
@@ -243,12 +243,12 @@ class ConsumerThread(ConnectionThread):
                 log.debug("a reply that no call waits for was dropped (id %s)", call_id)
         if came and self._persistent:
             now = time.monotonic()
-            self._acknowledge_at = min(self._acknowledge_at, now + _ACKS_PATIENCE)
-            self._tell_at = min(self._tell_at, now + _ANSWERS_PATIENCE)
+            self._acknowledge_at = min(self._acknowledge_at, now + _ACKNOWLEDGE_DELAY)
+            self._look_again_at = min(self._look_again_at, now + _LOOK_AGAIN_DELAY)
 
-    def _patience(self) -> float:
-        patience = self._results.open_calls * _PATIENCE_PER_CALL
-        return min(patience, _MOST_PATIENCE) if patience >= _LEAST_PATIENCE else 0.0
+    def _read_delay(self) -> float:
+        delay = self._results.open_calls * _DELAY_PER_CALL
+        return min(delay, _MOST_DELAY) if delay >= _LEAST_DELAY else 0.0
 
     def _receive(self, delivery: Delivery) -> Outcome:
         """Return which call *delivery* answers, None for none of ours, and its outcome."""
@@ -276,7 +276,7 @@ class ConsumerThread(ConnectionThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self.consumer = None
-        self._acknowledge_at = self._tell_at = math.inf
+        self._acknowledge_at = self._look_again_at = math.inf
         self._publisher.look_again()
         self._publisher.connection_lost(error)
 

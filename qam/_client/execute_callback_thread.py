@@ -5,11 +5,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
-
-#: States of a callback.
-WAITING, PROCESSING, FINISHED = 0, 1, 2
 
 #: A callback that is ready: what to execute, with what, and whose it is.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]

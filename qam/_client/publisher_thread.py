@@ -66,7 +66,7 @@ class PublisherThread(PublishingThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
-        super().__init__(name, amqp_credentials, log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
@@ -77,7 +77,7 @@ class PublisherThread(PublishingThread):
         self._requests = RequestMaker(
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
         )
-        self._fates = CallFates(server_id, self._credentials, persistent)
+        self._fates = CallFates(server_id, amqp_credentials, persistent)
 
     @property
     def method_queue(self) -> list[PendingCall]:
@@ -160,7 +160,7 @@ class PublisherThread(PublishingThread):
             failure = queue_is_full(call, self._queue.max_queued, self._phase(call))
             self.results.conclude(call.call_id, failure)
         elif call.deadline.expired:
-            raise self.timed_out(call)
+            raise self.give_up(call)
         return call
 
     def _write_lone(self, call: PendingCall, waits: bool) -> bool:
@@ -178,7 +178,7 @@ class PublisherThread(PublishingThread):
         """Take back a call; return True if its request was not written and never will be."""
         return self._queue.withdraw(call)
 
-    def timed_out(self, call: PendingCall) -> QAMTimeoutException:
+    def give_up(self, call: PendingCall) -> QAMTimeoutException:
         """Take a call back, since its time is up; return the exception that it ends with."""
         withdrawn = self.withdraw(call)
         return timed_out(call, withdrawn, self._phase(call))

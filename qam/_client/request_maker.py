@@ -81,7 +81,7 @@ class RequestMaker:
         with_own = self._properties.copy()
         with_own["correlation_id"] = correlation_id_of(self._client_id, call.call_id)
         # What is left now: the time in the queue has passed.
-        if (left := expiration(call.deadline.remaining())) is not None:
+        if (left := expiration(call.deadline.left_at(now))) is not None:
             with_own["expiration"] = left
         if (age := age_if_written_before(call, now)) is not None:
             with_own["headers"] = {RESENT: age}

@@ -22,9 +22,11 @@ class Deadline:
 
     def remaining(self) -> float | None:
         """Seconds that are left, at least 0.0; None if there is no end."""
-        if self.at == math.inf:
-            return None
-        return max(0.0, self.at - time.monotonic())
+        return self.left_at(time.monotonic())
+
+    def left_at(self, now: float) -> float | None:
+        """Seconds that are left at the time *now*, at least 0.0; None if there is no end."""
+        return None if self.at == math.inf else max(0.0, self.at - now)
 
     def wait_time(self) -> float | None:
         """What is left, but no longer than everything that can wait takes: a day."""

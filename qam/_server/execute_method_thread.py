@@ -27,7 +27,7 @@ from qam._server.call import not_run as _not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
@@ -38,7 +38,7 @@ _MAX_RUNS = 3
 
 
 class ExecuteMethodThread(threading.Thread):
-    """Runs one method after the other and hands their replies to the PublisherThread.
+    """Runs one method after the other and hands their replies to the ReplyPublisherThread.
 
     :param settings: of the server.
     :param calls: where the requests come from.
@@ -54,7 +54,7 @@ class ExecuteMethodThread(threading.Thread):
         calls: JobQueue[Call],
         methods: MethodRegistry,
         messages: Messages,
-        publisher: PublisherThread,
+        publisher: ReplyPublisherThread,
         settled: SettledCalls,
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.

@@ -23,10 +23,10 @@ from qam.exceptions import QAMConnectionException
 log = get_logger("qam.qam_server")
 
 #: Seconds for which a settled call waits to be acknowledged with others.
-_ACK_DELAY = 0.005
+_ACKNOWLEDGE_DELAY = 0.005
 
 
-class PublisherThread(PublishingThread):
+class ReplyPublisherThread(PublishingThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
 
     :param settings: of the server.
@@ -43,8 +43,10 @@ class PublisherThread(PublishingThread):
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
     ) -> None:
-        name = f"qam server PublisherThread {settings.server_id}"
-        super().__init__(name, credentials, log, settings.connect_timeout, results.waker)
+        name = f"qam server ReplyPublisherThread {settings.server_id}"
+        super().__init__(
+            name, credentials.endpoints(), log, settings.connect_timeout, results.waker
+        )
         self._settings = settings
         self._results = results
         self._settled = settled
@@ -107,7 +109,7 @@ class PublisherThread(PublishingThread):
                 case Settle(calls):
                     self._settled.put(calls)
                     if self._acknowledge_at is None:
-                        self._acknowledge_at = now + _ACK_DELAY
+                        self._acknowledge_at = now + _ACKNOWLEDGE_DELAY
                 case SendAgain(message, after) if after:
                     self._send_later(message, after)
                 case SendAgain(message):
@@ -153,7 +155,7 @@ class PublisherThread(PublishingThread):
             connection.write(self._next_batch(alone=False))
         if self._recent.take_all(time.monotonic()) and not self._blocked:
             # An answer tells that the broker has all that was written before.
-            connection.look(request_binding(self._settings.server_id).queue)
+            connection.inspect_queue(request_binding(self._settings.server_id).queue)
 
     def _on_end(self, error: BaseException | None) -> None:
         for message in self._later.items():

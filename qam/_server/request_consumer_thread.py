@@ -64,7 +64,9 @@ class RequestConsumerThread(ConnectionThread):
         ended: Callable[[BaseException | None], None],
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
-        super().__init__(name, credentials, log, settings.connect_timeout, settled.waker)
+        super().__init__(
+            name, credentials.endpoints(), log, settings.connect_timeout, settled.waker
+        )
         self._messages = messages
         self._workers = workers
         self._results = results

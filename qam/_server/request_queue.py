@@ -64,7 +64,7 @@ class RequestQueue:
 
         :raises QAMConnectionException: the queue is not there.
         """
-        state = connection.look(self._name)
+        state = connection.inspect_queue(self._name)
         if state is None:
             raise self.deleted()
         return state

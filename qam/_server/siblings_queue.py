@@ -54,7 +54,9 @@ class SiblingsQueue:
 
     def _declare(self, connection: Connection) -> bool:
         connection.declare_exchange(self._binding.exchange)
-        without_gap = self._openings > 0 and connection.look(self._binding.queue) is not None
+        without_gap = (
+            self._openings > 0 and connection.inspect_queue(self._binding.queue) is not None
+        )
         try:
             connection.declare_queue(self._binding, self._arguments)
         except QueueIsDown:  # on a cluster, with the node that has it

@@ -11,7 +11,7 @@ from qam._server.execute_method_thread import ExecuteMethodThread
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.settings import ServerSettings
 
 log = get_logger("qam.qam_server")
@@ -37,7 +37,7 @@ class WorkerPool:
         calls: JobQueue[Call],
         methods: MethodRegistry,
         messages: Messages,
-        publisher: PublisherThread,
+        publisher: ReplyPublisherThread,
         settled: SettledCalls,
     ) -> None:
         self._settings = settings

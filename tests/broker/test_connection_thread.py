@@ -1,7 +1,7 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ from qam._broker import connection_thread
 from qam._broker.connect import connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
 from qam._broker.messages import Delivery, Publish, QueueBinding
 from qam._common.deadline import Deadline
@@ -19,6 +20,7 @@ from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.conftest import Broker
 from tests.support.descriptors import open_descriptors
+from tests.support.endpoints import endpoint_of
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -28,8 +30,10 @@ log = logging.getLogger("tests.owner")
 class Owner(ConnectionThread):
     """Sends what it is given, and keeps what it receives."""
 
-    def __init__(self, credentials: AMQPCredentials, binding: QueueBinding, **options: Any) -> None:
-        super().__init__(f"test owner {binding.queue}", credentials, log, **options)
+    def __init__(
+        self, endpoints: Sequence[Endpoint], binding: QueueBinding, **options: Any
+    ) -> None:
+        super().__init__(f"test owner {binding.queue}", endpoints, log, **options)
         self.binding = binding
         self.to_send: list[bytes] = []
         self.received: list[bytes] = []
@@ -101,8 +105,8 @@ class Owner(ConnectionThread):
         connection._transport.sock.shutdown(socket.SHUT_RDWR)
 
 
-def credentials_of(broker: Broker) -> AMQPCredentials:
-    return AMQPCredentials(**broker.kwargs)
+def endpoints_of(broker: Broker) -> Sequence[Endpoint]:
+    return AMQPCredentials(**broker.kwargs).endpoints()
 
 
 @pytest.fixture
@@ -113,12 +117,12 @@ def own(server_id: str) -> QueueBinding:
 @pytest.fixture
 def owner(broker: Broker, own: QueueBinding) -> Iterator[Owner]:
     """A running owner, on each of the two brokers."""
-    yield from running(Owner(credentials_of(broker), own))
+    yield from running(Owner(endpoints_of(broker), own))
 
 
 @pytest.fixture
 def rabbitmq_owner(rabbitmq_node: RabbitMQNode, own: QueueBinding) -> Iterator[Owner]:
-    yield from running(Owner(AMQPCredentials(rabbitmq_node.host, rabbitmq_node.port), own))
+    yield from running(Owner([endpoint_of(rabbitmq_node.host, rabbitmq_node.port)], own))
 
 
 def running(owner: Owner) -> Iterator[Owner]:
@@ -133,14 +137,14 @@ def running(owner: Owner) -> Iterator[Owner]:
 
 
 def delete_queue(owner: Owner) -> None:
-    connection = connect(owner._credentials, LONG)
+    connection = connect(owner._endpoints[0], LONG)
     connection.delete_queue(owner.binding.queue)
     connection.close()
 
 
-def nowhere() -> AMQPCredentials:
+def nowhere() -> Sequence[Endpoint]:
     """A place where nothing listens."""
-    return AMQPCredentials("127.0.0.1", free_ports(1)[0])
+    return [endpoint_of("127.0.0.1", free_ports(1)[0])]
 
 
 # --- starting ---------------------------------------------------------------
@@ -182,7 +186,7 @@ def test_a_bug_while_opening_is_told_by_start_and_leaves_no_thread(
 ) -> None:
     # given
     before = open_descriptors()
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.fail_in["_on_open"] = error
 
     # when
@@ -198,7 +202,7 @@ def test_a_bug_while_opening_is_told_by_start_and_leaves_no_thread(
 
 def test_a_url_that_is_none_is_told_at_once(own: QueueBinding) -> None:
     with pytest.raises(ValueError, match="http://"):
-        Owner(AMQPCredentials("http://broker"), own)
+        Owner(AMQPCredentials("http://broker").endpoints(), own)
 
 
 def test_a_host_name_that_takes_for_ever_to_resolve_is_given_up(
@@ -214,7 +218,7 @@ def test_a_host_name_that_takes_for_ever_to_resolve_is_given_up(
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    owner = Owner(AMQPCredentials("slow.invalid"), own, connect_timeout=0.2)
+    owner = Owner([endpoint_of("slow.invalid")], own, connect_timeout=0.2)
 
     # when
     with pytest.raises(QAMConnectionException, match=r"slow.invalid.*no answer within") as caught:
@@ -233,7 +237,7 @@ def test_a_host_name_is_resolved_where_there_are_no_more_threads(
     own: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    owner = Owner(AMQPCredentials("absent.invalid"), own, connect_timeout=LONG)
+    owner = Owner([endpoint_of("absent.invalid")], own, connect_timeout=LONG)
     start, refused = threading.Thread.start, []
 
     def refuse_resolvers(thread: threading.Thread) -> None:
@@ -256,12 +260,12 @@ def test_one_that_opens_after_it_was_given_up_closes_at_once(
     # given
     go_on = threading.Event()
 
-    def connect_late(credentials: AMQPCredentials, timeout: float) -> Connection:
+    def connect_late(endpoint: Endpoint, timeout: float) -> Connection:
         go_on.wait(LONG)
-        return connect(credentials, LONG)
+        return connect(endpoint, LONG)
 
     monkeypatch.setattr(connect_module, "connect", connect_late)
-    owner = Owner(credentials_of(broker), own, connect_timeout=-0.9)
+    owner = Owner(endpoints_of(broker), own, connect_timeout=-0.9)
     with pytest.raises(QAMConnectionException):
         owner.start()
 
@@ -325,7 +329,7 @@ def test_one_that_was_never_started_may_exit_too(own: QueueBinding) -> None:
 def test_one_that_is_stopped_before_it_starts_ends_at_once(
     broker: Broker, own: QueueBinding
 ) -> None:
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.ask_to_stop()
 
     owner.start()
@@ -355,7 +359,7 @@ def test_an_exit_that_the_thread_does_not_follow_comes_back_all_the_same(
     # given
     monkeypatch.setattr(connection_thread, "_EXIT_TIMEOUT", 0.05)
     stuck, go_on = threading.Event(), threading.Event()
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.start()
 
     def never_return(connection: Connection) -> None:
@@ -437,13 +441,13 @@ class FailingBroker:
         self.down = True
         self.tried = threading.Condition()
 
-    def connect(self, credentials: AMQPCredentials, timeout: float) -> Connection:
+    def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
         with self.tried:
             self.attempts += 1
             self.tried.notify_all()
             if self.down:
                 raise QAMConnectionException("nothing listens there")
-        return connect(credentials, timeout)
+        return connect(endpoint, timeout)
 
     def wait_for(self, attempts: int) -> None:
         with self.tried:
@@ -455,7 +459,7 @@ def reconnecting(
     broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Owner, FailingBroker]]:
     """An owner that has lost its connection and tries in vain to get another."""
-    owner, failing = Owner(credentials_of(broker), own), FailingBroker()
+    owner, failing = Owner(endpoints_of(broker), own), FailingBroker()
     owner.start()
     monkeypatch.setattr(connect_module, "connect", failing.connect)
     owner.fail_in["_write"] = QAMConnectionException("cut")
@@ -582,7 +586,7 @@ def test_a_bug_in_a_hook_ends_the_thread_and_is_told(
     broker: Broker, own: QueueBinding, hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.start()
     bug = ValueError("bug")
     if hook == "_on_events":
@@ -612,7 +616,7 @@ def test_a_bug_after_a_loss_is_told_too(
 ) -> None:
     # given
     before = open_descriptors()
-    owner = Owner(AMQPCredentials(rabbitmq_node.host, rabbitmq_node.port), own)
+    owner = Owner([endpoint_of(rabbitmq_node.host, rabbitmq_node.port)], own)
     owner.start()
     bug = ValueError("bug")
     owner.fail_in[hook] = bug
@@ -646,7 +650,7 @@ def test_what_waited_for_room_is_written_when_there_is_some(own: QueueBinding) -
 
 
 def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> None:
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.start()
     bug = ValueError("bug")
     owner.fail_in["_before_close"] = bug
@@ -659,7 +663,7 @@ def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> N
 
 
 def test_each_end_is_told_once(broker: Broker, own: QueueBinding) -> None:
-    owner = Owner(credentials_of(broker), own)
+    owner = Owner(endpoints_of(broker), own)
     owner.start()
     assert owner.ends == 0
 

@@ -149,3 +149,32 @@ def test_an_argument_of_a_wrong_type_is_named(name: str, value: Any) -> None:
 def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
     with pytest.raises(ValueError, match="port"):
         AMQPCredentials("broker", port).resolved()
+
+
+def test_each_host_is_an_endpoint_of_its_own() -> None:
+    credentials = AMQPCredentials(
+        ["one", "two:7", "amqps://three"], ssl=True, heartbeat=5, password="guest"
+    )
+
+    endpoints = credentials.endpoints()
+
+    assert [(each.host, each.port) for each in endpoints] == [
+        ("one", 5672),
+        ("two", 7),
+        ("three", 5671),
+    ]
+    assert all(each.tls is not None for each in endpoints)
+    assert {(each.vhost, each.username, each.password) for each in endpoints} == {
+        ("/", "guest", "guest")
+    }
+    assert {each.heartbeat for each in endpoints} == {5}
+    assert str(credentials) == " or ".join(map(str, endpoints))
+
+
+def test_an_endpoint_does_not_show_the_password() -> None:
+    [endpoint] = AMQPCredentials("broker", 1234, "me", "secret", "shop").endpoints()
+
+    assert "secret" not in repr(endpoint)
+    assert "secret" not in str(endpoint)
+    assert str(endpoint) == "broker:1234, vhost 'shop'"
+    assert endpoint.password == "secret"

@@ -14,16 +14,19 @@ import trustme
 
 from qam._broker import rabbitmq
 from qam._broker.connect import connect
+from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Cancelled, Confirmed, Event, Refused, Returned
 from qam._broker.memory import MemoryConnection
 from qam._broker.messages import Delivery, Publish, QueueBinding, Route
 from qam._broker.rabbitmq import AMQPConnection
 from qam._broker.readiness import _SelectorReadiness
+from qam._broker.tls import make_tls
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
-from qam.amqp_credentials import HEARTBEAT, AMQPCredentials
+from qam.amqp_credentials import HEARTBEAT
 from qam.exceptions import QAMConnectionException
 from tests.support.descriptors import open_descriptors
+from tests.support.endpoints import endpoint_of
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 from tests.support.reading import read
 from tests.support.waiting import until
@@ -34,8 +37,8 @@ LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 class Peer:
     """A connection with its waker and the events that came."""
 
-    def __init__(self, credentials: AMQPCredentials) -> None:
-        self.connection = connect(credentials, LONG)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.connection = connect(endpoint, LONG)
         self.waker = Waker()
         self.came: list[Event] = []
 
@@ -80,38 +83,38 @@ def settled(events: list[Event]) -> list[Publish]:
 
 
 @pytest.fixture
-def credentials(rabbitmq_node: RabbitMQNode) -> AMQPCredentials:
+def endpoint(rabbitmq_node: RabbitMQNode) -> Endpoint:
     node = rabbitmq_node
-    return AMQPCredentials(node.host, node.port, node.username, node.password)
+    return endpoint_of(node.host, node.port, node.username, node.password)
 
 
 @pytest.fixture
-def binding(credentials: AMQPCredentials, server_id: str) -> Iterator[QueueBinding]:
+def binding(endpoint: Endpoint, server_id: str) -> Iterator[QueueBinding]:
     """A queue with its exchange."""
     binding = QueueBinding(f"{server_id}_q", f"{server_id}_e", f"{server_id}_k")
-    connection = connect(credentials, LONG)
+    connection = connect(endpoint, LONG)
     connection.declare_exchange(binding.exchange)
     connection.declare_queue(binding)
     connection.close()
     yield binding
-    with amqp.Connection(f"{credentials.hostname}:{credentials.port}") as cleaner:
+    with amqp.Connection(f"{endpoint.host}:{endpoint.port}") as cleaner:
         channel = cleaner.channel()
         channel.queue_delete(binding.queue)
         channel.exchange_delete(binding.exchange)
 
 
 @pytest.fixture
-def peer(credentials: AMQPCredentials) -> Iterator[Peer]:
+def peer(endpoint: Endpoint) -> Iterator[Peer]:
     before = open_descriptors()
-    peer = Peer(credentials)
+    peer = Peer(endpoint)
     yield peer
     peer.close()
     assert open_descriptors() == before
 
 
 @pytest.fixture
-def other(credentials: AMQPCredentials) -> Iterator[Peer]:
-    other = Peer(credentials)
+def other(endpoint: Endpoint) -> Iterator[Peer]:
+    other = Peer(endpoint)
     yield other
     other.close()
 
@@ -128,7 +131,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @contextmanager
-def listening(serve: Callable[[socket.socket], None] | None = None) -> Iterator[AMQPCredentials]:
+def listening(serve: Callable[[socket.socket], None] | None = None) -> Iterator[Endpoint]:
     """Where a peer listens that serves one connection so; None for one that never answers."""
     with no_descriptor_left(), socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LONG)
@@ -143,7 +146,7 @@ def listening(serve: Callable[[socket.socket], None] | None = None) -> Iterator[
         thread = threading.Thread(target=accept) if serve is not None else None
         if thread is not None:
             thread.start()
-        yield AMQPCredentials("127.0.0.1", listener.getsockname()[1])
+        yield endpoint_of("127.0.0.1", listener.getsockname()[1])
         if thread is not None:
             thread.join(LONG)
             assert not thread.is_alive()
@@ -161,35 +164,35 @@ def until_the_end(served: socket.socket) -> None:
 
 
 def test_the_broker_in_this_process_is_reached_by_its_own_connection() -> None:
-    connection = connect(AMQPCredentials("memory://connection"), LONG)
+    connection = connect(endpoint_of("memory://connection"), LONG)
 
     assert isinstance(connection, MemoryConnection)
     connection.close()
 
 
-def refused(credentials: AMQPCredentials, timeout: float = LONG) -> str:
+def refused(endpoint: Endpoint, timeout: float = LONG) -> str:
     """Why connecting fails; it says where and as whom, not by what password."""
     with pytest.raises(QAMConnectionException) as caught:
-        connect(credentials, timeout)
+        connect(endpoint, timeout)
     error = caught.value
     assert error.executed == "no"
     assert error.__cause__ is not None
     text = str(error)
-    assert f"{credentials.hostname}:{credentials.port}, vhost {credentials.vhost!r}" in text
-    assert repr(credentials.username) in text
+    assert f"{endpoint.host}:{endpoint.port}, vhost {endpoint.vhost!r}" in text
+    assert repr(endpoint.username) in text
     assert "secret" not in text
-    return text.rpartition(f"as user {credentials.username!r}: ")[2]
+    return text.rpartition(f"as user {endpoint.username!r}: ")[2]
 
 
-def test_a_wrong_password_is_told(credentials: AMQPCredentials) -> None:
-    wrong = replace(credentials, password="secret")
+def test_a_wrong_password_is_told(endpoint: Endpoint) -> None:
+    wrong = replace(endpoint, password="secret")
 
     with no_descriptor_left():
         assert refused(wrong) == "access refused; are user name and password right?"
 
 
-def test_a_wrong_vhost_is_told(credentials: AMQPCredentials) -> None:
-    wrong = replace(credentials, vhost="nowhere")
+def test_a_wrong_vhost_is_told(endpoint: Endpoint) -> None:
+    wrong = replace(endpoint, vhost="nowhere")
 
     with no_descriptor_left():
         assert refused(wrong) == "the vhost 'nowhere' does not exist or is not open to this user"
@@ -201,30 +204,30 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
 
-    reason = refused(AMQPCredentials("no-such-host.invalid"))
+    reason = refused(endpoint_of("no-such-host.invalid"))
 
     assert reason == "the host name is unknown (Name or service not known)"
 
 
 def test_a_host_name_that_can_be_none_is_told() -> None:
     with no_descriptor_left():
-        assert refused(AMQPCredentials("a" * 64 + ".invalid"))
+        assert refused(endpoint_of("a" * 64 + ".invalid"))
 
 
 def test_that_nothing_listens_is_told() -> None:
     (port,) = free_ports(1)
 
     with no_descriptor_left():
-        reason = refused(AMQPCredentials("127.0.0.1", port))
+        reason = refused(endpoint_of("127.0.0.1", port))
 
     assert reason == "nothing listens there; is the broker running?"
 
 
 def test_a_peer_that_never_answers_is_given_up_in_time() -> None:
-    with listening() as credentials:
+    with listening() as endpoint:
         started = time.monotonic()
 
-        reason = refused(credentials, timeout=0.3)
+        reason = refused(endpoint, timeout=0.3)
 
         assert 0.3 <= time.monotonic() - started < LONG
         assert reason == "no answer within 0.3 seconds"
@@ -240,9 +243,9 @@ def test_a_peer_that_sends_a_little_all_the_time_is_given_up_in_time() -> None:
             while not stop.wait(0.02):
                 served.send(b"x")
 
-    with listening(trickle) as credentials:
+    with listening(trickle) as endpoint:
         try:
-            assert refused(credentials, timeout=0.3) == "no answer within 0.3 seconds"
+            assert refused(endpoint, timeout=0.3) == "no answer within 0.3 seconds"
         finally:
             stop.set()
 
@@ -256,8 +259,8 @@ def test_a_peer_that_speaks_no_amqp_is_told(answer: bytes) -> None:
         served.sendall(answer)
         until_the_end(served)
 
-    with listening(serve) as credentials:
-        assert refused(credentials) == "the peer does not speak AMQP 0-9-1"
+    with listening(serve) as endpoint:
+        assert refused(endpoint) == "the peer does not speak AMQP 0-9-1"
 
 
 @pytest.mark.parametrize(
@@ -277,16 +280,16 @@ def test_a_peer_whose_frames_make_no_sense_is_told(frame: bytes) -> None:
         served.sendall(frame)
         until_the_end(served)
 
-    with listening(serve) as credentials:
-        assert refused(credentials, timeout=1.0)
+    with listening(serve) as endpoint:
+        assert refused(endpoint, timeout=1.0)
 
 
 def test_a_peer_that_hangs_up_is_told() -> None:
     def serve(served: socket.socket) -> None:
         served.recv(8)
 
-    with listening(serve) as credentials:
-        assert refused(credentials) == "the broker closed the connection"
+    with listening(serve) as endpoint:
+        assert refused(endpoint) == "the broker closed the connection"
 
 
 def test_a_peer_without_tls_is_told() -> None:
@@ -295,8 +298,10 @@ def test_a_peer_without_tls_is_told() -> None:
         served.sendall(b"AMQP\x00\x00\x09\x01")
         until_the_end(served)
 
-    with listening(serve) as credentials:
-        assert refused(replace(credentials, ssl=True)).startswith("that port does not speak TLS")
+    with listening(serve) as endpoint:
+        assert refused(replace(endpoint, tls=make_tls(True))).startswith(
+            "that port does not speak TLS"
+        )
 
 
 def test_a_certificate_that_nobody_vouches_for_is_told() -> None:
@@ -307,8 +312,8 @@ def test_a_certificate_that_nobody_vouches_for_is_told() -> None:
         with pytest.raises(ssl.SSLError), context.wrap_socket(served, server_side=True) as tls:
             tls.recv(1)
 
-    with listening(serve) as credentials:
-        reason = refused(replace(credentials, ssl=True))
+    with listening(serve) as endpoint:
+        reason = refused(replace(endpoint, tls=make_tls(True)))
 
     assert reason.startswith("TLS failed: the broker's certificate is not trusted (")
 
@@ -319,15 +324,15 @@ def test_an_error_without_words_is_told_by_its_type(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
 
-    assert refused(AMQPCredentials("broker")) == "OSError"
+    assert refused(endpoint_of("broker")) == "OSError"
 
 
 def test_without_the_option_of_the_system_it_connects_as_well(
-    credentials: AMQPCredentials, monkeypatch: pytest.MonkeyPatch
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
 
-    connect(credentials, LONG).close()
+    connect(endpoint, LONG).close()
 
 
 def test_where_only_a_selector_is_a_rest_is_none(
@@ -358,21 +363,21 @@ def test_data_may_stay_unacknowledged_for_two_heartbeats(peer: Peer) -> None:
 
 
 def test_exchange_and_queue_are_durable_and_of_everybody(
-    credentials: AMQPCredentials, peer: Peer, binding: QueueBinding
+    endpoint: Endpoint, peer: Peer, binding: QueueBinding
 ) -> None:
     # a second time changes nothing
     peer.connection.declare_exchange(binding.exchange)
     peer.connection.declare_queue(binding)
 
     # the broker refuses a declaration that differs
-    with amqp.Connection(f"{credentials.hostname}:{credentials.port}") as stranger:
+    with amqp.Connection(f"{endpoint.host}:{endpoint.port}") as stranger:
         channel = stranger.channel()
         channel.exchange_declare(binding.exchange, "direct", durable=True, auto_delete=False)
         channel.queue_declare(binding.queue, durable=True, exclusive=False, auto_delete=False)
 
 
 def test_arguments_of_a_queue_reach_the_broker(
-    credentials: AMQPCredentials, peer: Peer, server_id: str, rabbitmq_node: RabbitMQNode
+    endpoint: Endpoint, peer: Peer, server_id: str, rabbitmq_node: RabbitMQNode
 ) -> None:
     binding = QueueBinding(server_id, "amq.direct", server_id)
 
@@ -406,7 +411,7 @@ def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
 ) -> None:
     # given: nothing of what we write arrives
     assert isinstance(peer.connection, AMQPConnection)
-    monkeypatch.setattr(rabbitmq, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rabbitmq, "_ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when
@@ -552,7 +557,7 @@ def test_what_came_with_an_answer_of_the_broker_is_not_waited_for(
     peer.connection.consume(binding.queue)
     peer.connection.write([message(binding)])
     # given a delivery that was taken in by the way
-    until(lambda: peer.connection.look(binding.queue) and peer.connection._events)  # type: ignore[attr-defined]
+    until(lambda: peer.connection.inspect_queue(binding.queue) and peer.connection._events)  # type: ignore[attr-defined]
     # when
     began = time.monotonic()
     peer.connection.wait(LONG, peer.waker)
@@ -892,11 +897,11 @@ def test_a_mistake_of_this_librarys_own_is_no_loss(
 
 
 def test_closing_is_quick_and_can_be_repeated(
-    credentials: AMQPCredentials, rabbitmq_node: RabbitMQNode, server_id: str
+    endpoint: Endpoint, rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
     # given
     before, descriptors = rabbitmq_node.connections(), open_descriptors()
-    connections = [connect(credentials, LONG) for _ in range(10)]
+    connections = [connect(endpoint, LONG) for _ in range(10)]
     assert rabbitmq_node.connections() == before + 10
 
     # when
@@ -916,7 +921,7 @@ def test_closing_does_not_wait_long_for_a_broker_that_does_not_answer(
 ) -> None:
     # given
     assert isinstance(peer.connection, AMQPConnection)
-    monkeypatch.setattr(rabbitmq, "_CLOSE_PATIENCE", 0.2)
+    monkeypatch.setattr(rabbitmq, "_CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr(peer.connection._transport, "_send", lambda data: 0)
 
     # when
@@ -944,7 +949,7 @@ def test_closing_after_a_loss_says_nothing(peer: Peer) -> None:
 def test_a_broker_whose_frames_are_larger_is_understood() -> None:
     with (
         RabbitMQNode(config={"frame_max": "1048576"}) as node,
-        closing(Peer(AMQPCredentials(node.host, node.port))) as peer,
+        closing(Peer(endpoint_of(node.host, node.port))) as peer,
     ):
         # given
         binding = QueueBinding("large", "amq.direct", "large")

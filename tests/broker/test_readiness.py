@@ -96,13 +96,13 @@ class TestAWaitThatGoesOn:
     @pytest.fixture
     def result(self, readiness: Readiness, waker: Waker) -> Iterator[Future[tuple[bool, bool]]]:
         begun = threading.Event()
-        told = readiness._mind
+        told = readiness._watch
 
         def mind(interest: int, waker: Waker) -> None:
             told(interest, waker)
             begun.set()  # from here on what it waits for changes at once, or before it begins
 
-        readiness._mind = mind  # type: ignore[method-assign]
+        readiness._watch = mind  # type: ignore[method-assign]
         with ThreadPoolExecutor(1) as pool:
             waits = pool.submit(readiness.wait, TO_READ, waker, LONG)
             assert begun.wait(LONG)

@@ -19,9 +19,9 @@ from qam._common.deadline import Deadline
 from qam._protocol.entities import request_binding
 from qam._protocol.properties import properties
 from qam._serialization.serializers import get_serializer
-from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import Executed, QAMClosedException, QAMException
 from qam.qam_proxy import QAMProxy
+from tests.support.endpoints import endpoint_of
 from tests.support.reading import read
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -553,7 +553,7 @@ def test_a_reply_whose_id_is_no_number_is_dropped_and_harms_nobody(odd_id: Any) 
     """Such an id comes from the wire, where no type is checked; so this goes by the wire."""
     # given
     broker, serializer = f"memory://{uuid.uuid4().hex}", get_serializer("json")
-    server, waker = connect(AMQPCredentials(broker), LONG), Waker()
+    server, waker = connect(endpoint_of(broker), LONG), Waker()
     server.declare_queue(request_binding("server"))
     server.consume(request_binding("server").queue)
     with QAMProxy("server", broker, serializer="json") as proxy:

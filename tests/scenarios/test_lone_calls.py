@@ -90,7 +90,7 @@ def before(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asks a publisher that rests to look again, however long a call may take here."""
     monkeypatch.setattr(qam_proxy, "_SOON", NEVER)
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
 
 
 @pytest.mark.usefixtures("unasked")
@@ -436,7 +436,7 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
 @pytest.fixture
 def resting(place: dict[str, Any], server_id: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A proxy whose publisher rests after a call until the next one asks it to look."""
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
     with (
         serving(server_id=server_id, **place) as service,
         QAMProxy(server_id, timeout=60, **place) as proxy,
@@ -487,7 +487,7 @@ def test_a_queue_that_was_deleted_meanwhile_is_told(
     server_id: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consumer_thread, "_ANSWERS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
     with (
         make_server(Service(), server_id=server_id, **place) as server,
         QAMProxy(server_id, timeout=60, **place) as proxy,
@@ -540,7 +540,7 @@ def acks(proxy: QAMProxy) -> list[tuple[int, bool]]:
 def test_replies_wait_for_others_to_be_acknowledged_with(
     proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_thread, "_ACKS_PATIENCE", NEVER)
+    monkeypatch.setattr(consumer_thread, "_ACKNOWLEDGE_DELAY", NEVER)
     made = acks(proxy)
 
     assert [proxy.add(n, 0) for n in range(20)] == list(range(20))

@@ -598,7 +598,7 @@ def test_replies_wait_for_others_only_where_many_calls_are_open(
 ) -> None:
     monkeypatch.setattr(ResultList, "open_calls", open_calls)
 
-    assert proxy.consumer_thread._patience() == pytest.approx(seconds)
+    assert proxy.consumer_thread._read_delay() == pytest.approx(seconds)
 
 
 def test_get_result_of_a_slot_that_is_free_is_an_error(proxy: QAMProxy) -> None:

@@ -17,9 +17,9 @@ from qam._broker.messages import TooLarge
 from qam._client.pending_call import PendingCall
 from qam._protocol.entities import reply_binding, request_binding, siblings_binding
 from qam._protocol.properties import RESENT, RUNS
-from qam.amqp_credentials import AMQPCredentials
 from tests.broker.test_frames import body_of, deliver, in_pieces, parse_on
 from tests.conftest import Broker
+from tests.support.endpoints import endpoint_of
 from tests.support.examples import examples
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import CONTENT_TYPES, AnsweredByTheTest, Stranger
@@ -124,9 +124,9 @@ def test_a_consumer_that_has_ended_has_no_limit_any_more() -> None:
 
 def waiting_in(broker: Broker, queue: str) -> int:
     """How many messages are in *queue* when nobody has it, which is waited for."""
-    connection = connect(AMQPCredentials(**broker.kwargs).resolved(), timeout=20)
+    connection = connect(endpoint_of(**broker.kwargs), timeout=20)
     try:
-        state = connection.look(queue)
+        state = connection.inspect_queue(queue)
         assert state is not None
         return state.messages
     finally:
@@ -231,7 +231,7 @@ def test_a_request_that_comes_twice_is_answered_twice(
     broker: Broker, server_id: str, stranger: Stranger
 ) -> None:
     kwargs: dict[str, Any] = {"server_id": server_id, **broker.kwargs}
-    connection = connect(AMQPCredentials(**broker.kwargs).resolved(), timeout=20)
+    connection = connect(endpoint_of(**broker.kwargs), timeout=20)
     with serving(max_message_bytes=LIMIT, **kwargs), QAMProxy(timeout=60, **kwargs) as proxy:
         binding = reply_binding(server_id, "c")
         connection.declare_queue(binding)
@@ -243,7 +243,7 @@ def test_a_request_that_comes_twice_is_answered_twice(
         for _ in range(2):
             stranger.send(request_binding(server_id).route, bytes(LIMIT + 1), content)
         assert proxy.add(1, 2) == 3
-        until(lambda: connection.look(binding.queue).messages == 2)  # type: ignore[union-attr]
+        until(lambda: connection.inspect_queue(binding.queue).messages == 2)  # type: ignore[union-attr]
         connection.delete_queue(binding.queue)
     connection.close()
 

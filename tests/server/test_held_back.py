@@ -12,7 +12,7 @@ from qam._protocol.entities import request_binding
 from qam._protocol.properties import RESENT, RUNS
 from qam._server.call import Call
 from qam._server.held_back import HeldBack
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from tests.conftest import Broker
 from tests.support.strangers import CONTENT_TYPES, Stranger, encode
 from tests.support.waiting import until
@@ -117,14 +117,16 @@ def test_nothing_of_a_request_is_built_before_the_one_that_it_replaces_is_acknow
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # given a server that learns late of the confirm of what it publishes
-    learn = PublisherThread._on_fate
+    learn = ReplyPublisherThread._on_fate
 
-    def learn_late(self: PublisherThread, fate: Fate, messages: list[Publish], *more: Any) -> Any:
+    def learn_late(
+        self: ReplyPublisherThread, fate: Fate, messages: list[Publish], *more: Any
+    ) -> Any:
         if fate is Fate.CONFIRMED:
             time.sleep(0.5)  # ample for what must not happen meanwhile
         return learn(self, fate, messages, *more)
 
-    monkeypatch.setattr(PublisherThread, "_on_fate", learn_late)
+    monkeypatch.setattr(ReplyPublisherThread, "_on_fate", learn_late)
     Witness.seen.clear()
     with QAMServer(server_id=server_id, trusted=[Witness], **broker.kwargs) as server:
         Witness.server = server

@@ -22,7 +22,7 @@ from qam._server.execute_method_thread import _not_run
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
 from qam._server.prefetch import Prefetch
-from qam._server.publisher_thread import PublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.record import Record
 from qam._server.request_consumer_thread import RequestConsumerThread
 from qam._server.settings import ServerSettings
@@ -86,13 +86,13 @@ SETTINGS = ServerSettings("server", get_serializer("json"), connect_timeout=1.0)
 
 
 @pytest.fixture
-def publisher(settled_calls: Settled) -> PublisherThread:
-    return PublisherThread(CREDENTIALS, SETTINGS, ResultQueue(), settled_calls, ignore)
+def publisher(settled_calls: Settled) -> ReplyPublisherThread:
+    return ReplyPublisherThread(CREDENTIALS, SETTINGS, ResultQueue(), settled_calls, ignore)
 
 
 @pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
 def test_replies_that_nobody_takes_are_kept_within_bounds(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     settled: list[Call],
     monkeypatch: pytest.MonkeyPatch,
@@ -111,7 +111,7 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
 
 
 def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -130,7 +130,7 @@ def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reply_fates, "_FIRST_PAUSE", 1e-9)
     publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key", b"x" * 100))])
@@ -140,7 +140,7 @@ def test_what_was_sent_again_needs_no_room_any_more(
 
 
 def test_a_request_given_back_that_may_have_arrived_is_marked_when_it_is_sent_again(
-    publisher: PublisherThread, messages: Messages
+    publisher: ReplyPublisherThread, messages: Messages
 ) -> None:
     once = messages.request_anew(call(), now=0.0)
     marked = messages.request_anew(
@@ -298,7 +298,7 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
 
 @pytest.mark.parametrize("delivery_mode", [1, 2])
 def test_a_request_that_is_settled_is_not_kept_for_its_reply(
-    publisher: PublisherThread,
+    publisher: ReplyPublisherThread,
     messages: Messages,
     settled: list[Call],
     delivery_mode: int,
@@ -365,7 +365,7 @@ def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None
 
 
 def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[int] = []
     monkeypatch.setattr(publisher._waker, "wake", lambda: woken.append(len(publisher.result_queue)))
@@ -379,7 +379,7 @@ def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
 
 
 def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
-    publisher: PublisherThread, messages: Messages, settled: list[Call]
+    publisher: ReplyPublisherThread, messages: Messages, settled: list[Call]
 ) -> None:
     request, refused = call(), QAMConnectionException("too large", executed="unknown")
     large = messages.reply(request, Answer("key", b"large"))
@@ -394,7 +394,7 @@ def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
 
 
 def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_else(
-    publisher: PublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
+    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a publisher that has to wait long for something else
     wakes: list[bool] = []

@@ -10,7 +10,7 @@ from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread
-from qam._server.publisher_thread import PublisherThread as ReplyPublisherThread
+from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import RequestConsumerThread
 from qam.amqp_credentials import AMQPCredentials
 
@@ -41,7 +41,7 @@ class Routes:
         def open_elsewhere(thread: ConnectionThread) -> Connection:
             way = ways.get(type(thread))
             if way is not None:
-                thread._credentials = way
+                thread._endpoints = way.endpoints()
             return original(thread)
 
         return open_elsewhere

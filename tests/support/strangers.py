@@ -14,7 +14,7 @@ from qam._broker.messages import Publish, Route
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam._protocol.entities import reply_exchange
-from qam.amqp_credentials import AMQPCredentials
+from tests.support.endpoints import endpoint_of
 from tests.support.reading import read
 
 CONTENT_TYPES = {
@@ -34,8 +34,7 @@ class Stranger:
     """Somebody with a connection to the same broker, who may write anything to any exchange."""
 
     def __init__(self, **place: Any) -> None:
-        credentials = AMQPCredentials(**place).resolved()
-        self._connection: Connection = connect(credentials, timeout=20)
+        self._connection: Connection = connect(endpoint_of(**place), timeout=20)
         self._connection.confirm()
         self._waker = Waker()
 

@@ -1,0 +1,206 @@
+import threading
+from typing import Any
+
+import pytest
+
+from qam._client.method_queue import MethodQueue
+from qam._client.pending_call import PendingCall
+from qam._client.result_list import ResultList
+from qam._common.deadline import NO_END, Deadline
+from qam.exceptions import Executed, QAMClosedException
+
+LONG = 30.0  # seconds; nothing here takes that long unless it is broken
+
+
+@pytest.fixture
+def results() -> ResultList:
+    return ResultList()
+
+
+@pytest.fixture
+def queue(results: ResultList) -> MethodQueue:
+    return MethodQueue(results, max_queued=None, held=False)
+
+
+def call(results: ResultList, deadline: Deadline = NO_END) -> PendingCall:
+    begun = PendingCall(results.reserve(), results.new_call_id(), "add", b"body", deadline)
+    results.begin(begun)
+    return begun
+
+
+def closed(executed: Executed) -> QAMClosedException:
+    return QAMClosedException("closed", executed=executed)
+
+
+def test_calls_are_taken_together_in_their_order(queue: MethodQueue, results: ResultList) -> None:
+    calls = [call(results) for _ in range(3)]
+    for each in calls:
+        assert queue.add(each, waits=False)
+
+    assert queue.has_more
+    assert queue.take(alone=False) == calls
+    assert [each.times_written for each in calls] == [1, 1, 1]
+    assert not queue.has_more
+    assert queue.take(alone=False) == []
+
+
+def test_one_may_be_taken_alone(queue: MethodQueue, results: ResultList) -> None:
+    first, second = call(results), call(results)
+    queue.add(first, waits=False)
+    queue.add(second, waits=False)
+
+    assert queue.take(alone=True) == [first]
+    assert queue.take(alone=True) == [second]
+
+
+def test_one_that_is_withdrawn_is_never_taken(queue: MethodQueue, results: ResultList) -> None:
+    # given three, of which two are withdrawn, one of them twice
+    first, second, third = (call(results) for _ in range(3))
+    for each in (first, second, third):
+        queue.add(each, waits=False)
+
+    assert queue.withdraw(second)
+    assert queue.withdraw(second)
+    assert queue.calls == [first, second, third]
+    assert queue.withdraw(first)
+
+    # then it is dropped as soon as such ones are the half of all
+    assert queue.calls == [third]
+    assert queue.take(alone=False) == [third]
+    assert not queue.withdraw(third)
+
+
+def test_one_that_was_written_and_has_its_outcome_is_not_written_again(
+    queue: MethodQueue, results: ResultList
+) -> None:
+    over, pending = call(results), call(results)
+    for each in (over, pending):
+        each.times_written = 1
+    results.conclude(over.call_id, "outcome")
+
+    queue.put_first([over, pending])
+
+    assert queue.take(alone=False) == [pending]
+
+
+def test_what_is_put_first_is_there_once(queue: MethodQueue, results: ResultList) -> None:
+    first, second = call(results), call(results)
+    queue.add(first, waits=False)
+
+    queue.put_first([second, first])
+
+    assert queue.calls == [second, first]
+
+
+def test_all_that_was_not_written_can_be_withdrawn(queue: MethodQueue, results: ResultList) -> None:
+    written, waiting = call(results), call(results)
+    written.times_written = 1
+    queue.calls += [written, waiting]
+
+    assert queue.withdraw_all() == [waiting]
+
+
+class TestWhileItIsHeld:
+    def test_nothing_is_taken(self, queue: MethodQueue, results: ResultList) -> None:
+        waiting = call(results)
+        queue.add(waiting, waits=False)
+        queue.hold()
+
+        assert not queue.has_more
+        assert queue.take(alone=False) == []
+        assert not queue.pass_by(call(results))
+
+        queue.release()
+        assert queue.has_more
+        assert queue.take(alone=False) == [waiting]
+        lone = call(results)
+        assert queue.pass_by(lone)
+        assert lone.times_written == 1
+
+    def test_it_is_known_what_was_written_before(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        written, _ = call(results), call(results)
+        written.times_written = 1
+
+        assert queue.hold() == [written]
+
+
+class TestAQueueThatIsFull:
+    @pytest.fixture
+    def queue(self, results: ResultList) -> MethodQueue:
+        queue = MethodQueue(results, max_queued=1, held=False)
+        assert queue.add(call(results), waits=True)
+        return queue
+
+    def test_has_no_room_for_who_does_not_wait(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        late = call(results)
+
+        assert not queue.add(late, waits=False)
+        assert late.withdrawn
+        assert queue.withdraw(late)
+        assert len(queue.calls) == 1
+
+    def test_has_no_room_for_whose_time_is_up(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        assert not queue.add(call(results, Deadline(0.01)), waits=True)
+
+    def test_has_room_again_for_who_waits(self, queue: MethodQueue, results: ResultList) -> None:
+        added = self.adding(queue, call(results, Deadline(LONG)))
+
+        queue.take(alone=False)
+
+        assert added() is True
+        assert len(queue.calls) == 1
+
+    def test_has_room_again_when_one_is_withdrawn(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        added = self.adding(queue, call(results, Deadline(LONG)))
+
+        queue.withdraw(queue.calls[0])
+
+        assert added() is True
+
+    def test_holds_nobody_whose_call_has_ended(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        added = self.adding(queue, call(results, Deadline(LONG)))
+
+        results.close(closed)
+        queue.free_callers()
+
+        assert added() is False
+
+    @staticmethod
+    def adding(queue: MethodQueue, late: PendingCall) -> Any:
+        """Add a call in another thread, that waits by now; return what gets whether it is in."""
+        added: list[bool] = []
+        thread = threading.Thread(target=lambda: added.append(queue.add(late, waits=True)))
+        thread.start()
+        while not queue._room._waiters:  # type: ignore[attr-defined]
+            pass
+
+        def join() -> bool:
+            thread.join(LONG)
+            return added[0]
+
+        return join
+
+
+def test_who_is_in_the_middle_of_it_is_told(queue: MethodQueue) -> None:
+    assert not queue.is_in_use_here
+    with queue._lock:
+        assert queue.is_in_use_here
+
+
+def test_in_a_forked_child_its_lock_is_free(queue: MethodQueue) -> None:
+    before = queue._lock
+
+    queue.renew_lock()
+
+    assert queue._lock is not before
+    queue.free_callers()
