@@ -33,6 +33,7 @@ from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Call
 from qam._server.execute_method_thread import ExecuteMethodThread
+from qam._server.life import Life
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
@@ -135,7 +136,7 @@ class QAMServer:
         results, settled = ResultQueue(), SettledCalls()
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
         self._publisher = ReplyPublisherThread(
-            credentials, settings, messages, results, settled, self._publisher_ended
+            credentials, settings, results, settled, self._publisher_ended
         )
         self._workers = WorkerPool(
             settings, self._calls, self._methods, messages, self._publisher, settled
@@ -151,14 +152,8 @@ class QAMServer:
             settled,
             self._end,
         )
-        # Guards _closing and _started: what came first, serve() or close().  Reentrant,
-        # because a signal handler that closes may run inside.
-        self._state_lock = threading.RLock()
-        self._closing = self._started = False
-        self._is_forked = False
+        self._life = Life()
         self._waits_in_serve: threading.Thread | None = None
-        self._ended = threading.Event()
-        self._failure: BaseException | None = None
         self._declare()
         disown_in_child(self)
 
@@ -256,13 +251,13 @@ class QAMServer:
         try:
             with self._closing_on(stop_on):
                 self._start_threads()
-                self._ended.wait()
+                self._life.wait()
         except KeyboardInterrupt:
             self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
-            self._ended.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
+            self._life.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
             raise
-        if self._failure is not None:
-            raise QAMClosedException("the server died of an internal error") from self._failure
+        if self._life.failure is not None:
+            raise QAMClosedException("the server died of an internal error") from self._life.failure
 
     @contextmanager
     def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
@@ -290,19 +285,10 @@ class QAMServer:
 
     def _begin(self) -> bool:
         """Make this the one time that the server serves; False if it is closed."""
-        with self._state_lock:
-            if self._is_forked:
-                raise QAMClosedException(
-                    "the server belongs to the process that this one was forked from; "
-                    "make a new one here"
-                )
-            if self._closing:
-                return False
-            if self._started:
-                raise RuntimeError("the server serves already, or has served; make a new one")
-            self._started = True
+        begun = self._life.begin()
+        if begun:
             _serving.add(self)
-            return True
+        return begun
 
     def _start_threads(self) -> None:
         try:
@@ -320,15 +306,12 @@ class QAMServer:
     def _publisher_ended(self, error: BaseException | None) -> None:
         """There will be no more replies; if that is because of a bug, the server ends."""
         if error is not None:
-            self._failure = error
+            self._life.fail(error)
             self._consumer.ask_to_stop()
 
     def _after_fork(self) -> None:
         """Be closed; in a forked child, where the threads of the server are not."""
-        self._state_lock = threading.RLock()
-        self._ended = threading.Event()
-        self._ended.set()
-        self._closing = self._is_forked = True
+        self._life.after_fork()
         _serving.discard(self)
 
     # --- closing ----------------------------------------------------------------
@@ -346,22 +329,20 @@ class QAMServer:
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
         timeout = check_timeout(timeout)
-        with self._state_lock:
-            self._closing = True
-            if not self._started:
-                return
+        if not self._life.close():
+            return
         self._consumer.begin_to_close(Deadline(timeout))
         if threading.current_thread() not in (self._waits_in_serve, *self._workers):
-            self._ended.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
+            self._life.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
 
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; in the last one, when requests are taken no more."""
-        self._failure = self._failure or error
+        self._life.fail(error)
         self._workers.close()
         self._publisher.exit()
         self._workers.join()
         _serving.discard(self)
-        self._ended.set()
+        self._life.end()
 
     def __enter__(self) -> Self:
         return self
@@ -370,9 +351,7 @@ class QAMServer:
         self.close()
 
     def __repr__(self) -> str:
-        ended = self._closing or self._ended.is_set()
-        state = "closed" if ended else "serving" if self._started else "new"
-        return f"<{state} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
+        return f"<{self._life} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
 
 
 def _check_signals(stop_on: Iterable[signal.Signals]) -> tuple[signal.Signals, ...]:

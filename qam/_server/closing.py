@@ -1,4 +1,4 @@
-"""How a server closes, step by step.  No I/O here, and no look at the time."""
+"""How a server closes, step by step.  No I/O and no clock here."""
 
 from collections.abc import Callable
 from enum import Enum

@@ -4,7 +4,6 @@ import threading
 import time
 from typing import Any
 
-from qam._broker.messages import Publish
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
@@ -26,7 +25,7 @@ from qam._protocol.requests import Request
 from qam._server.call import Answer, Call
 from qam._server.call import not_run as _not_run
 from qam._server.mailboxes import SettledCalls
-from qam._server.messages import Messages
+from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.settings import ServerSettings
@@ -84,7 +83,7 @@ class ExecuteMethodThread(threading.Thread):
         else:
             self._publisher.add_reply_to_send(reply)
 
-    def _answer(self, call: Call) -> Publish | None:
+    def _answer(self, call: Call) -> Message | None:
         """Return the reply to *call*, None if there is none; a bug costs this call alone."""
         try:
             return self._reply_to(call)
@@ -92,7 +91,7 @@ class ExecuteMethodThread(threading.Thread):
             log.exception("a request could not be answered, nor its caller told")
             return None
 
-    def _reply_to(self, call: Call) -> Publish | None:
+    def _reply_to(self, call: Call) -> Message | None:
         """Do what a request asks for; return the reply, None if nobody can get one."""
         time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
@@ -113,7 +112,8 @@ class ExecuteMethodThread(threading.Thread):
             log.exception("a request could not be answered")
             failure = internal_reply(request.id, SERVER_FAILED, describe(error))
             body = self._serializer.encode(failure, call.delivery.body)
-        return self._messages.reply(call, Answer(request.routing_key, body))
+        call.answer = Answer(request.routing_key, body)
+        return self._messages.reply(call, call.answer)
 
     def _read(self, call: Call) -> Request:
         """Return the request; only its envelope where another server may have died of the rest.
@@ -129,7 +129,7 @@ class ExecuteMethodThread(threading.Thread):
         idempotent = self._methods.is_idempotent(request.method_name, request.params)
         return idempotent and call.runs < _MAX_RUNS
 
-    def _refuse(self, call: Call, error: QAMSerializationException) -> Publish | None:
+    def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
         """Have a request dropped; tell its caller why, where there is a way."""
         log.warning("a request was dropped: %s", error)
         call.rejected = True
@@ -138,7 +138,8 @@ class ExecuteMethodThread(threading.Thread):
             return None  # a 0.2.x client, or none at all
         reply = internal_reply(None, _not_run(call, REQUEST_UNREADABLE), str(error))
         body = self._encode(call, reply, "what is wrong with a request")
-        return self._messages.reply(call, Answer(routing_key, body))
+        call.answer = Answer(routing_key, body)
+        return self._messages.reply(call, call.answer)
 
     def _run(self, call: Call, request: Request) -> dict[str, Any]:
         """Run the method; return the reply's body, whatever happens."""

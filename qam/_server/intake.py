@@ -1,4 +1,4 @@
-"""What becomes of a request that comes to a server.  No I/O here, and no look at the time.
+"""What becomes of a request that comes to a server.  No I/O, no threads and no clock here.
 
 A request runs if nobody can have begun with it; else it is one that runs here, was
 answered here, or is another server's; or the other servers are asked, and it waits for
@@ -90,7 +90,7 @@ class Intake:
         """A sibling said something, or this server itself."""
         self._deliveries.opened(word.delivery_tag)
         if word.too_large:
-            self.siblings.left_out(word.too_large.size)
+            self.siblings.heard_too_large(word.too_large.size)
         else:
             self.siblings.heard(word.body)
         self._deliveries.done([word.delivery_tag])
@@ -125,14 +125,14 @@ class Intake:
 
     def _add_duplicate(self, call: Call, running: Call) -> Decision:
         if running.outlives_its_delivery:
-            return self._finish(call)
+            return self._acknowledge(call)
         running.duplicates = running.duplicates or []
         running.duplicates.append(call)
         return Decision.NOTHING
 
     def _answer_again(self, call: Call, answer: Answer | None) -> Decision:
         if answer is None:
-            return self._finish(call)
+            return self._acknowledge(call)
         call.answer = answer
         return Decision.ANSWER
 
@@ -165,12 +165,12 @@ class Intake:
         for calls, verdict in self.siblings.take_verdicts():
             first, *others = calls
             if verdict is Verdict.MINE:
-                self._finish(first)
+                self._acknowledge(first)
             else:
                 first.lost = verdict is Verdict.LOST
                 decisions.append((self._begin(first), first))
             for call in others:
-                self._finish(call)
+                self._acknowledge(call)
         return decisions
 
     def take_to_repeat(self) -> list[tuple[CallKey, Answer]]:
@@ -213,7 +213,7 @@ class Intake:
         """False for what another connection brought: its delivery went with it."""
         return call.connection_number == self.connection_number
 
-    def _finish(self, call: Call) -> Decision:
+    def _acknowledge(self, call: Call) -> Decision:
         """There is nothing more to do for a delivery; it is acknowledged with the next ones."""
         if self._is_open(call):
             self._deliveries.done([call.delivery.delivery_tag])

@@ -15,8 +15,8 @@ GRACE = 3.0
 VALID = 2 * GRACE
 #: Seconds in which the broker, when it is killed, may forget that it got an ack.
 _UNSAFE = 5.0
-#: How many dead ones are remembered, so that others do not bring them back.
-_MAX_BURIED = 1000
+#: How many names of forgotten ones are kept, so that others do not bring them back.
+_MAX_FORGOTTEN = 1000
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class KnownSiblings:
         self._absent: set[str] = set()
         # When they left, in that order.
         self._left: dict[str, float] = {}
-        self._buried: dict[str, None] = {}
+        self._forgotten: dict[str, None] = {}
         #: There was no room for one of them.
         self.crowded = False
         # When it was asked who is there, if the answers are still waited for.
@@ -75,7 +75,7 @@ class KnownSiblings:
 
     def has_heard_of(self, instance: str) -> bool:
         """Return True if *instance* is known, or was."""
-        return instance in self._known or instance in self._left or instance in self._buried
+        return instance in self._known or instance in self._left or instance in self._forgotten
 
     def is_consuming(self, instance: str) -> bool:
         """Return True if one of the consumers of the request queue is that of *instance*."""
@@ -112,12 +112,12 @@ class KnownSiblings:
 
     def came_back(self, instance: str) -> bool:
         """*instance* said something; return whether it was taken for dead."""
-        self._buried.pop(instance, None)
+        self._forgotten.pop(instance, None)
         was_absent = instance in self._absent
         self._absent.discard(instance)
         return was_absent
 
-    def miss(self, instance: str) -> bool:
+    def mark_absent(self, instance: str) -> bool:
         """Take *instance* for dead; return False if it was already."""
         if instance in self._absent:
             return False
@@ -128,7 +128,7 @@ class KnownSiblings:
         """*instance* said goodbye; return False if that can't be remembered, or it is not known."""
         while self._left and now - self._left[earliest := next(iter(self._left))] >= _UNSAFE:
             del self._left[earliest]
-        # Where too many have left it is found to be silent.
+        # If too many have left already, it is found to be silent instead.
         if instance not in self._known or len(self._left) >= MAX_SIBLINGS:
             return False
         self._forget(instance)
@@ -147,7 +147,7 @@ class KnownSiblings:
 
     @property
     def roll_is_called(self) -> bool:
-        """True while it is waited for who is there."""
+        """True while the answers to a roll call are awaited."""
         return self._roll_called_at is not None
 
     def call_roll(self, now: float) -> None:
@@ -172,25 +172,25 @@ class KnownSiblings:
 
     # --- the dead --------------------------------------------------------------------
 
-    def settle(self, instance: str, now: float) -> bool:
-        """All that *instance*, a dead one, had is with living ones; bury it when that is judged.
+    def forget_if_judged(self, instance: str, now: float) -> bool:
+        """Others have the requests of *instance*, a dead one, now; forget it once they are judged.
 
-        :returns: whether it is buried now.
+        :returns: whether it is forgotten now.
         """
         sibling = self._known[instance]
         if sibling.settled_at is None:
             sibling.settled_at = now
         elif now - sibling.settled_at > VALID:
-            self._bury(instance)
+            self._forget_for_good(instance)
             return True
         return False
 
-    def _bury(self, instance: str) -> None:
+    def _forget_for_good(self, instance: str) -> None:
         """Forget *instance*, which is dead; what others say of it does not bring it back."""
         self._forget(instance)
-        self._buried[instance] = None
-        if len(self._buried) > _MAX_BURIED:
-            del self._buried[next(iter(self._buried))]
+        self._forgotten[instance] = None
+        if len(self._forgotten) > _MAX_FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
 
     def _forget(self, instance: str) -> None:
         del self._known[instance]

@@ -5,11 +5,12 @@ empties it.  They are made before the threads are.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qam._broker.messages import Publish, batch_length
 from qam._broker.waker import Waker
 from qam._server.call import Call
+from qam._server.messages import Message
 
 
 class ResultQueue:
@@ -25,7 +26,7 @@ class ResultQueue:
     def __len__(self) -> int:
         return len(self.messages)
 
-    def put(self, message: Publish) -> None:
+    def put(self, message: Message) -> None:
         """Append *message*; does not wait for it to be sent."""
         with self._lock:
             self.messages.append(message)
@@ -33,7 +34,7 @@ class ResultQueue:
         if first:  # for the others the thread is awake, or comes back to them by itself
             self.waker.wake()
 
-    def put_first(self, messages: list[Publish]) -> None:
+    def put_first(self, messages: Sequence[Message]) -> None:
         """Put *messages* before all others; by the thread that writes them."""
         with self._lock:
             self.messages[:0] = messages

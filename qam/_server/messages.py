@@ -1,5 +1,6 @@
 """The messages that a server sends."""
 
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -12,6 +13,35 @@ from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, prope
 from qam._protocol.replies import REQUEST_UNREADABLE, internal_reply
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call, is_resent, not_run, runs_of
+
+
+@dataclass(slots=True)
+class Undelivered:
+    """What is still needed of a request that is settled, but its reply may have to be sent again.
+
+    The request itself is freed.
+    """
+
+    request_id: Any
+    #: How its body begins.
+    like: bytes
+    #: The broker has refused the reply.
+    refused: bool
+    #: Since when nobody takes the reply, and how often it was sent.
+    since: float
+    tries: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Message(Publish):
+    """What a server sends: a reply, a request that is published anew, a word to its siblings."""
+
+    is_reply: bool = False
+    #: The request that is settled when the broker has this; None if it is settled, or is none.
+    call: Call | None = None
+    #: Set for the reply to a request that is settled.
+    undelivered: Undelivered | None = None
+
 
 # What a request keeps when it is published anew.
 _PROPERTIES = ("correlation_id", "reply_to", "headers")
@@ -33,9 +63,8 @@ class Messages:
         self._reply_properties = {each: properties(serializer, each) for each in (False, True)}
         self._request_route = request_binding(server_id).route
 
-    def reply(self, call: Call, answer: Answer) -> Publish:
+    def reply(self, call: Call, answer: Answer) -> Message:
         """Return the reply to *call*, which is answered so."""
-        call.answer = answer
         correlation_id = call.delivery.correlation_id
         # In kind: a client that keeps no request has no use for a reply that is kept.
         persistent = call.delivery.persistent
@@ -43,16 +72,17 @@ class Messages:
         mandatory = persistent and correlation_id is not None
         return self._reply(correlation_id, answer, persistent, mandatory, call)
 
-    def refusal(self, call: Call, why: str) -> Publish | None:
+    def refusal(self, call: Call, why: str) -> Message | None:
         """Return the reply that says why a request can't be taken; None for who can't be told."""
         routing_key = call.delivery.reply_to
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or none at all
         reply = internal_reply(None, not_run(call, REQUEST_UNREADABLE), why)
         body = self._serializer.encode(reply, call.delivery.body)
-        return self.reply(call, Answer(routing_key, body))
+        call.answer = Answer(routing_key, body)
+        return self.reply(call, call.answer)
 
-    def repeated_reply(self, key: CallKey, answer: Answer) -> Publish:
+    def repeated_reply(self, key: CallKey, answer: Answer) -> Message:
         """Return the reply to a request that is known by its key only."""
         return self._reply(key.correlation_id, answer, persistent=True, mandatory=False)
 
@@ -62,15 +92,23 @@ class Messages:
         answer: Answer,
         persistent: bool,
         mandatory: bool,
-        context: Call | None = None,
-    ) -> Publish:
+        call: Call | None = None,
+    ) -> Message:
         message_properties = self._reply_properties[persistent].copy()
         if correlation_id is not None:
             message_properties["correlation_id"] = correlation_id
         route = self._reply_route(answer.routing_key)
-        return Publish(route, answer.body, message_properties, mandatory, persistent, context)
+        return Message(
+            route,
+            answer.body,
+            message_properties,
+            mandatory,
+            confirm=persistent,
+            is_reply=True,
+            call=call,
+        )
 
-    def request_anew(self, call: Call, now: float, runs: int | None = None) -> Publish:
+    def request_anew(self, call: Call, now: float, runs: int | None = None) -> Message:
         """Return the request of *call* as a new message, for another server or another run.
 
         Not a requeue: that would mark it as delivered before.
@@ -86,11 +124,7 @@ class Messages:
             anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}
         else:
             anew["headers"] = {RUNS: runs}
-        return Publish(self._request_route, call.delivery.body, anew, mandatory=False, context=call)
-
-    def is_reply(self, message: Publish) -> bool:
-        """Return True for a reply, False for anything else that a server sends."""
-        return message.route.exchange == self._reply_exchange
+        return Message(self._request_route, call.delivery.body, anew, mandatory=False, call=call)
 
 
 def _own_headers(delivery: Delivery) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
@@ -13,7 +14,7 @@ from qam._common.logs import get_logger
 from qam._protocol.entities import request_binding
 from qam._server.dropped_replies import DroppedReplies
 from qam._server.mailboxes import ResultQueue, SettledCalls
-from qam._server.messages import Messages, declare_server
+from qam._server.messages import Message, declare_server
 from qam._server.recently_written import RecentlyWritten
 from qam._server.reply_fates import Decision, Drop, ReplyFates, SendAgain, Settle
 from qam._server.settings import ServerSettings
@@ -29,7 +30,6 @@ class ReplyPublisherThread(PublishingThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
 
     :param settings: of the server.
-    :param messages: makes the messages of the server.
     :param results: the result queue.
     :param settled: takes the calls whose replies the broker has.
     :param ended: told of the end of this thread, and of the error that led to it.
@@ -39,7 +39,6 @@ class ReplyPublisherThread(PublishingThread):
         self,
         credentials: AMQPCredentials,
         settings: ServerSettings,
-        messages: Messages,
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
@@ -56,7 +55,7 @@ class ReplyPublisherThread(PublishingThread):
         self._ended = ended
         # Twice the heartbeat, after which a dead connection is noticed, and some.
         self._recent = RecentlyWritten(3.0 * credentials.heartbeat)
-        self._fates = ReplyFates(messages, settings.serializer, self._later)
+        self._fates = ReplyFates(settings.serializer, self._later)
         self._dropped = DroppedReplies(log)
 
     @property
@@ -64,11 +63,11 @@ class ReplyPublisherThread(PublishingThread):
         """The messages that are not written yet, oldest first."""
         return self._results.messages
 
-    def add_reply_to_send(self, reply: Publish) -> None:
+    def add_reply_to_send(self, reply: Message) -> None:
         """Append a message to the result queue; does not wait for it to be sent."""
         self._results.put(reply)
 
-    def send_lone(self, reply: Publish) -> None:
+    def send_lone(self, reply: Message) -> None:
         """Send a reply at once, in the thread that calls: no other is to be expected soon."""
         if not self._write_now(lambda: reply):
             self._results.put(reply)
@@ -85,23 +84,24 @@ class ReplyPublisherThread(PublishingThread):
     def _has_more(self) -> bool:
         return bool(self._results.messages)
 
-    def _send_first(self, items: list[Publish]) -> None:
+    def _send_first(self, items: list[Message]) -> None:
         self._results.put_first(items)
 
     # --- what becomes of a message ----------------------------------------------
 
     def _on_fate(
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
-    ) -> list[Publish]:
+    ) -> list[Message]:
         now = time.monotonic()
         match fate:
             case Fate.WRITTEN:
                 self._recent.add(messages, now)
             case Fate.CULPRIT:
                 log.warning("the broker refuses a reply: %s", error)
-        return self._carry_out(self._fates.decide(fate, messages, now, error), now)
+        sent = cast(list[Message], messages)  # nothing else is written on this connection
+        return self._carry_out(self._fates.decide(fate, sent, now, error), now)
 
-    def _carry_out(self, decisions: list[Decision], now: float) -> list[Publish]:
+    def _carry_out(self, decisions: list[Decision], now: float) -> list[Message]:
         """Do what was decided; return the messages that are to be sent again at once."""
         again = []
         for decision in decisions:
@@ -118,7 +118,7 @@ class ReplyPublisherThread(PublishingThread):
                     self._drop(message)
         return again
 
-    def _drop(self, message: Publish) -> None:
+    def _drop(self, message: Message) -> None:
         """Give a reply up; told once for all that go to the same client at the same time."""
         self._dropped.count(message.route.routing_key)
         if self._under_way.in_flight == 0:

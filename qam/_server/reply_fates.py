@@ -6,16 +6,15 @@ server's publisher carries them out.
 
 from collections.abc import Sized
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from qam._broker.fates import Fate
-from qam._broker.messages import Publish
 from qam._common.deadline import backoff
 from qam._protocol.properties import RESENT
 from qam._protocol.replies import RESULT_NOT_SERIALIZABLE, internal_reply
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call
-from qam._server.messages import Messages
+from qam._server.messages import Message, Undelivered
 from qam.exceptions import QAMConnectionException
 
 #: Seconds for which a reply that nobody takes is sent again and again.
@@ -39,7 +38,7 @@ class Settle:
 class SendAgain:
     """The message is sent again: before all that waits, or *after* so many seconds."""
 
-    message: Publish
+    message: Message
     after: float = 0.0
 
 
@@ -47,7 +46,7 @@ class SendAgain:
 class Drop:
     """The reply is given up."""
 
-    message: Publish
+    message: Message
 
 
 Decision = Settle | SendAgain | Drop
@@ -59,36 +58,21 @@ class Kept(Sized, Protocol):
     bytes: int
 
 
-@dataclass(slots=True, eq=False)
-class _Settled:
-    """Context of a reply whose request is settled: what is still needed of that, which is freed."""
-
-    request_id: Any
-    like: bytes
-    #: The broker has refused the reply.
-    refused: bool
-    #: Since when, and how often it was sent, where nobody takes it.
-    since: float
-    tries: int = 0
-
-
 class ReplyFates:
     """Decides what becomes of the messages of one server.
 
-    :param messages: makes the messages of the server.
     :param serializer: how replies are encoded.
     :param kept: what waits to be sent again later.
     """
 
-    def __init__(self, messages: Messages, serializer: Serializer, kept: Kept) -> None:
-        self._messages = messages
+    def __init__(self, serializer: Serializer, kept: Kept) -> None:
         self._serializer = serializer
         self._kept = kept
 
     def decide(
         self,
         fate: Fate,
-        messages: list[Publish],
+        messages: list[Message],
         now: float,
         error: QAMConnectionException | None = None,
     ) -> list[Decision]:
@@ -111,65 +95,66 @@ class ReplyFates:
             case Fate.CULPRIT:
                 return [each for message in messages for each in self._culprit(message, error)]
 
-    def _refused(self, message: Publish, now: float) -> list[Decision]:
-        if self._messages.is_reply(message):
+    def _refused(self, message: Message, now: float) -> list[Decision]:
+        if message.is_reply:
             return self._keep(message, now)
         # A request that was not started, or a word to other servers: it has to arrive.
         return [SendAgain(message, _PAUSE_OF_OTHERS)]
 
-    def _keep(self, message: Publish, now: float) -> list[Decision]:
+    def _keep(self, message: Message, now: float) -> list[Decision]:
         """Send a reply again later: its client may declare its queue again.
 
         Its request is settled now; else the requests of one client that is gone would
         be all that this server holds.
         """
         settled = _settle([message], now)
-        context = message.context
-        if context is None or self._is_to_be_dropped(context, now):
+        undelivered = message.undelivered
+        if undelivered is None or self._is_to_be_dropped(undelivered, now):
             return [*settled, Drop(message)]
-        pause = backoff(context.tries, _FIRST_PAUSE, _LONGEST_PAUSE)
-        context.tries += 1
+        pause = backoff(undelivered.tries, _FIRST_PAUSE, _LONGEST_PAUSE)
+        undelivered.tries += 1
         return [*settled, SendAgain(message, pause)]
 
-    def _is_to_be_dropped(self, undelivered: _Settled, now: float) -> bool:
+    def _is_to_be_dropped(self, undelivered: Undelivered, now: float) -> bool:
         too_many = len(self._kept) >= _MAX_KEPT or self._kept.bytes > _MAX_KEPT_BYTES
         return too_many or now - undelivered.since > _RESEND_FOR
 
-    def _unknown(self, message: Publish) -> Decision:
+    def _unknown(self, message: Message) -> Decision:
         # Whether it arrived is open; a reply that arrives twice is dropped by its client.
         # A request that is given back is not: another server may have it by now.
-        if isinstance(message.context, Call) and not self._messages.is_reply(message):
+        if message.call is not None and not message.is_reply:
             headers = message.properties["headers"]
             message.properties["headers"] = {RESENT: 0, **headers}
         return SendAgain(message)
 
-    def _culprit(self, message: Publish, error: QAMConnectionException | None) -> list[Decision]:
-        context = message.context
-        if context is not None and self._messages.is_reply(message) and not context.refused:
-            context.refused = True  # if the next one is refused too, there is no more to say
-            return [SendAgain(self._in_place_of(message, context, str(error)))]
-        if isinstance(context, Call):
-            context.answer = None
-            return [Settle([context])]
-        return []
+    def _culprit(self, message: Message, error: QAMConnectionException | None) -> list[Decision]:
+        to = message.call or message.undelivered
+        if message.is_reply and to is not None and not to.refused:
+            to.refused = True  # if the next one is refused too, there is no more to say
+            return [SendAgain(self._in_place_of(message, to, str(error)))]
+        if message.call is None:
+            return []
+        message.call.answer = None
+        return [Settle([message.call])]
 
-    def _in_place_of(self, reply: Publish, to: Call | _Settled, why: str) -> Publish:
+    def _in_place_of(self, reply: Message, to: Call | Undelivered, why: str) -> Message:
         text = f"the broker refuses the result: {why}"
         failure = internal_reply(to.request_id, RESULT_NOT_SERIALIZABLE, text)
         body = self._serializer.encode(failure, to.like)
-        if isinstance(to, Call):
-            to.answer = Answer(reply.route.routing_key, body)
+        if reply.call is not None:
+            reply.call.answer = Answer(reply.route.routing_key, body)
         return replace(reply, body=body)
 
 
-def _settle(messages: list[Publish], free_at: float | None = None) -> list[Decision]:
+def _settle(messages: list[Message], free_at: float | None = None) -> list[Decision]:
     """Settle what *messages* were sent for.
 
     :param free_at: the time, where the messages outlive their requests, which are freed.
     """
-    calls = [each.context for each in messages if isinstance(each.context, Call)]
+    calls = [each.call for each in messages if each.call is not None]
     if free_at is not None:
         for message in messages:
-            if isinstance(call := message.context, Call):
-                message.context = _Settled(call.request_id, call.like, call.refused, free_at)
+            if (call := message.call) is not None:
+                message.undelivered = Undelivered(call.request_id, call.like, call.refused, free_at)
+                message.call = None
     return [Settle(calls)] if calls else []

@@ -31,9 +31,9 @@ log = get_logger("qam.qam_server")
 CLOSE_TIMEOUT = 30.0
 #: Seconds beyond its timeout that closing may take to end the threads of a server.
 CLOSE_GRACE = 5.0
-#: How many messages may wait to be sent before the others get no answers for the time being.
+#: While so many messages wait to be sent, the other servers get no answers.
 _MAX_BACKLOG = 10_000
-#: Seconds before it is looked again whether there is room.
+#: Seconds until the backlog is checked again.
 _OVERTAXED_PAUSE = 0.05
 
 
@@ -127,7 +127,7 @@ class RequestConsumerThread(ConnectionThread):
         self._carry_out(self._intake.take_judged(), connection)
         if not self._is_overtaxed:
             self._send_words()
-        if self._siblings.look_is_due:
+        if self._siblings.inspection_is_due:
             self._inspect_request_queue(connection)
         if self._closing.begun:
             self._close_down(connection)
@@ -136,7 +136,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _inspect_request_queue(self, connection: Connection) -> None:
         state = self._request_queue.inspect(connection)
-        self._siblings.looked(state, own_consumers=self._request_queue.is_consumed)
+        self._siblings.queue_inspected(state, own_consumers=self._request_queue.is_consumed)
 
     def _consume(self, connection: Connection) -> None:
         """Begin to take requests, or go on with another prefetch."""

@@ -12,7 +12,7 @@ comes marked from then on was received by servers that it knows.  One that said
 goodbye has left nothing open.  One that does not answer may be dead with the request
 in its hands, so that counts as lost.
 
-No I/O here, and no look at the time: :meth:`Siblings.heard` takes in what came,
+No I/O and no clock here: :meth:`Siblings.heard` takes in what came,
 :meth:`Siblings.take_messages` returns what is to be sent.  All belongs to the thread
 that receives the requests.
 """
@@ -145,9 +145,9 @@ class Siblings:
         return self.vouches and (not resent or self._record.covers(key))
 
     def take_verdicts(self) -> list[tuple[list[Call], Verdict]]:
-        """Return the requests that are judged now: all copies of each, and the verdict."""
+        """Return the requests that are judged now: all duplicates of each, and the verdict."""
         for instance in self._others.end_roll_call(self._clock()):
-            self._miss(instance)
+            self._mark_absent(instance)
         verdicts = []
         for question in list(self._questions):
             verdict = question.verdict or self._judge(question)
@@ -168,7 +168,7 @@ class Siblings:
         if self._clock() < self._wait_ends(question):
             return None
         for instance in tuple(question.silent):
-            self._miss(instance)
+            self._mark_absent(instance)
         return Verdict.LOST
 
     def _wait_ends(self, question: Question) -> float:
@@ -178,9 +178,9 @@ class Siblings:
 
     # --- who is there -----------------------------------------------------------------
 
-    def _miss(self, instance: str) -> None:
+    def _mark_absent(self, instance: str) -> None:
         """*instance* does not answer: take it for dead."""
-        if self._others.miss(instance):
+        if self._others.mark_absent(instance):
             self._questions.expect_no_more(instance)
 
     def _add(self, instance: str, there: bool) -> Sibling | None:
@@ -217,11 +217,11 @@ class Siblings:
         return self._inspections.next_due(calm=self.vouches and not self._others.absent)
 
     @property
-    def look_is_due(self) -> bool:
-        """True if the request queue is to be looked at, see :meth:`looked`."""
+    def inspection_is_due(self) -> bool:
+        """True if the request queue is to be inspected, see :meth:`queue_inspected`."""
         return self._clock() >= self._next_inspection()
 
-    def looked(self, state: QueueState, own_consumers: int) -> None:
+    def queue_inspected(self, state: QueueState, own_consumers: int) -> None:
         """This is the state of the request queue, with some consumers of our own."""
         now = self._clock()
         self._inspections.done(now)
@@ -232,13 +232,13 @@ class Siblings:
             return
         # Nothing waits, and all that is under way is with servers that are known.
         if self._others.crowded:
-            # Have those speak for whom there was no room, if there is now; before the next look.
+            # If there is room now, those speak up for whom there was none.
             if self._others.make_up_for_crowd():
                 self._call_the_roll()
         elif self._vouches_since is None:
             self._vouches_since = now
         for instance in list(self._others.absent):
-            if self._others.settle(instance, now):
+            if self._others.forget_if_judged(instance, now):
                 self._questions.expect_no_more(instance)
                 self._record.uncover()
 
@@ -280,7 +280,7 @@ class Siblings:
         else:
             _HEAR[word.kind](self, word)
 
-    def left_out(self, size: int) -> None:
+    def heard_too_large(self, size: int) -> None:
         """Something came in place of a word that was too large to be taken in."""
         self._warnings.warn(
             "what another server of the same server_id said makes no sense: it has %d bytes", size
@@ -337,7 +337,7 @@ class Siblings:
             return "lost"
         question = self._questions.get(key)
         if question is not None:
-            # Of two who have copies the first by name goes on with it.
+            # If two servers have it, the first by name goes on with it.
             if self._instance < asker:
                 return "mine"
             question.verdict = Verdict.MINE

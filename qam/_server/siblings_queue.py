@@ -4,8 +4,9 @@ from typing import Any
 
 from qam._broker.connection import Connection, QueueIsDown
 from qam._broker.events import Consumer
-from qam._broker.messages import PERSISTENT, Publish
+from qam._broker.messages import PERSISTENT
 from qam._protocol.entities import siblings_binding
+from qam._server.messages import Message
 from qam._server.settings import ServerSettings
 from qam._server.sibling_words import MAX_BYTES
 
@@ -64,9 +65,9 @@ class SiblingsQueue:
             connection.declare_queue(self._binding, self._arguments)
         return without_gap
 
-    def message(self, word: bytes) -> Publish:
+    def message(self, word: bytes) -> Message:
         """Return *word* as a message to all servers of the id, this one included."""
-        return Publish(self._binding.route, word, _PROPERTIES, mandatory=False)
+        return Message(self._binding.route, word, _PROPERTIES, mandatory=False)
 
     def delete(self, connection: Connection) -> None:
         """Delete the queue: this server hears nothing any more."""

@@ -257,7 +257,7 @@ class TestAReply:
     @pytest.mark.parametrize("runs", [None, 2])
     def test_is_not_the_only_thing_that_is_in_kind(self, runs: int | None) -> None:
         call = call_with(delivery_mode=TRANSIENT)
-        anew = messages_of("server").request_anew(call, runs)
+        anew = messages_of("server").request_anew(call, now=0.0, runs=runs)
 
         assert anew.properties["delivery_mode"] == TRANSIENT
         assert anew.properties["correlation_id"] == "client:1"

@@ -151,7 +151,7 @@ class Server:
             self._carry_out(self.intake.acks_arrived())
         self._carry_out(self.intake.take_judged())
         active = self._send_words() or active
-        if self.intake.siblings.look_is_due:
+        if self.intake.siblings.inspection_is_due:
             self.inspect()
         if self.closing.begun:
             return self._close_down() or active
@@ -167,7 +167,7 @@ class Server:
         return True
 
     def inspect(self) -> None:
-        self.intake.siblings.looked(self.broker.state(), own_consumers=self.consuming)
+        self.intake.siblings.queue_inspected(self.broker.state(), own_consumers=self.consuming)
 
     def _hear(self) -> bool:
         if not self.inbox:

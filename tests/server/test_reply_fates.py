@@ -25,7 +25,8 @@ def call(number: int = 1) -> Call:
 
 
 def reply_to(call: Call, body: bytes = b"reply") -> Publish:
-    return MESSAGES.reply(call, Answer("key", body))
+    call.answer = Answer("key", body)
+    return MESSAGES.reply(call, call.answer)
 
 
 class Server:
@@ -36,7 +37,7 @@ class Server:
         self.later: Later[Publish] = Later()
         self.settled: list[Call] = []
         self.dropped: list[Publish] = []
-        self._fates = ReplyFates(MESSAGES, get_serializer("json"), self.later)
+        self._fates = ReplyFates(get_serializer("json"), self.later)
 
     def hear(self, fate: Fate, *messages: Publish, error: Any = None) -> list[Publish]:
         """Carry out what follows from the fate of *messages*; return what is sent again at once."""
@@ -62,7 +63,7 @@ def test_the_story_of_a_reply_whose_client_is_gone() -> None:
 
     # then its request is settled, once, and not kept for it
     assert server.settled == [request]
-    assert reply.context is not request
+    assert reply.call is None
 
     # when it comes back each time that it is sent
     sent_at = []
@@ -125,7 +126,6 @@ def test_a_refused_reply_is_kept_as_one_that_came_back() -> None:
 def test_a_request_that_was_given_back_and_refused_is_sent_again_and_not_settled() -> None:
     server, request = Server(), call()
     given_back = MESSAGES.request_anew(request, now=0.0)
-    given_back.context = request
 
     server.hear(Fate.REFUSED, given_back)
 
@@ -192,7 +192,7 @@ def test_also_a_reply_whose_request_is_settled_is_replaced() -> None:
 
 def test_what_is_no_reply_and_closes_the_channel_is_given_up() -> None:
     word: Publish = MESSAGES.repeated_reply(call().key, Answer("key", b""))  # type: ignore[arg-type]
-    decisions: list[Decision] = ReplyFates(MESSAGES, get_serializer("json"), Later()).decide(
+    decisions: list[Decision] = ReplyFates(get_serializer("json"), Later()).decide(
         Fate.CULPRIT, [word], 0.0, REFUSED
     )
 

@@ -84,7 +84,7 @@ class Server:
     def look(self, messages: int = 0) -> None:
         consumers = sum(each.consuming for each in self.group.alive)
         state = QueueState(messages, consumers)
-        self.siblings.looked(state, own_consumers=int(self.consuming))
+        self.siblings.queue_inspected(state, own_consumers=int(self.consuming))
 
     def step(self) -> bool:
         self.repeated += self.siblings.take_to_repeat()
@@ -145,7 +145,7 @@ class Group:
         """Let time pass, in which a server looks at the queue when it wants to."""
         for _ in range(times):
             self.wait(seconds)
-            if server.siblings.look_is_due:
+            if server.siblings.inspection_is_due:
                 server.look()
 
     def grow_old(self) -> None:
@@ -198,14 +198,14 @@ class TestAlone:
     def test_once_the_queue_was_empty_it_vouches_for_what_comes_later(self, group: Group) -> None:
         server = group.start("a", messages=5)
         server.receive(1)
-        assert not server.siblings.look_is_due
+        assert not server.siblings.inspection_is_due
         group.clock.advance(1.5)
-        assert server.siblings.look_is_due
+        assert server.siblings.inspection_is_due
         server.look(messages=1)
         assert not server.siblings.vouches
         server.look()
         assert server.siblings.vouches
-        assert not server.siblings.look_is_due
+        assert not server.siblings.inspection_is_due
         # when
         server.receive(2)
         group.run()
@@ -216,7 +216,7 @@ class TestAlone:
 
     def test_a_consumer_that_is_no_sibling_keeps_it_from_vouching(self, group: Group) -> None:
         server = group.start("a", messages=1)
-        server.siblings.looked(QueueState(messages=0, consumers=2), own_consumers=1)
+        server.siblings.queue_inspected(QueueState(messages=0, consumers=2), own_consumers=1)
         assert not server.siblings.vouches
 
     def test_a_sibling_that_does_not_consume_makes_up_for_no_stranger(self, group: Group) -> None:
@@ -378,16 +378,16 @@ class TestAmongOthers:
         group.run()
         group.wait(GRACE)
         # when the queue is empty, and again some time later
-        assert one.siblings.look_is_due
+        assert one.siblings.inspection_is_due
         one.look()
         group.wait(3 * GRACE)
         one.look(messages=1)
         group.wait(GRACE)
-        assert one.siblings.look_is_due
+        assert one.siblings.inspection_is_due
         one.look()
         # then
         group.wait(GRACE)
-        assert not one.siblings.look_is_due
+        assert not one.siblings.inspection_is_due
         one.receive(2)
         group.run()
         assert one.verdicts[1:] == [("client:2", Verdict.RUN)]
@@ -429,7 +429,7 @@ class TestAmongOthers:
         dead.answer(dead.take(2))
         group.kill(dead)
         group.go_by(1.0, 20, one)
-        assert not one.siblings.look_is_due
+        assert not one.siblings.inspection_is_due
         # when
         one.receive(2, resent=True, redelivered=False)
         group.wait(GRACE)
@@ -642,6 +642,6 @@ class TestTheRollCall:
     def test_is_not_called_where_nobody_is_missing(self, group: Group) -> None:
         one, _ = group.start("a"), group.start("b")
         group.wait(5 * GRACE)
-        assert one.siblings.look_is_due
+        assert one.siblings.inspection_is_due
         one.look()
         assert one.siblings.take_messages() == []

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from qam._broker.fates import Fate
-from qam._broker.messages import Delivery, Publish
+from qam._broker.messages import Delivery
 from qam._common.job_queue import JobQueue
 from qam._protocol.correlation import CallKey
 from qam._protocol.properties import RESENT, RUNS
@@ -22,7 +22,7 @@ from qam._server import dropped_replies, reply_fates
 from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import ExecuteMethodThread, _not_run
 from qam._server.mailboxes import ResultQueue, SettledCalls
-from qam._server.messages import Messages
+from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.prefetch import Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
@@ -76,8 +76,8 @@ def test_a_worker_that_waits_for_work_keeps_nothing_of_what_it_did(
     class Notes:
         """Takes the replies, and keeps none."""
 
-        def add_reply_to_send(self, reply: Publish) -> None:
-            done.append(weakref.ref(reply.context))
+        def add_reply_to_send(self, reply: Message) -> None:
+            done.append(weakref.ref(reply.call))
 
         send_lone = add_reply_to_send
 
@@ -137,10 +137,8 @@ SETTINGS = ServerSettings("server", get_serializer("json"), connect_timeout=1.0)
 
 
 @pytest.fixture
-def publisher(messages: Messages, settled_calls: Settled) -> ReplyPublisherThread:
-    return ReplyPublisherThread(
-        CREDENTIALS, SETTINGS, messages, ResultQueue(), settled_calls, ignore
-    )
+def publisher(settled_calls: Settled) -> ReplyPublisherThread:
+    return ReplyPublisherThread(CREDENTIALS, SETTINGS, ResultQueue(), settled_calls, ignore)
 
 
 @pytest.mark.parametrize("bound", ["_MAX_KEPT", "_MAX_KEPT_BYTES"])
@@ -225,8 +223,9 @@ class Consumer(RequestConsumerThread):
     def receive(self, request: Call) -> None:
         self._carry_out_one(self._intake.received(request), request)
 
-    def replies(self, messages: Messages) -> list[Publish]:
-        return [each for each in self.published if messages.is_reply(each)]
+    def replies(self) -> list[Any]:
+        messages: list[Any] = self.published
+        return [each for each in messages if each.is_reply]
 
 
 @pytest.fixture
@@ -266,7 +265,7 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
     assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
-    assert consumer.replies(messages) == []
+    assert consumer.replies() == []
 
 
 class Recorder:
@@ -318,7 +317,7 @@ def test_what_others_ask_for_waits_while_the_publisher_does_not_keep_up(
     # and when it has caught up, the reply is sent once
     consumer.waiting = 0
     consumer._write(connection)
-    assert [each.body for each in consumer.replies(messages)] == [b"reply"]
+    assert [each.body for each in consumer.replies()] == [b"reply"]
     assert consumer._next_due() is None or not consumer._siblings.has_messages
 
 
@@ -340,11 +339,11 @@ def test_what_comes_twice_runs_once_and_is_answered_twice(
     consumer._settled.put([first])
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then the copy is too
-    [reply] = consumer.replies(messages)
-    assert (reply.context, reply.body) == (again, b"reply")
+    [reply] = consumer.replies()
+    assert (reply.call, reply.body) == (again, b"reply")
     # and so is one that comes later
     consumer.receive(copy_of(call()))
-    assert [each.body for each in consumer.replies(messages)] == [b"reply"] * 2
+    assert [each.body for each in consumer.replies()] == [b"reply"] * 2
     assert consumer.taken == [first]
 
 
@@ -386,8 +385,8 @@ def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     consumer._acknowledge(Recorder())  # type: ignore[arg-type]
     # then
     assert consumer._intake._record.answer(KEY) is None
-    [reply] = consumer.replies(messages)
-    assert (reply.context, reply.body) == (again, b"reply")
+    [reply] = consumer.replies()
+    assert (reply.call, reply.body) == (again, b"reply")
 
 
 def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:

@@ -1,0 +1,111 @@
+"""Who of the servers of one server_id is there, and when the request queue is inspected."""
+
+from math import inf
+
+import pytest
+
+from qam._server import known_siblings
+from qam._server.known_siblings import GRACE, VALID, KnownSiblings
+from qam._server.queue_inspections import QueueInspections
+
+
+@pytest.fixture
+def siblings() -> KnownSiblings:
+    known = KnownSiblings()
+    for name in "ab":
+        known.add(name, there=True)
+    return known
+
+
+def test_who_is_taken_for_dead_is_absent_until_it_speaks(siblings: KnownSiblings) -> None:
+    assert siblings.mark_absent("a")
+    assert not siblings.mark_absent("a")
+    assert siblings.present == {"b"}
+    assert siblings.report == {"a": False, "b": True}
+    assert siblings.came_back("a")
+    assert not siblings.came_back("a")
+    assert siblings.present == {"a", "b"}
+
+
+def test_only_consumers_of_those_that_are_heard_and_there_count(siblings: KnownSiblings) -> None:
+    for name in "ab":
+        sibling = siblings.get(name)
+        assert sibling is not None
+        sibling.heard = sibling.consumes = True
+    assert siblings.count_consumers() == 2
+    siblings.mark_absent("a")
+    assert siblings.count_consumers() == 1
+    siblings.begin_to_hear_anew()
+    assert siblings.count_consumers() == 0
+
+
+def test_there_is_room_for_so_many(
+    siblings: KnownSiblings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 2)
+    assert siblings.add("c", there=True) is None
+    assert siblings.crowded
+    assert not siblings.make_up_for_crowd()
+    assert siblings.leave("a", now=0.0)
+    assert siblings.make_up_for_crowd()
+    assert not siblings.crowded
+
+
+def test_one_that_left_is_missed_only_if_the_broker_dies_soon_after(
+    siblings: KnownSiblings,
+) -> None:
+    assert siblings.leave("a", now=0.0)
+    assert not siblings.leave("a", now=0.0)
+    assert siblings.leave("b", now=4.0)
+    assert siblings.has_heard_of("a")
+    siblings.bring_back_who_just_left(now=6.0)
+    assert siblings.absent == {"b"}
+    assert "a" not in siblings
+
+
+def test_a_roll_call_finds_those_that_say_nothing(siblings: KnownSiblings) -> None:
+    siblings.call_roll(now=10.0)
+    assert siblings.roll_is_called
+    assert siblings.roll_call_ends() == 10.0 + GRACE
+    present = siblings.get("a")
+    assert present is not None
+    present.last_heard = 11.0
+    assert siblings.end_roll_call(now=10.0 + GRACE - 0.1) == []
+    assert siblings.end_roll_call(now=10.0 + GRACE) == ["b"]
+    assert siblings.roll_call_ends() == inf
+
+
+def test_a_dead_one_is_forgotten_for_good_when_what_it_had_is_judged(
+    siblings: KnownSiblings,
+) -> None:
+    siblings.mark_absent("a")
+    assert not siblings.forget_if_judged("a", now=1.0)
+    assert not siblings.forget_if_judged("a", now=1.0 + VALID)
+    assert siblings.forget_if_judged("a", now=1.1 + VALID)
+    assert "a" not in siblings
+    assert siblings.has_heard_of("a")
+    # until it says something itself
+    siblings.came_back("a")
+    assert not siblings.has_heard_of("a")
+
+
+def test_the_names_of_so_many_forgotten_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_siblings, "_MAX_FORGOTTEN", 2)
+    siblings = KnownSiblings()
+    for name in "abc":
+        siblings.add(name, there=False)
+        siblings.forget_if_judged(name, now=0.0)
+        siblings.forget_if_judged(name, now=VALID + 1)
+    assert [siblings.has_heard_of(name) for name in "abc"] == [False, True, True]
+
+
+def test_the_queue_is_inspected_ever_again_and_sooner_where_there_is_a_reason() -> None:
+    inspections = QueueInspections()
+    assert inspections.next_due(calm=False) == -inf
+    inspections.done(now=100.0)
+    assert inspections.next_due(calm=False) == 101.0
+    assert inspections.next_due(calm=True) == 110.0
+    inspections.hasten()
+    assert inspections.next_due(calm=True) == 100.05
+    inspections.done(now=100.1)
+    assert inspections.next_due(calm=True) == 110.1
