@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from qam._broker.fates import Fate
 from qam._client.pending_call import PendingCall
 from qam._common.deadline import backoff
+from qam._common.error_texts import describe
 from qam.exceptions import (
     Executed,
+    QAMClosedException,
     QAMConnectionException,
     QAMException,
     QAMServerNotFoundException,
@@ -171,6 +173,16 @@ def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAME
         f"wait already, since {phase}",
         executed="no",
     )
+
+
+def thread_ended(error: BaseException | None, executed: Executed) -> QAMClosedException:
+    """Return the exception of a call whose proxy lost one of its threads, perhaps by *error*."""
+    why = f" by an internal error ({describe(error)})" if error else ""
+    closed = QAMClosedException(
+        f"a thread of the proxy ended{why}; make a new proxy", executed=executed
+    )
+    closed.__cause__ = error
+    return closed
 
 
 def _executed(call: PendingCall) -> Executed:

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT
-from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
 from qam._client.publisher_thread import PublisherThread
+from qam._client.reply_queue import ReplyQueue
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
 from qam._common.deadline import NO_END
 from qam._common.error_texts import describe
 from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import number_of
-from qam._protocol.entities import reply_binding
 from qam._protocol.replies import decode_reply, outcome
 from qam._serialization.serializers import Serializer, as_serializer
 from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
@@ -27,9 +27,6 @@ log = get_logger("qam.qam_proxy")
 
 Message = dict[str, Any]
 
-#: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
-_REPLY_QUEUE_EXPIRES = 30 * 60
-_REPLY_QUEUE_ARGUMENTS = {"x-expires": _REPLY_QUEUE_EXPIRES * 1000}
 #: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
 _ACKNOWLEDGE_DELAY = 0.05
 #: Seconds after a reply after which the publisher looks for confirms, if it rests.
@@ -85,15 +82,12 @@ class ConsumerThread(ConnectionThread):
             amqp_credentials, server_id, client_id, self._serializer
         )
         self._results = self._publisher.results
-        self._max_message_bytes = max_message_bytes
         self._persistent = persistent
+        self._reply_queue = ReplyQueue(
+            server_id, client_id, queue_arguments or {}, max_message_bytes, persistent
+        )
         #: The consumer on the reply queue: its queue and tag; None while not connected.
         self.consumer: Consumer | None = None
-        self._queue_arguments = {**_REPLY_QUEUE_ARGUMENTS, **(queue_arguments or {})}
-        self._binding = reply_binding(self.server_id, self.client_id)
-        self._old_queues: list[str] = []
-        self._openings = 0
-        self._replies_lost = False
         self._last_tag = 0
         self._warnings = RareWarnings(log)
         # When the replies that came are acknowledged, and when the publisher looks again.
@@ -182,36 +176,11 @@ class ConsumerThread(ConnectionThread):
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:
-        connection.declare_exchange(self._binding.exchange)
-        if self._openings and connection.inspect_queue(self._binding.queue) is None:
-            self._replies_lost = True
-        self._declare_reply_queue(connection)
-        # Higher each time: after a black hole the broker still serves the consumer
-        # of the lost connection, which would get every other reply.
-        consumer = connection.consume(
-            self._binding.queue,
-            priority=self._openings,
-            no_ack=not self._persistent,
-            max_bytes=self._max_message_bytes,
-        )
-        self._openings += 1
-        if self._replies_lost:  # not before: here the new replies arrive
-            self._replies_lost = False
+        consumer, replies_lost = self._reply_queue.open(connection)
+        if replies_lost:  # not told before: here the new replies arrive
             self._publisher.replies_lost()
         self.consumer = consumer
         self._publisher.replies_can_come()
-
-    def _declare_reply_queue(self, connection: Connection) -> None:
-        try:
-            connection.declare_queue(self._binding, self._queue_arguments)
-        except QueueIsDown:
-            # It is left to its expiry; the key is the same, so all replies from now on
-            # come to the new one.
-            self._old_queues.append(self._binding.queue)
-            another = f"{self.client_id}.{len(self._old_queues)}"
-            queue = reply_binding(self.server_id, another).queue
-            self._binding = self._binding._replace(queue=queue)
-            connection.declare_queue(self._binding, self._queue_arguments)
 
     def _write(self, connection: Connection) -> None:
         now = time.monotonic()
@@ -235,9 +204,7 @@ class ConsumerThread(ConnectionThread):
                     outcomes.append(self._receive(event))
                     self._last_tag, came = event.delivery_tag, True
                 elif isinstance(event, Cancelled):
-                    self._replies_lost = True
-                    queue = self._binding.queue
-                    raise QAMConnectionException(f"the reply queue {queue} was deleted")
+                    raise self._reply_queue.deleted()
         finally:  # what came before something went wrong has come
             for call_id in self._results.conclude_all(outcomes):
                 log.debug("a reply that no call waits for was dropped (id %s)", call_id)
@@ -281,8 +248,7 @@ class ConsumerThread(ConnectionThread):
         self._publisher.connection_lost(error)
 
     def _before_close(self, connection: Connection) -> None:
-        for queue in (self._binding.queue, *self._old_queues):
-            connection.delete_queue(queue)
+        self._reply_queue.delete(connection)
 
     def _on_end(self, error: BaseException | None) -> None:
         self._publisher.end_calls(error)

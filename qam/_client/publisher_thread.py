@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT
@@ -16,6 +17,7 @@ from qam._client.call_fates import (
     End,
     SendAgain,
     queue_is_full,
+    thread_ended,
     timed_out,
 )
 from qam._client.method_queue import MethodQueue
@@ -23,14 +25,10 @@ from qam._client.pending_call import PendingCall
 from qam._client.request_maker import RequestMaker
 from qam._client.result_list import FailureFactory, ResultList
 from qam._common.deadline import NO_END, Deadline
-from qam._common.error_texts import describe
 from qam._common.logs import get_logger
 from qam._serialization.serializers import Serializer, as_serializer
 from qam.exceptions import (
-    Executed,
-    QAMClosedException,
     QAMConnectionException,
-    QAMException,
     QAMTimeoutException,
 )
 
@@ -198,16 +196,7 @@ class PublisherThread(PublishingThread):
 
     def end_calls(self, error: BaseException | None) -> None:
         """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
-
-        def failure(executed: Executed) -> QAMException:
-            why = f" by an internal error ({describe(error)})" if error else ""
-            closed = QAMClosedException(
-                f"a thread of the proxy ended{why}; make a new proxy", executed=executed
-            )
-            closed.__cause__ = error
-            return closed
-
-        self._close_results(failure)
+        self._close_results(partial(thread_ended, error))
 
     def _close_results(self, failure: FailureFactory) -> None:
         self.results.close(failure)

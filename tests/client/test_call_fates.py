@@ -12,6 +12,7 @@ from qam._client.call_fates import (
     SendAgain,
     age_if_written_before,
     queue_is_full,
+    thread_ended,
     timed_out,
 )
 from qam._client.pending_call import PendingCall
@@ -287,3 +288,16 @@ def test_a_call_without_room_did_not_run() -> None:
 
     assert failure.executed == "no"
     assert "max_queued=7 calls wait already, since it waits to be sent" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(ValueError("a bug"), "a bug"), (None, "ended; make")]
+)
+def test_a_call_of_a_proxy_that_lost_a_thread_says_why(
+    error: BaseException | None, words: str
+) -> None:
+    failure = thread_ended(error, "unknown")
+
+    assert failure.executed == "unknown"
+    assert failure.__cause__ is error
+    assert words in str(failure)

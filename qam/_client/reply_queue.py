@@ -1,0 +1,81 @@
+"""The queue in which a proxy receives its replies."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.events import Consumer
+from qam._protocol.entities import reply_binding
+from qam.exceptions import QAMConnectionException
+
+#: Seconds after which RabbitMQ deletes the reply queue of a client that crashed.
+_EXPIRES = 30 * 60
+
+
+class ReplyQueue:
+    """Declares the reply queue of a proxy on each of its connections, and consumes from it.
+
+    :param server_id: the server whose replies are received.
+    :param client_id: names the queue and its routing key.
+    :param arguments: what it is declared with, beside its expiry.
+    :param max_message_bytes: the size of the largest reply that is received.
+    :param persistent: whether replies are acknowledged.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        client_id: str,
+        arguments: Mapping[str, Any],
+        max_message_bytes: int,
+        persistent: bool,
+    ) -> None:
+        self._server_id = server_id
+        self._client_id = client_id
+        self._arguments = {"x-expires": _EXPIRES * 1000, **arguments}
+        self._max_message_bytes = max_message_bytes
+        self._persistent = persistent
+        self._binding = reply_binding(server_id, client_id)
+        self._old_queues: list[str] = []
+        self._openings = 0
+        self._was_deleted = False
+
+    def open(self, connection: Connection) -> tuple[Consumer, bool]:
+        """Declare and consume; return the consumer, and whether replies were lost before."""
+        connection.declare_exchange(self._binding.exchange)
+        if self._openings and connection.inspect_queue(self._binding.queue) is None:
+            self._was_deleted = True
+        self._declare(connection)
+        # Higher each time: after a black hole the broker still serves the consumer
+        # of the lost connection, which would get every other reply.
+        consumer = connection.consume(
+            self._binding.queue,
+            priority=self._openings,
+            no_ack=not self._persistent,
+            max_bytes=self._max_message_bytes,
+        )
+        self._openings += 1
+        replies_lost, self._was_deleted = self._was_deleted, False
+        return consumer, replies_lost
+
+    def _declare(self, connection: Connection) -> None:
+        try:
+            connection.declare_queue(self._binding, self._arguments)
+        except QueueIsDown:
+            # It is left to its expiry; the key is the same, so all replies from now on
+            # come to the new one.
+            self._old_queues.append(self._binding.queue)
+            another = f"{self._client_id}.{len(self._old_queues)}"
+            queue = reply_binding(self._server_id, another).queue
+            self._binding = self._binding._replace(queue=queue)
+            connection.declare_queue(self._binding, self._arguments)
+
+    def deleted(self) -> QAMConnectionException:
+        """The broker ended the consumer; return why the connection is given up."""
+        self._was_deleted = True
+        return QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
+
+    def delete(self, connection: Connection) -> None:
+        """Delete the queue, and those that were left to their expiry."""
+        for queue in (self._binding.queue, *self._old_queues):
+            connection.delete_queue(queue)
