@@ -168,8 +168,9 @@ def test_what_is_handed_over_is_sent_and_what_comes_is_taken_in(owner: Owner) ->
 def test_a_connection_that_can_not_be_opened_is_told_by_start_and_leaves_no_thread(
     own: QueueBinding,
 ) -> None:
-    owner = Owner(nowhere(), own)
+    endpoint = nowhere()
     before = open_descriptors()
+    owner = Owner(endpoint, own)
 
     with pytest.raises(QAMConnectionException, match="nothing listens there") as caught:
         owner.start()
