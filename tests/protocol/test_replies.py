@@ -457,7 +457,7 @@ def test_a_code_that_is_no_number_is_not_internal() -> None:
     assert type(caught.value) is Exception
 
 
-@pytest.mark.parametrize("text", ["the reason", None, 10**5000])
+@pytest.mark.parametrize("text", ["the reason", None, 10**5000], ids=["text", "none", "number"])
 @pytest.mark.parametrize("code", [1, 99, 10**5000], ids=["known", "unknown", "without end"])
 def test_whatever_code_a_server_sends_the_call_ends_with_an_exception_of_this_library(
     code: int, text: Any
