@@ -505,8 +505,8 @@ class TestMalformedRequests:
             serving(server_id=server_id, **place),
             QAMProxy(server_id, timeout=60, **place) as proxy,
         ):
-            publisher = proxy.publisher_thread
-            publisher._encode = lambda message, call_id: b"garbage"  # type: ignore[method-assign]
+            requests = proxy.publisher_thread._requests
+            requests.encode = lambda *args: b"garbage"  # type: ignore[method-assign]
             with pytest.raises(QAMSerializationException) as raised:
                 proxy.add(1, 2)
             assert raised.value.executed == "no"
