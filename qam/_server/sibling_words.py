@@ -17,6 +17,7 @@ serve side by side.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -34,8 +35,10 @@ MAX_SIBLINGS = 1000
 # one of ours; with that it stays far below what is taken in.
 _CALLS, _CHARACTERS = 500, 16 * 1024
 _MAX_CALLS = 2 * _CALLS
-# What is larger is no text of AMQP, no instance and no count.
-_MAX_TEXT, _MAX_NAME, _MAX_COUNT = 255, 64, 2**53
+# What is larger is no text of AMQP, and no count.
+_MAX_TEXT, _MAX_COUNT = 255, 2**53
+# Nothing that JSON writes as several characters: a word may name all siblings that one knows.
+_NAME = re.compile(r"[0-9A-Za-z _.:-]{1,64}")
 
 _KINDS = frozenset(("hello", "here", "bye", "ask", "answer"))
 _ANSWERS = frozenset(("mine", "lost", "vouch", "never"))
@@ -158,7 +161,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return type(value) is str and 0 < len(value) <= _MAX_NAME
+    return type(value) is str and _NAME.fullmatch(value) is not None
 
 
 def _is_count(value: object) -> bool:

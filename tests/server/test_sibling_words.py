@@ -33,7 +33,7 @@ from tests.support.examples import examples
 
 texts = st.text(max_size=40) | st.sampled_from(["", "client:1", "web#1:5#2", "\ud83d", "x" * 255])
 keys = st.builds(CallKey, texts, texts, st.integers(1, 2**53))
-names = st.sampled_from("abc") | st.text(min_size=1, max_size=64)
+names = st.sampled_from("abc") | st.text("azAZ09 _.:-", min_size=1, max_size=64)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
 values = st.recursive(
     scalars, lambda each: st.lists(each) | st.dictionaries(texts, each), max_leaves=5
@@ -355,3 +355,18 @@ def test_a_word_of_another_version_keeps_a_server_from_vouching_for_its_sender()
     # then whoever does not know it does not vouch while it consumes
     later.siblings.queue_inspected(QueueState(0, 4), own_consumers=1)
     assert not later.siblings.vouches
+
+
+@pytest.mark.parametrize("character", ["x", "\U0001f600", "\ud83d", '"', "\\", "\n", "é"])
+def test_whatever_names_are_invented_an_answer_is_short_enough_to_be_heard(character: str) -> None:
+    # given as many siblings as can be known, all of which were invented by somebody
+    siblings = make_siblings()
+    for number in range(MAX_SIBLINGS):
+        name = f"{number:x}"
+        siblings.heard(hello(name + character * (64 - len(name))))
+    # when one of the others asks
+    siblings.heard(encode(Word("ask", "b", calls={key(1): True})))
+    # then
+    words = siblings.take_messages()
+    assert [word for word in words if decode(word).kind == "answer"]
+    assert max(map(len, words)) <= MAX_BYTES
