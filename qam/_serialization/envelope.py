@@ -49,16 +49,24 @@ class _EnvelopeUnpickler(CarefulUnpickler):
         return Nothing()
 
     def _call(self, called: Any, args: Any) -> Any:
+        self._check_named(called, args)
         return Nothing()
 
     def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
-        return Nothing()
+        return self._call(cls, args)
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(Nothing())
+        self.append(self._call(klass, tuple(args)))
+
+    def _check_named(self, called: Any, args: Any) -> None:
+        # A plain value, or with other arguments: then no other unpickler would read on.
+        if type(called) is not Nothing or type(args) is not tuple:
+            raise pickle.UnpicklingError("a message may call only what it names")
 
     def load_build(self) -> None:
         self.stack.pop()
+        if type(self.stack[-1]) is not Nothing:
+            raise pickle.UnpicklingError("a message may give a state only to what it names")
 
     def _check_container(self, container: Any, *kinds: type) -> None:
         super()._check_container(container, Nothing, *kinds)

@@ -35,10 +35,10 @@ def set_state(instance: Any, state: Any) -> None:
         setstate(instance, state)
     else:
         in_two = isinstance(state, tuple) and len(state) == 2
-        attributes, slots = state if in_two else (state, None)
-        if attributes:
+        attributes, slots = state if in_two else (state, {})
+        if attributes is not None:
             vars(instance).update(_checked_attributes(attributes))
-        for name, value in _checked_attributes(slots or {}).items():
+        for name, value in _checked_attributes(slots).items():
             _set_slot(instance, name, value)
 
 

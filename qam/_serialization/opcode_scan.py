@@ -53,6 +53,9 @@ _SMALL_TUPLES = _codes("TUPLE1", "TUPLE2", "TUPLE3")
 _PUTS = _codes("BINPUT", "LONG_BINPUT")
 # They end a mark, and what they make has a hash of its own, or none.
 _FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
+# These put nothing at all into what may be no container, and C does not look at it then.
+_ADDING = _FILLING - _codes("FROZENSET")
+_NO_ITEMS = re.compile(rb"(?:\x80.|\x95.{8})*", re.DOTALL)
 # Those of them that hash what lies above the mark.
 _HASHING = _codes("SETITEMS", "ADDITEMS", "FROZENSET")
 # What a mark follows, where the container that is filled has been empty.
@@ -95,7 +98,7 @@ def _with_length(opcode: str, size_of_length: int) -> bytes:
 # used once, and nothing that a name stands for.  Every opcode is told by its first byte,
 # so the pattern looks at each byte once.  What is most frequent comes first.
 _SIMPLE = re.compile(
-    rb"(?:\x80[\x02-\x05])(?:\x95.{8})?(?:[})\](N\x88\x89\x85-\x87tusae\x94]++|"
+    rb"(?:\x80[\x02-\x05])(?:\x95.{8})?(?:[})\]N\x88\x89\x85-\x87tusae\x94]++|\((?![eu])|"
     + _with_length("SHORT_BINUNICODE", 1)
     + rb"\x94?+|[Kq].|M..|J.{4}|G.{8}|\x8a(?:"
     + b"|".join(re.escape(bytes((length,))) + b".{%d}" % length for length in range(_WIDE))
@@ -114,6 +117,18 @@ _TEXT_KEYS = re.compile(
 # Less than what could be too deep; a longer one is worth a walk.
 _SIMPLE_SIZE = 1024
 _FRAME_SIZE = Struct("<Q")
+# How picklers write numbers as text.  Unpicklers differ in what they make of other forms.
+_NUMBER = rb"0|-?[1-9][0-9]*"
+_FORMS = {
+    CODES[name]: re.compile(form)
+    for name, form in {
+        "INT": rb"0[01]|" + _NUMBER,
+        "LONG": rb"(?:" + _NUMBER + rb")L?",
+        "FLOAT": rb"-?(?:nan|inf|[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)",
+        "PUT": _NUMBER,
+        "GET": _NUMBER,
+    }.items()
+}
 
 
 def _is_simple(body: bytes) -> bool:
@@ -277,6 +292,8 @@ class _Look:
         if opcode == _TUPLE:
             depths[-1] = max(depths[-1], depth)
             self._check_depth(depth)
+        if opcode in _ADDING and _NO_ITEMS.fullmatch(self._body, mark, position - 1):
+            self.plain = False
         if opcode in _HASHING:
             self._hashed += above
             few = numbers <= _FEW_NUMBERS and (is_new or opcode == _FROZENSET)
@@ -304,6 +321,8 @@ class _Look:
         if size == REFUSED:
             raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
         after = after_line(body, position)
+        if opcode in _FORMS and _FORMS[opcode].fullmatch(body, position, after - 1) is None:
+            raise pickle.UnpicklingError("a number is not written as picklers do it")
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))
         self.plain = self.plain and opcode not in _NOT_PLAIN

@@ -13,6 +13,7 @@ import io
 import pickle  # what it builds is restricted  # nosec B403
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import suppress
+from math import isinf
 from struct import Struct
 from typing import Any, ClassVar
 
@@ -207,6 +208,15 @@ class CarefulUnpickler(_PythonUnpickler):
 
     dispatch[pickle.DUP[0]] = load_dup
 
+    def load_float(self) -> None:
+        text = self.readline()[:-1]
+        value = float(text)
+        if isinf(value) and b"inf" not in text:  # C refuses it, float() does not
+            raise pickle.UnpicklingError("a number of the message is too large for a float")
+        self.append(value)
+
+    dispatch[pickle.FLOAT[0]] = load_float
+
     def _decode_string(self, value: bytes) -> str | bytes:
         """Read one byte string of Python 2."""
         try:
@@ -394,6 +404,8 @@ class CarefulUnpickler(_PythonUnpickler):
     def load_newobj_ex(self) -> None:
         kwargs = self.stack.pop()
         args = self.stack.pop()
+        if type(kwargs) is not dict:
+            raise pickle.UnpicklingError("the arguments with names are no dict")
         self._bounds.spend_on(kwargs.values())
         self.stack[-1] = self._new(self.stack[-1], args, kwargs)
 

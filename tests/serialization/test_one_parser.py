@@ -9,12 +9,13 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qam._serialization.opcode_scan import is_plain
 from qam._serialization.trust import Trusted
 from qam._serialization.unpickler import loads
+from tests.support.examples import examples
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -63,8 +64,8 @@ def build(body: bytes) -> Any:
     return loads(body, Trusted())
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
 @given(values, st.sampled_from(PROTOCOLS), st.data())
+@examples(60)
 def test_a_frame_that_ends_anywhere_changes_nothing_or_is_refused(
     value: Any, protocol: int, data: st.DataObject
 ) -> None:
@@ -82,8 +83,8 @@ def test_a_frame_that_ends_anywhere_changes_nothing_or_is_refused(
                 build(body)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
 @given(values, st.sampled_from(PROTOCOLS))
+@examples(60)
 def test_what_is_cut_off_anywhere_is_refused(value: Any, protocol: int) -> None:
     body = pickle.dumps(value, protocol)
 
@@ -140,8 +141,8 @@ def test_the_unpickler_in_c_gets_nothing_that_has_a_name(
     assert repr(build(body)) == repr([value])
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 300), st.integers(0, 400))
+@examples(100)
 def test_the_memo_has_what_was_put_there(place: int, other: int) -> None:
     put = b"r" + struct.pack("<I", place)
     padding = b"C\xff" + b"x" * 255 + b"0C\xff" + b"x" * 255 + b"0"
