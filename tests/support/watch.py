@@ -15,15 +15,20 @@ class Watch:
     Python has no way to take such a hook away again; so there is one, which mostly sleeps.
     """
 
+    # Looks at this process alone; and a traceback parses the lines that it shows.
+    _HARMLESS = frozenset({"builtins.id", "compile", "object.__getattr__", "sys.setprofile"})
     _RUNS_CODE = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pty.spawn")
 
     def __init__(self) -> None:
         self.awake = False
+        self.strict = False
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.awake and (event in self._RUNS_CODE or self._is_marked(event, arguments)):
+        if self.strict and event not in self._HARMLESS:
+            self.seen.append(f"{event} {arguments}"[:500])
+        elif self.awake and (event in self._RUNS_CODE or self._is_marked(event, arguments)):
             self.seen.append(f"{event} {arguments} in {threading.current_thread().name}")
 
     def _is_marked(self, event: str, arguments: tuple[Any, ...]) -> bool:
@@ -45,3 +50,17 @@ def nothing_but_values() -> Iterator[None]:
         _watch.awake = False
     assert _watch.seen == [], _watch.seen
     assert "this" not in sys.modules
+
+
+@contextmanager
+def nothing_but_computing() -> Iterator[None]:
+    """Fails if anything was imported, opened, changed, connected or started meanwhile."""
+    modules = dict(sys.modules)
+    _watch.seen.clear()
+    _watch.strict = True
+    try:
+        yield
+    finally:
+        _watch.strict = False
+    assert _watch.seen == [], f"an exception acted: {_watch.seen[:5]}"
+    assert sys.modules == modules, f"imported: {sys.modules.keys() ^ modules.keys()}"
