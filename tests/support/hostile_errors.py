@@ -159,6 +159,9 @@ def show(error: Exception) -> None:
         except Exception:  # by the class's own code, since nobody called its __init__
             shown.append("")
     error.__cause__ = None
-    shown.append("".join(traceback.format_exception(error)))
+    try:
+        shown.append("".join(traceback.format_exception(error)))
+    except Exception as failure:  # by Python's own code
+        raise AssertionError("its traceback can't be shown") from failure
     lengths = [len(each) for each in shown]
     assert max(lengths) <= MAX_SHOWN, f"too much is shown: {lengths}"

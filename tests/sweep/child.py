@@ -172,9 +172,10 @@ class Sweep:
             if name.startswith(_SHOW_THEIR_LINES):
                 linecache.getlines(getattr(module, "__file__", None) or "")
         for cls in (ImportError, SyntaxError, AttributeError, NameError, OSError, ExceptionGroup):
-            for case in (Case(()), Case(("a", [ValueError(1)])), Case(("a", 1), {"name": "x"})):
-                for serializer, body in bodies_of(cls, case, "REDUCE"):
-                    self._receive(serializer, body)
+            for case in (Case(("a", [ValueError(1)], b"b")), Case(("a", 1), {"name": "x"})):
+                for way in WAYS:
+                    for serializer, body in bodies_of(cls, case, way):
+                        self._receive(serializer, body)
 
     def receive_all_of(self, classes: Iterable[type]) -> None:
         for cls in classes:

@@ -16,7 +16,8 @@ class Spoilt:
     """A rule that is not held to, and what the sweep has to say then."""
 
     what: str
-    name: str  # in the module
+    owner: Any
+    name: str  # of what is replaced in the owner
     value: Any
     cls: type
     found: tuple[str, ...]
@@ -29,22 +30,25 @@ def _checks_without(kind: type) -> dict[type, Any]:
 def spoilt() -> Iterator[Spoilt]:
     yield Spoilt(
         "an exception is made by its class",
-        "_instance",
-        lambda cls, args: cls(*args),
+        remote_errors._Recipe,
+        "instance",
+        lambda recipe, args: recipe.cls(*args),
         configparser.NoOptionError,
         ("code of the class ran",),
     )
     yield Spoilt(
         "a place in a program's text may be anywhere",
+        remote_errors,
         "_CHECKS",
         _checks_without(SyntaxError),
         SyntaxError,
-        ("too much is shown", "more memory"),
+        ("can't be shown", "too much is shown"),
     )
     if sys.version_info >= (3, 12):  # before, a traceback does not look for names
         texts = {**remote_errors._TEXTS_IN_C, ImportError: frozenset({"name", "name_from"})}
         yield Spoilt(
             "the names of an ImportError may be set",
+            remote_errors,
             "_TEXTS_IN_C",
             texts,
             ImportError,
@@ -54,7 +58,7 @@ def spoilt() -> Iterator[Spoilt]:
 
 def said_of(sweep: Sweep, each: Spoilt) -> str:
     """What the sweep finds with this rule taken out."""
-    with patch.object(remote_errors, each.name, each.value):
+    with patch.object(each.owner, each.name, each.value):
         try:
             sweep.receive_all_of([each.cls])
         except AssertionError as error:
