@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 import types
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -161,7 +161,8 @@ class Sweep:
     def __init__(self, few: bool) -> None:
         self.came: Counter[str] = Counter()
         self._few = few
-        self._turns, self._ways = itertools.count(), itertools.cycle(WAYS)
+        self._turns = defaultdict[str, Iterator[int]](itertools.count)
+        self._ways = itertools.cycle(WAYS)
         self._warm_up()
         limit_memory()
         self._bounds = Bounds()
@@ -180,29 +181,31 @@ class Sweep:
     def receive_all_of(self, classes: Iterable[type]) -> None:
         for cls in classes:
             print(".".join(name_of(cls)), flush=True)
-            self._receive_whole(cls)
-            self._receive_as_argument(cls)
             # where a class has no code, its cases differ by nothing but its name
-            step = 1 if own_functions(cls) or name_of(cls)[0] == "builtins" else 5
-            for case in self._some(cases_of(cls), 60 if self._few else step):
+            acts = bool(own_functions(cls)) or name_of(cls)[0] == "builtins"
+            self._receive_whole(cls, 12 if self._few else 1)
+            for _ in self._some("arguments", [cls], 5 if self._few else 1):
+                self._receive_as_argument(cls)
+            step = 1 if acts else 5
+            for case in self._some("cases", cases_of(cls), 60 * step if self._few else step):
                 for serializer, body in bodies_of(cls, case, next(self._ways)):
                     with self._bounds():
                         self._note(cls, self._receive(serializer, body))
 
-    def _some(self, cases: Iterable[Any], step: int) -> Iterator[Any]:
+    def _some(self, what: str, cases: Iterable[Any], step: int) -> Iterator[Any]:
         """One in *step* of the *cases*, for each class others."""
-        return itertools.islice(cases, next(self._turns) % step, None, step)
+        return itertools.islice(cases, next(self._turns[what]) % step, None, step)
 
-    def _receive_whole(self, cls: type) -> None:
+    def _receive_whole(self, cls: type, step: int) -> None:
         functions = {} if _is_made_here(cls) else own_functions(cls)
         first, *others = whole_bodies_of(cls)
-        for body in [first, *self._some(others, len(others) if self._few else 1)]:
+        for body in [first, *self._some("whole", others, step)]:
             with self._bounds():
                 with running_none_of(functions) if functions else contextlib.nullcontext():
                     error = raised_by(PICKLE, body)
                 show(error)
             self._note(cls, error)
-        for serializer in self._some((PICKLE, JSON, MSGPACK), 10 if self._few else 1):
+        for serializer in self._some("serializers", (PICKLE, JSON, MSGPACK), step):
             with self._bounds():
                 sent = serializer.encode(exception_reply(1, error, serializer))
             assert len(sent) < 6 * MAX_TEXT, f"{len(sent)} bytes are sent on"
