@@ -128,6 +128,11 @@ def _functions_of(found: Any) -> list[types.FunctionType]:
 _METHODS = (staticmethod, classmethod)
 
 
+def adds_code(cls: type) -> bool:
+    """Return True if *cls* defines something that its bases don't, by code."""
+    return any(map(_functions_of, (namespace_of(cls) or {}).values()))
+
+
 def own_names(cls: type) -> list[str]:
     """The attributes that *cls* knows: those in its namespaces, and those its methods use."""
     own = [each for each in mro_of(cls) if id(each) not in BUILTIN]

@@ -36,7 +36,7 @@ from tests.support.hostile_errors import (
 )
 from tests.support.hostile_pickles import calling
 from tests.support.watch import nothing_but_computing
-from tests.sweep.cases import Case, cases_of, own_functions
+from tests.sweep.cases import Case, adds_code, cases_of, own_functions
 from tests.sweep.packages import PREPARE, PYTHON, classes_of, error_classes, import_all, top_modules
 
 MAX_SECONDS = 10  # of CPU for one body, from its bytes to all that is shown of the exception
@@ -181,8 +181,8 @@ class Sweep:
     def receive_all_of(self, classes: Iterable[type]) -> None:
         for cls in classes:
             print(".".join(name_of(cls)), flush=True)
-            # where a class has no code, its cases differ by nothing but its name
-            acts = bool(own_functions(cls)) or name_of(cls)[0] == "builtins"
+            # where a class adds no code, its cases differ from its base's by nothing but its name
+            acts = adds_code(cls) or name_of(cls)[0] == "builtins"
             self._receive_whole(cls, 12 if self._few else 1)
             for _ in self._some("arguments", [cls], 5 if self._few else 1):
                 self._receive_as_argument(cls)

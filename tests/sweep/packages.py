@@ -18,8 +18,9 @@ NAMED = (
     *("jsonschema", "celery", "botocore", "psycopg"),
 )
 
-# To import one of these opens a browser, writes on the screen, or runs a program or tests.
-_ACTING = {"antigravity", "this", "idlelib", "turtledemo", "test"}
+# To import one of these opens a browser, writes on the screen, or runs programs or tests:
+# GeoDjango's modules each look for a library by programs.
+_ACTING = {"antigravity", "this", "idlelib", "turtledemo", "test", "django.contrib.gis"}
 _ACTING_PARTS = {"__main__", "test", "tests"}
 
 
