@@ -190,8 +190,7 @@ def test_a_trusted_class_runs_and_does_not_point_outside_of_its_text() -> None:
 
 def test_whatever_is_said_of_an_exception_of_python_it_is_shown_and_sent_on_in_bounds() -> None:
     came = swept("python", "few")["came"]
-    assert min(came["as itself"], came["as RemoteException"]) > 300
-    assert came["refused"] > 20
+    assert min(came["as itself"], came["as RemoteException"], came["refused"]) > 10
 
 
 def test_the_sweep_sees_when_a_rule_is_not_held_to() -> None:
@@ -199,7 +198,7 @@ def test_the_sweep_sees_when_a_rule_is_not_held_to() -> None:
         [sys.executable, "-m", "tests.sweep.spoilt"], capture_output=True, text=True
     )
     assert seen.returncode == 0, seen.stderr[-3000:]
-    assert len(seen.stdout.split("seen: ")) == (4 if sys.version_info >= (3, 12) else 3)
+    assert seen.stdout.count("seen: ") == (3 if sys.version_info >= (3, 12) else 2)
 
 
 # --- what arrives -------------------------------------------------------------------------------

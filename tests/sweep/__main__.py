@@ -60,8 +60,8 @@ def swept(distribution: str, *options: str) -> dict[str, Any]:
 
 def _line(distribution: str, report: dict[str, Any]) -> str:
     came = ", ".join(f"{number} {how}" for how, number in report["came"].items())
-    classes, seconds = report["classes"], report["seconds"]
-    return f"{distribution}: {classes} classes, {seconds:.1f} s of CPU; {came or 'nothing to do'}"
+    cost = f"{report['seconds']:.1f} s of CPU, {report['grown'] / 2**20:.0f} MiB"
+    return f"{distribution}: {report['classes']} classes, {cost}; {came or 'nothing to do'}"
 
 
 def _not_imported(report: dict[str, Any]) -> list[str]:

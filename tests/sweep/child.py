@@ -26,14 +26,7 @@ from qam._protocol.bodies import decode
 from qam._protocol.replies import exception_reply
 from qam._serialization.serializers import Serializer, get_serializer
 from qam.exceptions import QAMSerializationException, RemoteException
-from tests.support.hostile_errors import (
-    WAYS,
-    filled_late,
-    forged,
-    pickled,
-    raised_by,
-    show,
-)
+from tests.support.hostile_errors import WAYS, filled_late, forged, pickled, raised_by, show
 from tests.support.hostile_pickles import calling
 from tests.support.watch import nothing_but_computing
 from tests.sweep.cases import Case, adds_code, cases_of, own_functions
@@ -75,7 +68,7 @@ class Bounds:
     """What one body may use: CPU by a signal that ends the process, memory by what it has taken."""
 
     def __init__(self) -> None:
-        self._most = _memory() + MAX_GROWTH
+        self._begin = _memory()
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
@@ -83,7 +76,11 @@ class Bounds:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         with nothing_but_computing():
             yield
-        assert _memory() < self._most, "much more memory was taken"
+        assert self.grown() < MAX_GROWTH, "much more memory was taken"
+
+    def grown(self) -> int:
+        """How much more memory the process takes at most than when this was made, in bytes."""
+        return _memory() - self._begin
 
 
 @contextlib.contextmanager
@@ -165,7 +162,7 @@ class Sweep:
         self._ways = itertools.cycle(WAYS)
         self._warm_up()
         limit_memory()
-        self._bounds = Bounds()
+        self.bounds = Bounds()
 
     def _warm_up(self) -> None:
         """Import and read what Python itself needs to show an exception of this process."""
@@ -189,7 +186,7 @@ class Sweep:
             step = 1 if acts else 5
             for case in self._some("cases", cases_of(cls), 60 * step if self._few else step):
                 for serializer, body in bodies_of(cls, case, next(self._ways)):
-                    with self._bounds():
+                    with self.bounds():
                         self._note(cls, self._receive(serializer, body))
 
     def _some(self, what: str, cases: Iterable[Any], step: int) -> Iterator[Any]:
@@ -200,13 +197,13 @@ class Sweep:
         functions = {} if _is_made_here(cls) else own_functions(cls)
         first, *others = whole_bodies_of(cls)
         for body in [first, *self._some("whole", others, step)]:
-            with self._bounds():
+            with self.bounds():
                 with running_none_of(functions) if functions else contextlib.nullcontext():
                     error = raised_by(PICKLE, body)
                 show(error)
             self._note(cls, error)
         for serializer in self._some("serializers", (PICKLE, JSON, MSGPACK), step):
-            with self._bounds():
+            with self.bounds():
                 sent = serializer.encode(exception_reply(1, error, serializer))
             assert len(sent) < 6 * MAX_TEXT, f"{len(sent)} bytes are sent on"
 
@@ -217,7 +214,7 @@ class Sweep:
         body += calling(*name, "x")[2:-1] + b"s."
         delivery = Delivery(body, 1, properties={"content_type": PICKLE.content_type})
         arrived = False
-        with self._bounds(), contextlib.suppress(QAMSerializationException):
+        with self.bounds(), contextlib.suppress(QAMSerializationException):
             decode(PICKLE, delivery)
             arrived = True
         assert arrived is (name[0] == "builtins" and issubclass(cls, Exception)), "as an argument"
@@ -230,7 +227,7 @@ class Sweep:
             reply = _BASE | {"exception_type": ".".join(name), "result": ["this", 1]}
             bodies += [(each, each.encode(reply)) for each in (JSON, MSGPACK)]
             for serializer, body in bodies:
-                with self._bounds():
+                with self.bounds():
                     error = self._receive(serializer, body)
                 assert type(error) in (RemoteException, QAMSerializationException), error
 
@@ -240,9 +237,10 @@ class Sweep:
         return error
 
     def _note(self, cls: type, error: Exception) -> None:
+        found = find_class(name_of(cls))  # perhaps another of the same name
         if type(error) is RemoteException:
             self.came["as RemoteException"] += 1
-        elif issubclass(type(error), find_class(name_of(cls))) and may_be_raised(type(error)):
+        elif found and issubclass(type(error), found) and may_be_raised(type(error)):
             self.came["as itself"] += 1
         else:
             assert type(error) is QAMSerializationException, f"{type(error)} came"
@@ -265,6 +263,7 @@ def main() -> None:
                 "classes": len(classes),
                 "came": sweep.came,
                 "seconds": time.process_time() - began,
+                "grown": sweep.bounds.grown(),
                 "not_imported": not_imported,
             }
         )
