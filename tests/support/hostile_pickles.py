@@ -278,7 +278,7 @@ BOMBS = {
     + b"u.",
     "Decimal keys of one hash": b"\x80\x02}("
     + b"".join(
-        _name("decimal", "Decimal") + _value(str(n * (2**61 - 1))) + b"\x85RN"
+        _name("decimal", "Decimal") + _text(str(n * (2**61 - 1))) + b"\x85RN"
         for n in range(1, 20_000)
     )
     + b"u.",
