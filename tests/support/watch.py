@@ -63,12 +63,12 @@ def nothing_but_values() -> Iterator[None]:
 @contextmanager
 def nothing_but_computing() -> Iterator[None]:
     """Fails if anything was imported, opened, changed, connected or started meanwhile."""
-    modules = dict(sys.modules)
-    _watch.seen.clear()
-    _watch.strict = True
+    watch, modules = _the_watch(), dict(sys.modules)
+    watch.seen.clear()
+    watch.strict = True
     try:
         yield
     finally:
-        _watch.strict = False
-    assert _watch.seen == [], f"an exception acted: {_watch.seen[:5]}"
+        watch.strict = False
+    assert watch.seen == [], f"an exception acted: {watch.seen[:5]}"
     assert sys.modules == modules, f"imported: {sys.modules.keys() ^ modules.keys()}"
