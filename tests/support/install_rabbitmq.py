@@ -16,6 +16,7 @@ from tests.support.programs import find_program, how_to_install, other_root
 # start nodes of their own, and a broker on the well-known port is nobody's wish here.
 _INSTALL_WITH_APT = """
 set -e
+[ ! -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || exit 0  # another one was quicker
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
     trap 'rm -f $policy' EXIT
@@ -28,12 +29,17 @@ apt-get install -qq -y --no-install-recommends rabbitmq-server
 """
 
 
+_LOCK = "/var/lock/qam-tests-install-rabbitmq"
+
+
 def main() -> int:
     if find_program("rabbitmq-server"):
         return 0
     as_root = _prefix_to_be_root()
     if shutil.which("apt-get") and as_root is not None and not other_root():
-        subprocess.run([*as_root, "sh", "-c", _INSTALL_WITH_APT], check=False)
+        # One at a time: several rows of tox may begin at once, and apt-get does not wait.
+        one_at_a_time = ["flock", _LOCK, "sh", "-c", _INSTALL_WITH_APT]
+        subprocess.run([*as_root, *one_at_a_time], check=False)
     if find_program("rabbitmq-server"):
         return 0
     print(how_to_install(), file=sys.stderr)
