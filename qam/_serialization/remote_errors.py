@@ -200,6 +200,7 @@ class ErrorMaker:
     :param spend: is told what they cost, in what about an item costs.
     :param show: returns what stands for an argument that is not plain.
     :param keep_note: says which notes are kept.
+    :param for_one_message: what is found out of a class is remembered, as long as this lives.
     """
 
     def __init__(
@@ -207,10 +208,12 @@ class ErrorMaker:
         spend: Callable[[int], None] = spend_nothing,
         show: Callable[[Any], str] = _shown_by_type,
         keep_note: Callable[[str], bool] = bool,
+        for_one_message: bool = False,
     ) -> None:
         self._spend = spend
         self._show = show
         self._keep_note = keep_note
+        self._for_one_message = for_one_message
         self._recipes: dict[int, _Recipe] = {}  # by the id of their class: it may have any hash
 
     def make(self, cls: type, args: Iterable[Any], attributes: Any = None) -> Exception:
@@ -253,9 +256,9 @@ class ErrorMaker:
         return self._make(self._parts(cls, *taken_apart(value)), allowance, depth + 1)
 
     def _parts(self, cls: type, args: Iterable[Any], attributes: Any) -> "_Parts":
-        recipe = self._recipes.get(id(cls))
-        if recipe is None:
-            recipe = self._recipes[id(cls)] = _Recipe.of(cls)
+        recipe = self._recipes.get(id(cls)) or _Recipe.of(cls)
+        if self._for_one_message:
+            self._recipes[id(cls)] = recipe
         return _Parts(recipe.name, recipe, args, attributes)
 
     def _make(self, parts: "_Parts", allowance: Allowance, depth: int = 0) -> Exception:

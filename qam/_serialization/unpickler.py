@@ -126,7 +126,7 @@ class CarefulUnpickler(_PythonUnpickler):
         self._strangers = strangers
         self._refused: set[Name] = set()
         self._bounds = Bounds(len(body), memory_bounds.check(body)[1])
-        self._errors = ErrorMaker(self._bounds.spend)
+        self._errors = ErrorMaker(self._bounds.spend, for_one_message=True)
         # What the message has named so far, and nothing else, may be called.  By id,
         # with the thing itself, which so keeps its id.
         self._named: dict[int, Any] = {id(named_zone): named_zone}

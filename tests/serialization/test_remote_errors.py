@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import traceback
+import weakref
 from typing import Any, ClassVar
 
 import pytest
@@ -485,3 +486,14 @@ def test_the_outcome_of_a_reply_is_the_same_for_all_serializers(kwargs: dict[str
     with pytest.raises(FileNotFoundError, match="no such") as raised:
         outcome(decode_reply(serializer, delivery))
     assert raised.value.errno == 2
+
+
+@pytest.mark.parametrize("name", SERIALIZERS)
+def test_a_class_that_a_method_made_is_not_kept_after_its_error_was_sent(name: str) -> None:
+    made = weakref.ref(error_class := type("Made", (ValueError,), {}))
+    exception_reply(1, error_class("why"), get_serializer(name))
+    # when
+    del error_class
+    gc.collect()
+    # then
+    assert made() is None

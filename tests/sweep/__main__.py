@@ -33,7 +33,7 @@ AT_LEAST = {
 
 
 #: Classes whose own text has no bounds, where it is asked for: a position in an expression is how
-#: many blanks they write. Who shows an exception runs this code of its class; the library does not.
+#: many blanks they write. Who shows an exception runs this code of its class.
 OWN_TEXTS = {
     *(f"jmespath.exceptions.{name}Error" for name in ("IncompleteExpression", "Lexer", "Parse")),
 }
