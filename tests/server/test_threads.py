@@ -481,7 +481,7 @@ def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_e
     connection = SimpleNamespace(
         congested=False, rests=False, write=lambda batch: None, flush=lambda: True
     )
-    monkeypatch.setattr(publisher, "_lent", connection)
+    monkeypatch.setattr(publisher._loan, "_lent", connection)
     monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
     publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
 
