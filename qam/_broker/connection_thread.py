@@ -112,6 +112,9 @@ class ConnectionThread(threading.Thread, ABC):
         """Seconds for which what the broker sends may wait, to be read together with more."""
         return 0.0
 
+    def _log_noted(self) -> None:
+        """Log what was noted while the connection was in use; called when it is not any more."""
+
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
 
@@ -165,8 +168,17 @@ class ConnectionThread(threading.Thread, ABC):
     @property
     def is_here(self) -> bool:
         """Whether the thread that asks is this one, or does its work at this moment."""
-        in_the_middle = self._in_use._is_owned() or self._waker.is_in_use_here
-        return in_the_middle or threading.current_thread() is self
+        return self.is_in_the_middle or threading.current_thread() is self
+
+    @property
+    def is_in_the_middle(self) -> bool:
+        """Whether the thread that asks holds a lock of this one: it is a finalizer then."""
+        return bool(self._in_use._is_owned() or self._waker.is_in_use_here)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection; a moment's view."""
+        return self._connection is not None
 
     def wake(self) -> None:
         """Make the owner look for work."""
@@ -223,6 +235,7 @@ class ConnectionThread(threading.Thread, ABC):
         finally:
             self._connection = None
             connection.close()
+            self._log_noted()
         self._pause_after_short_life()
         return None if self.kill else self._open_again()
 
@@ -243,10 +256,13 @@ class ConnectionThread(threading.Thread, ABC):
             self._stop_lending()
 
     def _work_and_wait(self, connection: Connection) -> None:
-        with self._in_use:
-            self._check_after_borrowers()
-            wait_time = self._work(connection)
-            self._lent = connection
+        try:
+            with self._in_use:
+                self._check_after_borrowers()
+                wait_time = self._work(connection)
+                self._lent = connection
+        finally:
+            self._log_noted()
         if not self.kill:
             connection.wait(wait_time, self._waker, self._read_delay())
 

@@ -74,6 +74,9 @@ class PublishingThread(ConnectionThread):
     def _on_blocked(self) -> None:
         """The broker has an alarm, or has none any more."""
 
+    def _on_write(self, messages: list[Publish]) -> None:
+        """*messages* are about to be written."""
+
     # --- as owner of a connection ---------------------------------------------
 
     def _send_later(self, item: Any, seconds: float) -> None:
@@ -102,6 +105,7 @@ class PublishingThread(ConnectionThread):
         self._under_way.written(len(batch) - len(unconfirmed))
         if unconfirmed:
             self._on_fate(Fate.WRITTEN, unconfirmed)
+        self._on_write(batch)
         connection.write(batch)
 
     def _write_now(self, make: Callable[[], Publish | None], rest: bool = False) -> bool:
@@ -121,7 +125,10 @@ class PublishingThread(ConnectionThread):
             self._write_batch(connection, [message])
             return True
 
-        return self._borrow(write, rest)
+        written = self._borrow(write, rest)
+        if written:
+            self._log_noted()
+        return written
 
     def _read_delay(self) -> float:
         under_way = self._under_way

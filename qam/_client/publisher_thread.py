@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from logging import DEBUG
 from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT
@@ -20,6 +21,7 @@ from qam._client.call_fates import (
     thread_ended,
     timed_out,
 )
+from qam._client.call_stations import CallStations
 from qam._client.method_queue import MethodQueue
 from qam._client.pending_call import PendingCall
 from qam._client.request_maker import RequestMaker
@@ -76,6 +78,8 @@ class PublisherThread(PublishingThread):
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
         )
         self._fates = CallFates(server_id, amqp_credentials, persistent)
+        #: What is logged of its calls, at the level DEBUG.
+        self.stations = CallStations(log, client_id, self.results, persistent)
 
     @property
     def method_queue(self) -> list[PendingCall]:
@@ -88,9 +92,14 @@ class PublisherThread(PublishingThread):
         return self._connection
 
     @property
-    def is_here(self) -> bool:
-        """Whether the thread that asks is this one, or is in the middle of something of it."""
-        return super().is_here or self._queue.is_in_use_here
+    def is_in_the_middle(self) -> bool:
+        """Whether the thread that asks holds a lock of this one or of the method queue."""
+        return super().is_in_the_middle or self._queue.is_in_use_here
+
+    @property
+    def queued_calls(self) -> int:
+        """How many calls wait to be written; a moment's view."""
+        return self._queue.waiting
 
     # --- calls ------------------------------------------------------------------
 
@@ -149,6 +158,9 @@ class PublisherThread(PublishingThread):
             soon, or not waited for any more, it calls :meth:`look_again`.
         :raises QAMTimeoutException: the queue was full until the deadline of the call.
         """
+        if log.isEnabledFor(DEBUG):
+            self.stations.queued(call)
+            self._log_noted()
         if self.results.open_calls == 1 and self._write_lone(call, waits):
             return call
         is_callback = self.results.is_callback(call.slot_id)
@@ -202,6 +214,25 @@ class PublisherThread(PublishingThread):
         self.results.close(failure)
         self._queue.free_callers()
 
+    # --- where a call is, at the level DEBUG ------------------------------------
+
+    def note_end(self, call: PendingCall, how: str) -> None:
+        """Log that the outcome of *call* is handed to its caller."""
+        self.stations.ended(call, how)
+        self._log_noted()
+
+    def _log_noted(self) -> None:
+        # Not in the middle of something, which is where a finalizer may have made a call: the
+        # owner does it then.
+        if self.stations.has_unlogged and not (
+            self.is_in_the_middle or self.results.is_in_use_here
+        ):
+            self.stations.log()
+
+    def _on_write(self, messages: list[Publish]) -> None:
+        if log.isEnabledFor(DEBUG):
+            self.stations.written(message.context for message in messages)
+
     # --- what the ConsumerThread tells ------------------------------------------
 
     def replies_can_come(self) -> None:
@@ -251,6 +282,8 @@ class PublisherThread(PublishingThread):
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
+        if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
+            self.stations.have_fate(fate, calls)
         keeps_record = self.results.server_keeps_record
         return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
 
