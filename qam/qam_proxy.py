@@ -228,8 +228,7 @@ class QAMProxy(_RemoteNames):
         timeout: float | None,
     ) -> Any:
         """Call a remote method and wait for its result."""
-        here = self.consumer_thread.is_here or self.publisher_thread.is_here
-        if here or self._results.is_in_use_here:
+        if self.consumer_thread.is_here or self.publisher_thread.is_here:
             # A finalizer may run anywhere; the call would wait for who can't go on meanwhile.
             raise QAMException(
                 f"{method_name}() was called in a thread of the proxy, or by a finalizer or a "
@@ -251,7 +250,7 @@ class QAMProxy(_RemoteNames):
                 self.publisher_thread.withdraw(sent)
             self.consumer_thread.free_result_item(id)
             if call is not None and log.isEnabledFor(DEBUG):
-                self.publisher_thread.note_end(call, f"by a {type(error).__name__}")
+                self.publisher_thread.stations.ended(call, f"by a {type(error).__name__}")
             raise
         # This gives the slot back, too; a second time might take it from another call.
         return self.consumer_thread.get_result(id)

@@ -27,6 +27,7 @@ from qam._broker.events import Event
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, backoff, sooner
 from qam._common.fork import disown_in_child
+from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
 #: Seconds before the second, and at most before any, attempt to connect again.
@@ -50,6 +51,7 @@ class ConnectionThread(threading.Thread, ABC):
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
+    :param stations: where it is noted what calls pass in this thread, if they are calls.
     """
 
     def __init__(
@@ -59,10 +61,13 @@ class ConnectionThread(threading.Thread, ABC):
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
+        stations: Stations | None = None,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._endpoints = tuple(endpoints)
         self._log = log
+        #: What is logged of calls, at the level DEBUG.
+        self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
         # Expires when the connection has lasted; and how many before it did not.
         self._lasted = Deadline(0.0)
@@ -111,9 +116,6 @@ class ConnectionThread(threading.Thread, ABC):
     def _read_delay(self) -> float:
         """Seconds for which what the broker sends may wait, to be read together with more."""
         return 0.0
-
-    def _log_noted(self) -> None:
-        """Log what was noted while the connection was in use; called when it is not any more."""
 
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
@@ -189,6 +191,14 @@ class ConnectionThread(threading.Thread, ABC):
         connection = self._connection
         if connection is not None and connection.rests:
             self.wake()
+
+    def _log_noted(self) -> None:
+        """Log what was noted of calls while the connection was in use.
+
+        Not in the middle of something, which is where a finalizer may have made a call.
+        """
+        if self.stations.has_unlogged and not self.is_in_the_middle:
+            self.stations.log()
 
     def ask_to_stop(self) -> None:
         self.kill = True

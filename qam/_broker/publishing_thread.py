@@ -18,6 +18,7 @@ from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
 from qam._broker.messages import Publish
 from qam._broker.waker import Waker
+from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
 #: Seconds for which a confirm waits for others: each would wake two threads by itself.
@@ -34,8 +35,9 @@ class PublishingThread(ConnectionThread):
         log: logging.Logger,
         connect_timeout: float,
         waker: Waker | None = None,
+        stations: Stations | None = None,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker)
+        super().__init__(name, endpoints, log, connect_timeout, waker, stations)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.

@@ -58,10 +58,12 @@ class CallStations(Stations):
                 self.note("received", self._correlation_id(call_id), last=is_last)
 
     def ended(self, call: PendingCall, how: str) -> None:
-        """The outcome of *call* is handed to its caller; *how* follows the word "ended"."""
+        """The outcome of *call* is handed to its caller: log it; *how* follows "ended"."""
         # A confirm may still come.
         is_last = call.confirmed or not (self._persistent and call.times_written)
         self._note(call, f"ended {how}", is_last)
+        if not self._results.is_in_use_here:
+            self.log()
 
     def _note(self, call: PendingCall, name: str, last: bool = False) -> None:
         self.note(name, self._correlation_id(call.call_id), call.method_name, last)

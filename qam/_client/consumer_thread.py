@@ -74,14 +74,14 @@ class ConsumerThread(ConnectionThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        publisher = publisher or PublisherThread(amqp_credentials, server_id, client_id, serializer)
+        endpoints, stations = amqp_credentials.endpoints(), publisher.stations
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
         self._serializer = as_serializer(serializer)
-        self._publisher = publisher or PublisherThread(
-            amqp_credentials, server_id, client_id, self._serializer
-        )
+        self._publisher = publisher
         self._results = self._publisher.results
         self._persistent = persistent
         self._reply_queue = ReplyQueue(
@@ -172,7 +172,7 @@ class ConsumerThread(ConnectionThread):
         if isinstance(message, Delivery):
             message = self._decode(message)
         if call is not None:
-            self._publisher.note_end(call, _how_it_ended(message))
+            self._publisher.stations.ended(call, _how_it_ended(message))
         if isinstance(message, QAMException):
             raise message
         return outcome(message)
@@ -218,9 +218,6 @@ class ConsumerThread(ConnectionThread):
             now = time.monotonic()
             self._acknowledge_at = min(self._acknowledge_at, now + _ACKNOWLEDGE_DELAY)
             self._look_again_at = min(self._look_again_at, now + _LOOK_AGAIN_DELAY)
-
-    def _log_noted(self) -> None:
-        self._publisher.stations.log()
 
     def _read_delay(self) -> float:
         delay = self._results.open_calls * _DELAY_PER_CALL

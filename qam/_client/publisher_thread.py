@@ -66,20 +66,23 @@ class PublisherThread(PublishingThread):
         persistent: bool = True,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        results = results or ResultList()
+        stations = CallStations(log, client_id, results, persistent)
+        super().__init__(
+            name, amqp_credentials.endpoints(), log, connect_timeout, stations=stations
+        )
+        self.stations: CallStations = stations
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
         #: Where the outcomes of calls go.
-        self.results = results or ResultList()
+        self.results = results
         self._persistent = persistent
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
         self._requests = RequestMaker(
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
         )
         self._fates = CallFates(server_id, amqp_credentials, persistent)
-        #: What is logged of its calls, at the level DEBUG.
-        self.stations = CallStations(log, client_id, self.results, persistent)
 
     @property
     def method_queue(self) -> list[PendingCall]:
@@ -93,8 +96,9 @@ class PublisherThread(PublishingThread):
 
     @property
     def is_in_the_middle(self) -> bool:
-        """Whether the thread that asks holds a lock of this one or of the method queue."""
-        return super().is_in_the_middle or self._queue.is_in_use_here
+        """Whether the thread that asks holds a lock of this one, or of what it uses."""
+        here = super().is_in_the_middle or self._queue.is_in_use_here
+        return here or self.results.is_in_use_here
 
     @property
     def queued_calls(self) -> int:
@@ -214,25 +218,6 @@ class PublisherThread(PublishingThread):
         self.results.close(failure)
         self._queue.free_callers()
 
-    # --- where a call is, at the level DEBUG ------------------------------------
-
-    def note_end(self, call: PendingCall, how: str) -> None:
-        """Log that the outcome of *call* is handed to its caller."""
-        self.stations.ended(call, how)
-        self._log_noted()
-
-    def _log_noted(self) -> None:
-        # Not in the middle of something, which is where a finalizer may have made a call: the
-        # owner does it then.
-        if self.stations.has_unlogged and not (
-            self.is_in_the_middle or self.results.is_in_use_here
-        ):
-            self.stations.log()
-
-    def _on_write(self, messages: list[Publish]) -> None:
-        if log.isEnabledFor(DEBUG):
-            self.stations.written(message.context for message in messages)
-
     # --- what the ConsumerThread tells ------------------------------------------
 
     def replies_can_come(self) -> None:
@@ -271,6 +256,10 @@ class PublisherThread(PublishingThread):
     def _next_batch(self, alone: bool) -> list[Publish]:
         calls, now = self._queue.take(alone), time.monotonic()
         return [self._requests.request(call, now) for call in calls]
+
+    def _on_write(self, messages: list[Publish]) -> None:
+        if log.isEnabledFor(DEBUG):
+            self.stations.written(message.context for message in messages)
 
     def _has_more(self) -> bool:
         return self._queue.has_more

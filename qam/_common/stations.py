@@ -53,8 +53,9 @@ class Stations:
         self._passed: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._unlogged: deque[Station] = deque()
 
-    def __len__(self) -> int:
-        """How many calls are remembered."""
+    @property
+    def remembered(self) -> int:
+        """Of how many calls the last station is remembered."""
         return len(self._passed)
 
     @property

@@ -45,9 +45,8 @@ class ReplyPublisherThread(PublishingThread):
         ended: Callable[[BaseException | None], None],
     ) -> None:
         name = f"qam server ReplyPublisherThread {settings.server_id}"
-        super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, results.waker
-        )
+        endpoints, timeout = credentials.endpoints(), settings.connect_timeout
+        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations)
         self._settings = settings
         self._results = results
         self._settled = settled
@@ -96,10 +95,7 @@ class ReplyPublisherThread(PublishingThread):
     def _note_written(self, message: Message) -> None:
         if message.is_reply or message.call is not None:  # else a word to its siblings
             name = "replied" if message.is_reply else "published anew, to be run again"
-            self._settings.stations.note(name, message.properties.get("correlation_id"))
-
-    def _log_noted(self) -> None:
-        self._settings.stations.log()
+            self.stations.note(name, message.properties.get("correlation_id"))
 
     # --- what becomes of a message ----------------------------------------------
 

@@ -65,10 +65,8 @@ class RequestConsumerThread(ConnectionThread):
         ended: Callable[[BaseException | None], None],
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
-        super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, settled.waker
-        )
-        self._stations = settings.stations
+        endpoints, timeout = credentials.endpoints(), settings.connect_timeout
+        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations)
         self._messages = messages
         self._workers = workers
         self._results = results
@@ -173,7 +171,7 @@ class RequestConsumerThread(ConnectionThread):
                     call = Call(event, self._intake.connection_number, arrived=now)
                     call.alone = len(events) == 1
                     if is_watched:
-                        self._stations.note("received", event.correlation_id)
+                        self.stations.note("received", event.correlation_id)
                     self._carry_out_one(self._intake.received(call), call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
@@ -230,10 +228,7 @@ class RequestConsumerThread(ConnectionThread):
         for call in calls:
             if call.connection_number == self._intake.connection_number:
                 name = "rejected" if call.rejected else "acknowledged"
-                self._stations.note(name, call.delivery.correlation_id, last=True)
-
-    def _log_noted(self) -> None:
-        self._stations.log()
+                self.stations.note(name, call.delivery.correlation_id, last=True)
 
     # --- closing ------------------------------------------------------------------------
 
