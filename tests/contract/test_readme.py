@@ -112,6 +112,7 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
     [
         "README.md",
         "docs/index.md",
+        "docs/topics/debugging.md",
         "docs/topics/threads.md",
         "docs/topics/guarantees.md",
         "docs/topics/security.md",
