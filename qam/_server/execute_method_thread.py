@@ -9,6 +9,7 @@ from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
 from qam._common.printable import printable
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.bodies import decode
 from qam._protocol.replies import (
     METHOD_NOT_FOUND,
@@ -47,6 +48,7 @@ class ExecuteMethodThread(threading.Thread):
     :param messages: makes the replies.
     :param publisher: sends the replies.
     :param settled: takes the calls that need no reply.
+    :param warnings: takes what is wrong with requests.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ExecuteMethodThread(threading.Thread):
         messages: Messages,
         publisher: ReplyPublisherThread,
         settled: SettledCalls,
+        warnings: RareWarnings,
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.
         super().__init__(name=f"qam ExecuteMethodThread {settings.server_id}", daemon=True)
@@ -69,6 +72,7 @@ class ExecuteMethodThread(threading.Thread):
         self._stations = settings.stations
         self._publisher = publisher
         self._settled = settled
+        self._warnings = warnings
 
     def run(self) -> None:
         """Run methods until the server closes."""
@@ -133,7 +137,7 @@ class ExecuteMethodThread(threading.Thread):
 
     def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
         """Have a request dropped; tell its caller why, where there is a way."""
-        log.warning("a request was dropped: %s", error)
+        self._warnings.warn("a request was dropped: %s", error)
         call.rejected = True
         routing_key = call.delivery.reply_to
         if routing_key is None or call.delivery.correlation_id is None:
@@ -188,7 +192,7 @@ class ExecuteMethodThread(threading.Thread):
             body, why = self._try_to_encode(call, in_short(reply))
         if body is not None:
             return body
-        log.warning("%s %s", what, why)
+        self._warnings.warn("%s %s", what, why)
         failure = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
         return self._serializer.encode(failure, call.delivery.body)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qam._broker import connect as connect_module
-from qam._broker import connection_thread
+from qam._broker import connection_thread, reconnection
 from qam._broker.connect import connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
@@ -137,7 +137,7 @@ def running(owner: Owner) -> Iterator[Owner]:
 
 
 def delete_queue(owner: Owner) -> None:
-    connection = connect(owner._endpoints[0], LONG)
+    connection = connect(owner._reconnection.candidates()[0], LONG)
     connection.delete_queue(owner.binding.queue)
     connection.close()
 
@@ -562,21 +562,21 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
-        assert failing.attempts == len(pauses) + 1
+        assert failing.attempts == len(pauses)
         pauses.append(seconds)
-        if len(pauses) == 12:
+        if len(pauses) == 13:
             owner.kill = True
 
     monkeypatch.setattr(connect_module, "connect", failing.connect)
-    monkeypatch.setattr(connection_thread.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(reconnection.random, "uniform", lambda low, high: high)
     monkeypatch.setattr(owner, "_pause", pause)
 
     # when
     assert owner._open_again() is None
 
     # then
-    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
-    assert set(pauses[6:]) == {1.0}
+    assert pauses[:7] == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert set(pauses[7:]) == {1.0}
 
 
 # --- bugs -------------------------------------------------------------------

@@ -28,6 +28,7 @@ from qam import (
     RemoteException,
 )
 from qam._broker.fates import Fate
+from qam._broker.reconnection import Reconnection
 from tests.conftest import Broker
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
@@ -614,8 +615,8 @@ def test_a_bug_in_answering_is_told_to_the_caller_and_costs_no_worker(
 def test_a_server_whose_broker_went_away_before_it_served_says_so(server_id: str) -> None:
     # given
     server = QAMServer(f"memory://{server_id}", server_id=server_id)
-    gone = AMQPCredentials("127.0.0.1", 1).endpoints()
-    server._publisher._endpoints = server._consumer._endpoints = gone
+    gone = Reconnection(AMQPCredentials("127.0.0.1", 1).endpoints())
+    server._publisher._reconnection = server._consumer._reconnection = gone
     # when
     with pytest.raises(QAMConnectionException, match="nothing listens"):
         server.start()
