@@ -27,6 +27,7 @@ from qam._broker.reconnection import Reconnection
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, sooner
 from qam._common.fork import disown_in_child
+from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
 #: Seconds that a thread may take to end after it was asked to.
@@ -46,6 +47,7 @@ class ConnectionThread(threading.Thread, ABC):
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
+    :param stations: where it is noted what passes here, if others have it too.
     """
 
     def __init__(
@@ -55,9 +57,12 @@ class ConnectionThread(threading.Thread, ABC):
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
+        stations: Stations | None = None,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._log = log
+        #: What is noted here, and logged at the level DEBUG when no lock is held.
+        self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
         self._reconnection = Reconnection(endpoints)
         self._connection: Connection | None = None
@@ -146,8 +151,17 @@ class ConnectionThread(threading.Thread, ABC):
     @property
     def is_here(self) -> bool:
         """Whether the thread that asks is this one, or does its work at this moment."""
-        in_the_middle = self._loan.is_here or self._waker.is_in_use_here
-        return in_the_middle or threading.current_thread() is self
+        return self.is_in_the_middle or threading.current_thread() is self
+
+    @property
+    def is_in_the_middle(self) -> bool:
+        """Whether the thread that asks holds a lock of this one: it is a finalizer then."""
+        return self._loan.is_here or self._waker.is_in_use_here
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection; a moment's view."""
+        return self._connection is not None
 
     def wake(self) -> None:
         """Make the owner look for work."""
@@ -158,6 +172,14 @@ class ConnectionThread(threading.Thread, ABC):
         connection = self._connection
         if connection is not None and connection.rests:
             self.wake()
+
+    def _log_noted(self) -> None:
+        """Log what was noted while the connection was in use.
+
+        Not if this is a finalizer in the middle of something: then the owner does it.
+        """
+        if self.stations.has_unlogged and not self.is_in_the_middle:
+            self.stations.log()
 
     def ask_to_stop(self) -> None:
         self.kill = True
@@ -201,6 +223,7 @@ class ConnectionThread(threading.Thread, ABC):
         finally:
             self._connection = None
             connection.close()
+            self._log_noted()
 
     def _lose(self, connection: Connection, error: QAMConnectionException) -> None:
         self._log.warning("%s; connecting again", error)
@@ -216,10 +239,13 @@ class ConnectionThread(threading.Thread, ABC):
             self._loan.end()
 
     def _work_and_wait(self, connection: Connection) -> None:
-        with self._loan.in_use:
-            self._loan.check()
-            wait_time = self._work(connection)
-            self._loan.lend(connection)
+        try:
+            with self._loan.in_use:
+                self._loan.check()
+                wait_time = self._work(connection)
+                self._loan.lend(connection)
+        finally:
+            self._log_noted()
         if not self.kill:
             connection.wait(wait_time, self._waker, self._read_delay())
 

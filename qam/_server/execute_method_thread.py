@@ -2,6 +2,7 @@
 
 import threading
 import time
+from logging import DEBUG
 from typing import Any
 
 from qam._common.error_texts import describe
@@ -68,6 +69,7 @@ class ExecuteMethodThread(threading.Thread):
         self._messages = messages
         self._max_message_bytes = settings.max_message_bytes
         self._send_tracebacks = settings.send_tracebacks
+        self._stations = settings.stations
         self._publisher = publisher
         self._settled = settled
         self._warnings = warnings
@@ -99,7 +101,7 @@ class ExecuteMethodThread(threading.Thread):
         """Do what a request asks for; return the reply, None if nobody can get one."""
         time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
-            log.debug("a request was not started: its caller waits no more")
+            self._log_station(call, "not started, since its caller waits no more")
             return None
         try:
             request = self._read(call)
@@ -161,6 +163,7 @@ class ExecuteMethodThread(threading.Thread):
         except QAMSerializationException as error:
             code = _not_run(call, REQUEST_UNREADABLE)
             return internal_reply(request.id, code, str(error))
+        self._log_station(call, "started", request.method_name)
         started = time.monotonic()
         try:
             return result_reply(request.id, method())
@@ -176,6 +179,12 @@ class ExecuteMethodThread(threading.Thread):
             )
         finally:
             call.seconds = time.monotonic() - started
+            self._log_station(call, "ended")
+
+    def _log_station(self, call: Call, name: str, method_name: str = "") -> None:
+        if log.isEnabledFor(DEBUG):
+            self._stations.note(name, call.delivery.correlation_id, method_name)
+            self._stations.log()
 
     def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
         body, why = self._try_to_encode(call, reply)

@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from logging import DEBUG
 
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
@@ -64,9 +65,8 @@ class RequestConsumerThread(ConnectionThread):
         ended: Callable[[BaseException | None], None],
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
-        super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, settled.waker
-        )
+        endpoints, timeout = credentials.endpoints(), settings.connect_timeout
+        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations)
         self._messages = messages
         self._workers = workers
         self._results = results
@@ -162,6 +162,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _on_events(self, events: Sequence[Event]) -> None:
         now, siblings_tag = time.monotonic(), self._siblings_queue.consumer_tag
+        is_watched = log.isEnabledFor(DEBUG)
         for event in events:
             if isinstance(event, Delivery):
                 if event.consumer_tag == siblings_tag:
@@ -169,6 +170,8 @@ class RequestConsumerThread(ConnectionThread):
                 else:
                     call = Call(event, self._intake.connection_number, arrived=now)
                     call.alone = len(events) == 1
+                    if is_watched:
+                        self.stations.note("received", event.correlation_id)
                     self._carry_out_one(self._intake.received(call), call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
@@ -218,6 +221,14 @@ class RequestConsumerThread(ConnectionThread):
             self._carry_out(self._intake.settled(settled), connection)
         for tag, multiple in self._intake.take_acks():
             connection.acknowledge(tag, multiple)
+        if settled and log.isEnabledFor(DEBUG):
+            self._note_settled(settled)
+
+    def _note_settled(self, calls: list[Call]) -> None:
+        for call in calls:
+            if call.connection_number == self._intake.connection_number:
+                name = "rejected" if call.rejected else "acknowledged"
+                self.stations.note(name, call.delivery.correlation_id, last=True)
 
     # --- closing ------------------------------------------------------------------------
 

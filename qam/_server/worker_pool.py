@@ -58,6 +58,12 @@ class WorkerPool:
     def __iter__(self) -> Iterator[ExecuteMethodThread]:
         return iter(self._workers)
 
+    @property
+    def running(self) -> int:
+        """How many threads are at work on a call; a moment's view."""
+        alive = sum(worker.is_alive() for worker in tuple(self._workers))
+        return max(0, alive - self._calls.idle_threads)
+
     def put(self, call: Call) -> None:
         """Give a call to a worker; by the thread that receives the requests."""
         idle = self._calls.put(call)
