@@ -78,7 +78,7 @@ _CLOSE_TIMEOUT = 5.0
 _SOON = 0.02
 
 # Lets another thread run without waiting; sleeping waits, even for 0 seconds.
-_give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
+_let_others_run: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class QAMProxy(_RemoteNames):
@@ -320,7 +320,7 @@ class QAMProxy(_RemoteNames):
         :param uid: what a call by a callback has returned.
         :raises TypeError: *uid* is a :class:`Callback`, on which no method was called.
         """
-        _give_way()
+        _let_others_run()
         item = self.callback_observer_thread.callback_uid_dict.get(uid)
         if item is not None:
             return int(item["state"])
@@ -333,7 +333,7 @@ class QAMProxy(_RemoteNames):
 
     def get_num_waiting_callbacks(self) -> int:
         """Return how many callbacks are not executed yet; does not wait."""
-        _give_way()
+        _let_others_run()
         return len(self.callback_observer_thread.callback_uid_dict)
 
     # --- closing ----------------------------------------------------------------

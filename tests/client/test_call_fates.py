@@ -10,7 +10,7 @@ from qam._client.call_fates import (
     CallFates,
     End,
     SendAgain,
-    age_if_written_before,
+    note_written,
     queue_is_full,
     thread_ended,
     timed_out,
@@ -65,7 +65,7 @@ class Client:
             self._under_way.written(len(batch))
             for each in batch:
                 each.times_written += 1
-                self.written.append((each.method_name, age_if_written_before(each, self.now)))
+                self.written.append((each.method_name, note_written(each, self.now)))
             self.unconfirmed += batch
 
     def hear(self, fate: Fate, *calls: PendingCall) -> None:
@@ -196,13 +196,13 @@ def test_that_a_request_is_written_says_nothing_of_it() -> None:
 
 def test_a_copy_is_not_confirmed_because_the_first_was() -> None:
     twice = call(1, 1)
-    age_if_written_before(twice, 5.0)
+    note_written(twice, 5.0)
     fates().decide(Fate.CONFIRMED, [twice], True)
     assert twice.confirmed
 
     twice.times_written = 2
 
-    assert age_if_written_before(twice, 5.0625) == 62
+    assert note_written(twice, 5.0625) == 62
     assert not twice.confirmed
     assert twice.written_at == 5.0
 
