@@ -231,8 +231,8 @@ class QAMProxy(_RemoteNames):
         if self.consumer_thread.is_here or self.publisher_thread.is_here:
             # A finalizer may run anywhere; the call would wait for who can't go on meanwhile.
             raise QAMException(
-                f"{method_name}() was called in a thread of the proxy, or by a finalizer or a "
-                "signal handler in the middle of another call; use a callback there",
+                f"{method_name}() can't wait for its result here: it was called in a thread of the "
+                "proxy, or by a finalizer or signal handler inside another call; use a callback",
                 executed="no",
             )
         deadline = Deadline(timeout)

@@ -23,6 +23,8 @@ from qam.exceptions import (
 #: Seconds before a refused request is sent again: after its first refusal, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
+_NOT_TWICE = "it is not sent again, since the server might run it twice"
+
 
 @dataclass(slots=True, frozen=True)
 class End:
@@ -86,12 +88,12 @@ class CallFates:
             case Fate.REFUSED if server_keeps_record:
                 return [_after_refusal(call) for call in calls]
             case Fate.REFUSED:
-                why = "and the broker did not take it"
+                why = f"but the broker refused the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why) for call in calls]
             case Fate.UNKNOWN if server_keeps_record:
                 return [SendAgain(call) for call in calls]
             case Fate.UNKNOWN:
-                why = f"but {error} before the broker confirmed that it has it"
+                why = f"but {error} before the broker confirmed the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why, error) for call in calls]
 
     def replies_lost(
@@ -104,7 +106,7 @@ class CallFates:
         sent = [call for call in calls if call.times_written]
         if self.persistent and server_keeps_record:
             return [SendAgain(call) for call in sent]
-        why = "but the reply queue was deleted, and the replies in it"
+        why = "but the reply queue was deleted, perhaps with the reply in it"
         return [_end_of_sent(call, why) for call in sent]
 
     def connection_lost(
@@ -116,29 +118,29 @@ class CallFates:
         """
         if self.persistent:
             return []
-        why = f"but {error} before its result came"
+        why = f"but {error} before the reply came"
         return [_end_of_sent(call, why, error) for call in calls if call.times_written]
 
     def server_not_found(self, executed: Executed) -> QAMServerNotFoundException:
         """Return the exception of a call whose request no queue took."""
         return QAMServerNotFoundException(
-            f"no server with the server_id {self.server_id!r} has ever been there: "
-            f"its request queue does not exist at {self.broker}",
+            f"the server_id {self.server_id!r} has no request queue at {self.broker}: no server "
+            "has ever served it there; start one, or check the server_id",
             executed=executed,
         )
 
     def phase(self, call: PendingCall, connected: bool, can_receive: bool, blocked: bool) -> str:
-        """Return what a call waits for, as a clause that can follow "since"."""
+        """Return what a call waits for, as a clause that can follow "and"."""
         if call.confirmed:
-            return "the broker has it: it waits for a server, or runs"
+            return "the request is queued or running"
         if not connected or not (call.times_written or can_receive):
             return "there is no connection to the broker"
         if blocked:
-            return "the broker has an alarm and takes no messages"
+            return "the broker has an alarm and accepts no messages"
         if call.times_written:
-            unconfirmed = ", and the broker has not confirmed it yet"
-            return f"it was sent{unconfirmed if self.persistent else ''}"
-        return "it waits to be sent"
+            unconfirmed = ", and the broker has not confirmed it"
+            return f"the request was sent{unconfirmed if self.persistent else ''}"
+        return "the queued requests have not been written yet"
 
 
 def note_written(call: PendingCall, now: float) -> int | None:
@@ -159,10 +161,14 @@ def timed_out(call: PendingCall, withdrawn: bool, phase: str) -> QAMTimeoutExcep
     :param withdrawn: True if its request was not written, and never will be.
     :param phase: what the call waited for, see :meth:`CallFates.phase`.
     """
-    sent = "" if withdrawn else ", and it may have run or may still run"
+    if withdrawn:
+        ran = "; the request was not sent, and the method will not run"
+    elif call.confirmed:
+        ran = ", and may still run"
+    else:
+        ran = "; the method may have run, or may still run"
     return QAMTimeoutException(
-        f"{call.method_name}() got no result within {call.deadline.timeout:g} seconds: "
-        f"{phase}{sent}",
+        f"{call.method_name}() timed out after {call.deadline.timeout:g} s; {phase}{ran}",
         executed="no" if withdrawn else "unknown",
     )
 
@@ -171,14 +177,14 @@ def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAME
     """Return the exception of a call for which the method queue has no room."""
     return QAMException(
         f"{call.method_name}() was not sent: max_queued={max_queued} calls "
-        f"wait already, since {phase}",
+        f"are queued already, and {phase}",
         executed="no",
     )
 
 
 def thread_ended(error: BaseException | None, executed: Executed) -> QAMClosedException:
     """Return the exception of a call after a thread of its proxy ended, perhaps by *error*."""
-    why = f" by an internal error ({describe(error)})" if error else ""
+    why = f" because of an internal error ({describe(error)})" if error else ""
     closed = QAMClosedException(
         f"a thread of the proxy ended{why}; make a new proxy", executed=executed
     )
@@ -198,7 +204,7 @@ def _after_refusal(call: PendingCall) -> SendAgain:
 
 def _refused_for_good(call: PendingCall, error: QAMConnectionException | None) -> End:
     failure = QAMConnectionException(
-        f"the broker refuses {call.method_name}(): {error}", executed=_executed(call)
+        f"the broker refused the request of {call.method_name}(): {error}", executed=_executed(call)
     )
     failure.__cause__ = error
     return End(call, failure)

@@ -193,7 +193,7 @@ class CallbackObserverThread(threading.Thread):
             self._threads.discard(thread)
             self._rule.started(time.monotonic())
         if threading.main_thread().is_alive():  # out of threads: those that run go on
-            log.exception("a callback has to wait")
+            log.exception("a callback has to wait: no other thread can be started")
             self._ready.slot_ids.put_back(id)
         else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start no thread from then on
             thread.execute(self._make_job(id))

@@ -152,7 +152,7 @@ class ConsumerThread(ConnectionThread):
             return decode_reply(self._serializer, delivery)
         except QAMSerializationException as error:
             if not delivery.too_large:  # else a warning was logged when it came
-                log.warning("a reply can't be read: %s", error)
+                log.warning("a reply can't be decoded: %s", error)
             return error
 
     def get_result(self, id: int) -> Any:
@@ -213,7 +213,7 @@ class ConsumerThread(ConnectionThread):
             if outcomes and log.isEnabledFor(DEBUG):
                 self._publisher.stations.received(outcomes)
             for call_id in self._results.conclude_all(outcomes):
-                log.debug("a reply that no call waits for was dropped (id %s)", call_id)
+                log.debug("a reply was dropped, since no call waits for it (id %s)", call_id)
         if came and self._persistent:
             now = time.monotonic()
             self._acknowledge_at = min(self._acknowledge_at, now + _ACKNOWLEDGE_DELAY)
@@ -227,7 +227,7 @@ class ConsumerThread(ConnectionThread):
         """Return which call *delivery* answers, None if no call of ours, and the call's outcome."""
         message: Delivery | Message | QAMException = delivery
         if delivery.too_large:
-            self._warnings.warn("a reply was not taken in: it %s", delivery.too_large)
+            self._warnings.warn("a reply was dropped: it %s", delivery.too_large)
         correlation_id = delivery.correlation_id
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:

@@ -54,7 +54,7 @@ class ExecuteCallbackThread(threading.Thread):
         try:
             method(params)
         except BaseException:
-            log.exception("a callback raised")
+            log.exception("a callback raised an exception")
         finally:
             self._observer.finish(uid)
 

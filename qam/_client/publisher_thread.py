@@ -295,9 +295,9 @@ class PublisherThread(PublishingThread):
 
     def _on_blocked(self) -> None:
         if self._blocked:
-            log.warning("the broker has an alarm and takes no messages; calls wait until it ends")
+            log.warning("the broker has an alarm and accepts no messages; requests wait meanwhile")
         else:
-            log.info("the broker's alarm is over; calls are sent again")
+            log.info("the broker's alarm is over; requests are sent again")
 
     def _on_end(self, error: BaseException | None) -> None:
         self.end_calls(error)

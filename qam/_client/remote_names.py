@@ -32,7 +32,7 @@ class _Method:
 def _public(name: str) -> str:
     # copy, pickle, inspect and notebooks look up such names on every object
     if name.startswith("_"):
-        raise AttributeError(f"{name!r} is private: a leading underscore can't be called remotely")
+        raise AttributeError(f"{name!r} begins with an underscore, so it can't be called remotely")
     return name
 
 

@@ -71,7 +71,7 @@ class RequestMaker:
             ) from error
         if len(encoded) > self._max_message_bytes:
             raise QAMSerializationException(
-                f"the request {method_name}() has {len(encoded)} bytes, more than "
+                f"the request of {method_name}() has {len(encoded)} bytes, more than "
                 f"max_message_bytes={self._max_message_bytes}"
             )
         return encoded

@@ -226,7 +226,7 @@ class ResultList:
 
 def _forked(executed: Executed) -> QAMClosedException:
     return QAMClosedException(
-        "the proxy belongs to the process that this one was forked from; make a new one here",
+        "the proxy was made before this process was forked; make a new proxy in this process",
         executed=executed,
     )
 
