@@ -328,7 +328,7 @@ class TestAmongOthers:
         one, other, third = group.start("a"), group.start("b"), group.start("c")
         one.answer(one.take(1))
 
-        other.siblings.have_repeated(key(1))
+        other.siblings.ask_to_repeat(key(1))
         group.run()
 
         assert (one.repeated, other.repeated, third.repeated) == ([key(1)], [], [])
