@@ -93,7 +93,7 @@ class ExecuteMethodThread(threading.Thread):
         try:
             return self._reply_to(call)
         except BaseException:
-            log.exception("a request could not be answered, nor its caller told")
+            log.exception("a request could not be answered, and its caller gets no reply")
             return None
 
     def _reply_to(self, call: Call) -> Message | None:
@@ -108,7 +108,7 @@ class ExecuteMethodThread(threading.Thread):
             return self._refuse(call, error)
         call.request_id = request.id
         if call.lost and self._may_run_again(call, request):
-            log.info("%s() runs again: its server went away", request.method_name)
+            log.info("%s() is run again: the server that had it went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             what = f"the result of {printable(request.method_name)}()"
@@ -143,7 +143,7 @@ class ExecuteMethodThread(threading.Thread):
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or no client of ours
         reply = internal_reply(None, code_if_not_run(call, REQUEST_UNREADABLE), str(error))
-        body = self._encode(call, reply, "what is wrong with a request")
+        body = self._encode(call, reply, "the reason why a request was rejected")
         call.answer = Answer(routing_key, body)
         return self._messages.reply(call, call.answer)
 
@@ -153,7 +153,8 @@ class ExecuteMethodThread(threading.Thread):
             return internal_reply(
                 request.id,
                 SERVER_LOST,
-                f"the server that had {request.method_name}() went away before it answered",
+                f"the server that had {request.method_name}() died, or lost its connection, before "
+                "it answered; the method may have run",
             )
         try:
             method = self._methods.resolve(request.method_name, request.params)
@@ -168,7 +169,7 @@ class ExecuteMethodThread(threading.Thread):
         try:
             return result_reply(request.id, method())
         except BaseException as error:
-            log.debug("%s() raised", request.method_name, exc_info=True)
+            log.debug("%s() raised an exception", request.method_name, exc_info=True)
             return exception_reply(
                 request.id,
                 error,

@@ -47,8 +47,8 @@ class Life:
         with self._lock:
             if self._state is State.FORKED:
                 raise QAMClosedException(
-                    "the server belongs to the process that this one was forked from; "
-                    "make a new one here"
+                    "the server was made before this process was forked; "
+                    "make a new server in this process"
                 )
             if self._state in (State.CLOSING, State.CLOSED):
                 return False

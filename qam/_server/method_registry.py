@@ -58,7 +58,7 @@ class MethodRegistry:
         offered = public_methods(instance) if only is None else named_methods(instance, only)
         repeatable = set(idempotent)
         for each in repeatable - offered.keys():
-            raise ValueError(f"idempotent: {each!r} is no method of the instance that is offered")
+            raise ValueError(f"idempotent: {each!r} is none of the offered methods of the instance")
         methods = {f"{name}.{each}": method for each, method in offered.items()}
         # The instance replaces an earlier one of that name, with all methods of that.
         before, self._instances[name] = self._instances.get(name, {}), methods
@@ -96,7 +96,7 @@ class MethodRegistry:
     def _find(self, name: str) -> Method:
         method = self._methods.get(name)
         if method is None:
-            raise QAMMethodNotFoundException(f"no method {name!r} is registered on this server")
+            raise QAMMethodNotFoundException(f"no method {name!r} is registered on the server")
         return method
 
 
@@ -115,7 +115,7 @@ def _check_name(name: object) -> None:
         if not part.isidentifier():
             raise ValueError(f"name must be an identifier, or several with dots, not {name!r}")
         if part.startswith("_"):
-            raise ValueError(f"name: {name!r} is private; a leading underscore can't be called")
+            raise ValueError(f"name: {name!r} begins with an underscore, so it can't be called")
     if name.split(".")[0] == SYSTEM:
         raise ValueError(f"name: {SYSTEM!r} is reserved")
 

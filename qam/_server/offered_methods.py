@@ -61,7 +61,7 @@ def public_methods(instance: Any) -> dict[str, Method]:
     if not methods:
         raise TypeError(
             f"instance: {_short_name(type(instance))} has no public methods; "
-            "what stands in the instance itself is offered where methods=[...] names it"
+            "attributes of the instance itself are offered if methods=[...] names them"
         )
     return methods
 

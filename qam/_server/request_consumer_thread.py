@@ -176,7 +176,8 @@ class RequestConsumerThread(ConnectionThread):
                     self._carry_out_one(self._intake.received(call), call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
-                    raise QAMConnectionException("the queue of what its siblings say was deleted")
+                    queue = self._siblings_queue.name
+                    raise QAMConnectionException(f"the queue {queue} was deleted")
                 raise self._request_queue.deleted()
 
     # --- decisions are carried out -----------------------------------------------
@@ -199,7 +200,7 @@ class RequestConsumerThread(ConnectionThread):
     def _refuse(self, call: Call) -> None:
         """Tell the caller of a request that its body is too large, if it can be told."""
         why = call.delivery.too_large
-        self._warnings.warn("a request was not taken in: it %s", why)
+        self._warnings.warn("a request was rejected: it %s", why)
         reply = self._messages.refusal(call, f"the request {why}")
         if reply is None:
             self._settled.put_now(call)

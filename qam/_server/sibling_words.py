@@ -108,14 +108,14 @@ def decode(body: bytes) -> Word | None:
     try:
         said = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise NoWordError(f"it is no JSON: {type(error).__name__}") from error
+        raise NoWordError(f"it is not JSON: {type(error).__name__}") from error
     if type(said) is not dict or type(said.get("protocol")) is not int:
         raise NoWordError("it has no protocol number")
     if said["protocol"] != _PROTOCOL:
         raise NoWordError(f"its protocol is not {_PROTOCOL}")
     kind, sender = said.get("kind"), said.get("from")
     if type(kind) is not str or not _is_name(sender):
-        raise NoWordError("it does not say what it is, or whose")
+        raise NoWordError("its kind or its sender is missing")
     return _word(kind, sender, said) if kind in _KINDS else None
 
 
@@ -137,7 +137,7 @@ def _word(kind: str, sender: Any, said: dict[str, Any]) -> Word:
 def _calls(said: dict[str, Any]) -> list[tuple[CallKey, Any]]:
     calls = said.get("calls")
     if type(calls) is not list or len(calls) > _MAX_CALLS:
-        raise NoWordError("it is about no calls, or too many")
+        raise NoWordError("its calls are missing, or too many")
     return [_call(each) for each in calls]
 
 
@@ -146,20 +146,20 @@ def _call(said: Any) -> tuple[CallKey, Any]:
         reply_to, correlation_id, runs, value = said[:4]
         if _is_text(reply_to) and _is_text(correlation_id) and _is_count(runs):
             return CallKey(reply_to, correlation_id, runs), value
-    raise NoWordError("it is about something that is no call")
+    raise NoWordError("one of its calls is malformed")
 
 
 def _to(said: dict[str, Any]) -> str:
     to = said.get("to")
     if not _is_name(to):
-        raise NoWordError("it is an answer to nobody")
+        raise NoWordError("its receiver is missing")
     return str(to)
 
 
 def _knows(said: dict[str, Any]) -> dict[str, bool]:
     knows = said.get("knows")
     if type(knows) is not dict or not all(map(_is_name, knows)):
-        raise NoWordError("it does not say who is known")
+        raise NoWordError("the instances that it knows are missing")
     return {instance: there is True for instance, there in knows.items()}
 
 

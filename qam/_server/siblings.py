@@ -270,7 +270,7 @@ class Siblings:
             word = decode(body)
         except NoWordError as error:
             self._warnings.warn(
-                "what another server of the same server_id said makes no sense: %s", error
+                "a message of another server of the same server_id was ignored: %s", error
             )
             return
         if word is None:
@@ -283,7 +283,7 @@ class Siblings:
     def heard_too_large(self, size: int) -> None:
         """A message of *size* bytes arrived, which is too large for a word."""
         self._warnings.warn(
-            "what another server of the same server_id said makes no sense: it has %d bytes", size
+            "a message of another server of the same server_id was ignored: it has %d bytes", size
         )
 
     def _hear_own(self, word: Word) -> None:

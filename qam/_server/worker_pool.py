@@ -72,7 +72,7 @@ class WorkerPool:
                 self.start_worker()
             except RuntimeError:  # out of threads: the workers that run go on
                 if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
-                    log.exception("a request has to wait")
+                    log.exception("a request has to wait: no other worker can be started")
 
     def take_back(self) -> list[Call]:
         """Take out the calls that no worker has begun."""
