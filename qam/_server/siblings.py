@@ -116,8 +116,6 @@ class Siblings:
     def ask(self, call: Call) -> None:
         """Find out what is to become of *call*; see :meth:`take_verdicts`."""
         key = call.key
-        if key is None:
-            raise ValueError("a request without a correlation id can't be asked about")
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, is_resent(call.delivery))
