@@ -327,8 +327,9 @@ class QAMServer:
         Before :meth:`serve`, and after the end, it returns at once.
 
         :param timeout: seconds for the requests at hand.  Those not started by then are given
-            back to the queue.  A method that still runs then can't reply: another server
-            answers its request as lost, or runs it again if it is idempotent.
+            back to the queue.  A method that still runs then can't reply any more: its caller
+            gets a :class:`~qam.exceptions.QAMServerLostException`, or another server runs it
+            again if it is idempotent.
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
         timeout = check_timeout(timeout)

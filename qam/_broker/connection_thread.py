@@ -102,6 +102,10 @@ class ConnectionThread(threading.Thread, ABC):
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
 
+    def _without_connection(self) -> float | None:
+        """Do what can be done while there is no connection; return as :meth:`_next_due` does."""
+        return None
+
     def _on_end(self, error: BaseException | None) -> None:
         """The thread ends, because of *error* or because it was asked to: tell who waits on it."""
 
@@ -323,6 +327,9 @@ class ConnectionThread(threading.Thread, ABC):
     def _pause(self, seconds: float) -> None:
         """Wait, in spite of wakes for work that has to wait too."""
         deadline = Deadline(seconds)
-        while not (self.kill or deadline.expired):
-            self._waker.wait(deadline.wait_time())
+        while True:
+            due = self._without_connection()
+            if self.kill or deadline.expired:
+                return
+            self._waker.wait(sooner(deadline.wait_time(), due))
             self._waker.clear()

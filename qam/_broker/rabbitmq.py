@@ -26,7 +26,7 @@ from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
-#: Seconds that the broker has to answer a declaration.
+#: Seconds for which the broker may be silent while it owes an answer.
 _ANSWER_TIMEOUT = 10.0
 # What py-amqp raises for a connection that is of no use any more.
 _LOSSES = (
@@ -60,7 +60,9 @@ class AMQPConnection:
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
-        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        self._transport = _make_transport(
+            endpoint, Deadline(timeout), self._on_traffic, self._on_life
+        )
         self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
@@ -219,7 +221,7 @@ class AMQPConnection:
 
     def _have_taken(self, frame: Frame) -> None:
         # py-amqp waits for an answer when the broker has closed the channel.
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
@@ -263,7 +265,7 @@ class AMQPConnection:
 
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
+        self._transport.expect_answer_until(Deadline(_CLOSE_TIMEOUT))
         try:
             if self._lost:
                 raise ConnectionError
@@ -314,6 +316,11 @@ class AMQPConnection:
         else:
             self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
 
+    def _on_life(self) -> None:
+        """Bytes came while an answer is awaited, which may take long: send heartbeats meanwhile."""
+        self._amqp.bytes_recv += 1
+        self.tick()
+
     def _on_blocked(self, blocked: bool) -> None:
         self._events.append(Blocked(blocked))
 
@@ -321,7 +328,7 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._sleep.took_in = True
         with self._losing():
             yield
@@ -361,6 +368,7 @@ def _make_transport(
     endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
+    on_life: Callable[[], object],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -369,6 +377,7 @@ def _make_transport(
     return BufferedTransport(
         *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
+        on_life,
     )
 
 

@@ -10,7 +10,7 @@ from qam._common.checks import is_count
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_exchange, request_binding
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
-from qam._protocol.replies import REQUEST_UNREADABLE, internal_reply
+from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST, internal_reply
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call, code_if_not_run, is_resent, runs_of
 
@@ -71,10 +71,17 @@ class Messages:
 
     def refusal(self, call: Call, why: str) -> Message | None:
         """Return the reply that says why a request was rejected; None if nobody can get one."""
+        return self._failure(call, code_if_not_run(call, REQUEST_UNREADABLE), why)
+
+    def loss(self, call: Call, why: str) -> Message | None:
+        """Return the reply that says why *call* is lost; None if nobody can get one."""
+        return self._failure(call, SERVER_LOST, why)
+
+    def _failure(self, call: Call, code: int, why: str) -> Message | None:
         routing_key = call.delivery.reply_to
-        if routing_key is None or call.delivery.correlation_id is None:
+        if routing_key is None or call.is_anonymous:
             return None  # a 0.2.x client, or no client of ours
-        reply = internal_reply(None, code_if_not_run(call, REQUEST_UNREADABLE), why)
+        reply = internal_reply(call.request_id, code, why)
         body = self._serializer.encode(reply, call.delivery.body)
         call.answer = Answer(routing_key, body)
         return self.reply(call, call.answer)

@@ -52,8 +52,6 @@ class Record:
             number, before.
         """
         key = call.key
-        if key is None:
-            return
         self.running[key] = call
         if key.runs > 1:
             self._note_run(key)
@@ -76,9 +74,11 @@ class Record:
         """*calls* are settled: keep their answers, and forget the oldest ones."""
         for call in calls:
             key = call.key
-            if key is not None and self.running.get(key) is call:
+            if self.running.get(key) is call:
                 del self.running[key]
-                self._answers[key] = answer = call.answer
+                # A request without a correlation id is never answered again.
+                answer = None if call.is_anonymous else call.answer
+                self._answers[key] = answer
                 self._bytes += len(answer.body) if answer else 0
         self._forget_oldest()
 
@@ -102,10 +102,15 @@ class Record:
 
     def drop(self, call: Call) -> None:
         """Forget *call*, which was not started here: another server may get it."""
-        if call.key is not None:
-            self.running.pop(call.key, None)
-            if call.runs > 1:
-                self._forget_run(call.key)
+        self.running.pop(call.key, None)
+        if call.runs > 1:
+            self._forget_run(call.key)
+
+    def forget(self, keys: Iterable[CallKey]) -> None:
+        """Forget the answers to *keys*, as if these requests had never come."""
+        for key in keys:
+            answer = self._answers.pop(key, None)
+            self._bytes -= len(answer.body) if answer else 0
 
     def note_asked(self, key: CallKey, doubtful: bool = False) -> None:
         """Note that another server may have *key*; *doubtful* if it was lost before a verdict."""
