@@ -89,8 +89,7 @@ class QAMProxy(_RemoteNames):
     :meth:`callback` do not.  Threads may share a proxy.  Use it in a ``with`` statement, or
     :meth:`close` it.
 
-    The constructor waits until both connections are open, *connect_timeout* seconds each at
-    most.
+    The constructor waits until both connections are open, *connect_timeout* seconds at most.
 
     :param server_id: the id of the QAMServer.
     :param hostname: the host of the broker; or a URL, ``amqp://…``, ``amqps://…``, or
@@ -170,7 +169,7 @@ class QAMProxy(_RemoteNames):
         # Unlike the label it is unique, so no proxy gets the replies of another.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
-        check_timeout(connect_timeout, "connect_timeout")
+        opened_by = Deadline(check_timeout(connect_timeout, "connect_timeout"))
         check_count(max_message_bytes, "max_message_bytes")
         check_flag(persistent, "persistent")
         #: Sends the calls.
@@ -199,20 +198,25 @@ class QAMProxy(_RemoteNames):
         )
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._start()
+        self._start(opened_by)
 
-    def _start(self) -> None:
+    def _start(self, opened_by: Deadline) -> None:
         owners = (self.consumer_thread, self.publisher_thread)
         observer = self.callback_observer_thread
         try:
-            for thread in (*owners, observer):
-                thread.start()
-            # If an idle proxy is dropped, its threads end.
-            weakref.finalize(self, _stop, *owners, observer).atexit = False
-        except BaseException:
-            _stop(observer)
             for owner in owners:
-                owner.exit()
+                owner.begin()
+            for owner in owners:
+                owner.wait_until_open(opened_by)
+            observer.start()
+            # If an idle proxy is dropped, its threads end.
+            self._finalizer = weakref.finalize(self, _stop, *owners, observer)
+            self._finalizer.atexit = False
+        except BaseException:
+            _stop(observer, *owners)
+            end = Deadline(_CLOSE_TIMEOUT)
+            for owner in owners:
+                owner.join_until(end)
             raise
         _open_proxies.add(self)
         disown_in_child(self)
@@ -358,19 +362,26 @@ class QAMProxy(_RemoteNames):
         """
         if self._closing:
             return
+        self._begin_to_close()
+        self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+
+    def _begin_to_close(self) -> None:
+        """End the calls, and ask the owners of connections to end; wait for nothing."""
         self._closing = True
         _open_proxies.discard(self)
-        deadline = Deadline(_CLOSE_TIMEOUT)
-        owners = (self.publisher_thread, self.consumer_thread)
         try:
             self.publisher_thread.close_calls(self._closed)
         finally:
-            _stop(*owners)
-        for thread in owners:
+            _stop(self.publisher_thread, self.consumer_thread)
+
+    def _finish_closing(self, deadline: Deadline) -> None:
+        for thread in (self.publisher_thread, self.consumer_thread):
             thread.join_until(deadline)
         # Last: the other threads may have made callbacks ready until they ended.
         _stop(self.callback_observer_thread)
         self.callback_observer_thread.join_until(deadline)
+        # It keeps the threads alive, and these keep the proxy alive.
+        self._finalizer.detach()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed."""
@@ -427,7 +438,7 @@ class SynchronTimeout(_RemoteNames):
             )
         return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the remote method *method_name*, and wait for its result."""
         return self[method_name](*args, **kwargs)
 
@@ -491,7 +502,7 @@ class Callback(_RemoteNames):
             id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
         return id
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> str:
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
         """Call the remote method *method_name*; return the uid of the call, without a wait."""
         uid: str = self[method_name](*args, **kwargs)
         return uid
@@ -517,8 +528,12 @@ _open_proxies: weakref.WeakSet[QAMProxy] = weakref.WeakSet()
 
 def _close_open_proxies() -> None:
     """At the end of the interpreter: let no thread of a proxy be cut off in the middle."""
-    for proxy in list(_open_proxies):
-        proxy.close()
+    proxies = list(_open_proxies)
+    for proxy in proxies:
+        proxy._begin_to_close()
+    deadline = Deadline(_CLOSE_TIMEOUT)  # one for all, so a silent broker costs it only once
+    for proxy in proxies:
+        proxy._finish_closing(deadline)
 
 
 atexit.register(_close_open_proxies)
