@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT, connect_first
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect, connect_first
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
@@ -50,6 +50,7 @@ class ConnectionThread(threading.Thread, ABC):
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
+    :param connect: opens a connection to one of *endpoints*.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class ConnectionThread(threading.Thread, ABC):
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
+        connect: Connect = connect,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._endpoints = tuple(endpoints)
         self._log = log
         self._connect_timeout = connect_timeout
+        self._connect = connect
         # Expires when the connection has lasted; and how many before it did not.
         self._lasted = Deadline(0.0)
         self._short_lives = 0
@@ -332,7 +335,7 @@ class ConnectionThread(threading.Thread, ABC):
     def _open(self) -> Connection:
         endpoints = deque(self._endpoints)
         endpoints.rotate(-self._skipped_endpoints)
-        connection = connect_first(endpoints, self._connect_timeout)
+        connection = connect_first(endpoints, self._connect_timeout, self._connect)
         self._connection = connection
         self._lasted = Deadline(_SHORT_LIFE)
         try:

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.endpoint import Endpoint
@@ -34,8 +35,9 @@ class PublishingThread(ConnectionThread):
         log: logging.Logger,
         connect_timeout: float,
         waker: Waker | None = None,
+        connect: Connect = connect,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker)
+        super().__init__(name, endpoints, log, connect_timeout, waker, connect)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.

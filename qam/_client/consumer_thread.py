@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -54,6 +54,7 @@ class ConsumerThread(ConnectionThread):
     :param connect_timeout: seconds that connecting may take.
     :param max_message_bytes: the size of the largest reply that is received.
     :param persistent: whether the broker keeps requests and replies.
+    :param connect: opens a connection to one of the brokers.
     """
 
     #: States of a slot: nobody uses it; its call has no outcome yet; it has.
@@ -71,9 +72,10 @@ class ConsumerThread(ConnectionThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout, connect=connect)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id

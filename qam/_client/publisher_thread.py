@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -48,6 +48,7 @@ class PublisherThread(PublishingThread):
     :param max_message_bytes: the size of the largest request.
     :param persistent: whether the broker keeps requests and replies.  If not, nothing is sent
         while replies can't be received.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class PublisherThread(PublishingThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout)
+        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout, connect=connect)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -33,6 +34,7 @@ class ReplyPublisherThread(PublishingThread):
     :param results: the result queue.
     :param settled: takes the calls whose replies the broker has.
     :param ended: told of the end of this thread, and of the error that led to it.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class ReplyPublisherThread(PublishingThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server ReplyPublisherThread {settings.server_id}"
         super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, results.waker
+            name, credentials.endpoints(), log, settings.connect_timeout, results.waker, connect
         )
         self._settings = settings
         self._results = results

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -50,6 +51,7 @@ class RequestConsumerThread(ConnectionThread):
     :param results: takes the messages to send.
     :param settled: the calls that may be acknowledged.
     :param ended: told of the end of this thread, and of the error that led to it.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class RequestConsumerThread(ConnectionThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
         super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, settled.waker
+            name, credentials.endpoints(), log, settings.connect_timeout, settled.waker, connect
         )
         self._messages = messages
         self._workers = workers
@@ -125,6 +128,7 @@ class RequestConsumerThread(ConnectionThread):
             self._request_queue.inspect(connection)
             self._carry_out(self._intake.acks_arrived(), connection)
         self._carry_out(self._intake.take_judged(), connection)
+        self._send_acks(connection)  # perhaps nothing else happens for long
         if not self._is_overtaxed:
             self._send_words()
         if self._siblings.inspection_is_due:
@@ -216,6 +220,9 @@ class RequestConsumerThread(ConnectionThread):
         if settled:
             self._request_queue.ran([each.seconds for each in settled if each.seconds is not None])
             self._carry_out(self._intake.settled(settled), connection)
+        self._send_acks(connection)
+
+    def _send_acks(self, connection: Connection) -> None:
         for tag, multiple in self._intake.take_acks():
             connection.acknowledge(tag, multiple)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from qam._broker import connect as connect_module
 from qam._broker import connection_thread
 from qam._broker.connect import connect
 from qam._broker.connection import Connection
@@ -15,12 +14,15 @@ from qam._broker.connection_thread import ConnectionThread
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
 from qam._broker.messages import Delivery, Publish, QueueBinding
+from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.conftest import Broker
+from tests.support.clock import StandingClock
 from tests.support.descriptors import open_descriptors
 from tests.support.endpoints import endpoint_of
+from tests.support.fake_connection import FakeBroker
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -256,7 +258,7 @@ def test_a_host_name_is_resolved_where_there_are_no_more_threads(
 
 
 def test_one_that_opens_after_it_was_given_up_closes_at_once(
-    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, own: QueueBinding
 ) -> None:
     # given
     go_on = threading.Event()
@@ -265,8 +267,7 @@ def test_one_that_opens_after_it_was_given_up_closes_at_once(
         go_on.wait(LONG)
         return connect(endpoint, LONG)
 
-    monkeypatch.setattr(connect_module, "connect", connect_late)
-    owner = Owner(endpoints_of(broker), own, connect_timeout=-0.9)
+    owner = Owner(endpoints_of(broker), own, connect_timeout=-0.9, connect=connect_late)
     with pytest.raises(QAMConnectionException):
         owner.start()
 
@@ -435,11 +436,11 @@ def test_what_an_owner_itself_calls_a_loss_is_one(owner: Owner) -> None:
 
 
 class FailingBroker:
-    """A broker that can't be reached any more; counts who tries, and when."""
+    """A broker that can't be reached, while it is down; counts who tries."""
 
-    def __init__(self) -> None:
+    def __init__(self, down: bool) -> None:
         self.attempts = 0
-        self.down = True
+        self.down = down
         self.tried = threading.Condition()
 
     def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
@@ -456,18 +457,17 @@ class FailingBroker:
 
 
 @pytest.fixture
-def reconnecting(
-    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Owner, FailingBroker]]:
+def reconnecting(broker: Broker, own: QueueBinding) -> Iterator[tuple[Owner, FailingBroker]]:
     """An owner that has lost its connection and tries in vain to get another."""
-    owner, failing = Owner(endpoints_of(broker), own), FailingBroker()
+    failing = FailingBroker(down=False)
+    owner = Owner(endpoints_of(broker), own, connect=failing.connect)
     owner.start()
-    monkeypatch.setattr(connect_module, "connect", failing.connect)
+    failing.down = True
     owner.fail_in["_write"] = QAMConnectionException("cut")
     owner.wake()
     owner.wait_for(lambda: owner.losses)
     owner.fail_in.clear()
-    failing.wait_for(1)
+    failing.wait_for(2)
     yield owner, failing
     owner.exit()
     delete_queue(owner)
@@ -478,7 +478,7 @@ def test_it_tries_again_and_again_until_it_works(
 ) -> None:
     # given
     owner, failing = reconnecting
-    failing.wait_for(4)
+    failing.wait_for(5)
 
     # when
     failing.down = False
@@ -558,7 +558,8 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     own: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    owner, failing = Owner(nowhere(), own), FailingBroker()
+    failing = FailingBroker(down=True)
+    owner = Owner(nowhere(), own, connect=failing.connect)
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -567,7 +568,6 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
         if len(pauses) == 12:
             owner.kill = True
 
-    monkeypatch.setattr(connect_module, "connect", failing.connect)
     monkeypatch.setattr(connection_thread.random, "uniform", lambda low, high: high)
     monkeypatch.setattr(owner, "_pause", pause)
 
@@ -577,6 +577,138 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     # then
     assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
     assert set(pauses[6:]) == {1.0}
+
+
+class CountingWaker(Waker):
+    """Counts how often it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    def wait(self, timeout: float | None) -> None:
+        self.waits += 1
+        super().wait(timeout)
+
+
+def test_a_wake_in_a_pause_does_not_have_it_spin_until_its_end(own: QueueBinding) -> None:
+    # given
+    waker = CountingWaker()
+    owner = Owner(nowhere(), own, waker=waker)
+    waker.wake()
+
+    # when
+    owner._pause(0.05)
+
+    # then it was woken once, and slept on; a timeout may end a hair too soon
+    assert 2 <= waker.waits <= 4
+    waker.close()
+
+
+# --- several endpoints ------------------------------------------------------
+
+
+ENDPOINTS = [endpoint_of("one"), endpoint_of("two"), endpoint_of("three")]
+
+
+class SeveralBrokers:
+    """Brokers of which some can't be reached, or are of no use; notes who was asked."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.asked: list[str] = []
+        self.fake = FakeBroker(StandingClock())
+
+    def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        self.asked.append(endpoint.host)
+        if endpoint.host in self.down:
+            raise QAMConnectionException("nothing listens there")
+        return self.fake.connect(endpoint, timeout)
+
+
+@pytest.fixture
+def several(own: QueueBinding) -> Iterator[tuple[SeveralBrokers, Owner]]:
+    brokers = SeveralBrokers()
+    owner = Owner(ENDPOINTS, own, connect=brokers.connect)
+    yield brokers, owner
+    brokers.fake.end()
+
+
+def test_the_first_that_takes_a_connection_is_used(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    brokers, owner = several
+    brokers.down = {"one"}
+
+    brokers.fake.run(owner)
+
+    assert brokers.asked == ["one", "two"]
+
+
+def test_after_a_loss_the_next_one_comes_first(several: tuple[SeveralBrokers, Owner]) -> None:
+    brokers, owner = several
+    brokers.fake.run(owner)
+
+    for _ in range(3):
+        brokers.fake.connection.lose()
+        brokers.fake.settle()
+
+    assert brokers.asked == ["one", "two", "three", "one"]
+
+
+def test_after_a_channel_that_a_message_closed_it_stays_where_it_is(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    brokers, owner = several
+    brokers.fake.run(owner)
+    error = QAMConnectionException("too large")
+    error.by_message = True
+
+    brokers.fake.connection.lose(error)
+    brokers.fake.settle()
+
+    assert brokers.asked == ["one", "one"]
+
+
+def test_one_where_nothing_can_be_declared_is_left_for_the_next(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    # given an owner that has lost its connection
+    brokers, owner = several
+    brokers.fake.run(owner)
+    failures = [QAMConnectionException("no permission")]
+    original = owner._on_open
+
+    def fail_once(connection: Connection) -> None:
+        if failures:
+            raise failures.pop()
+        original(connection)
+
+    owner._on_open = fail_once  # type: ignore[method-assign]
+
+    # when
+    brokers.fake.connection.lose()
+    brokers.fake.settle()
+
+    # then
+    assert brokers.asked == ["one", "two", "three"]
+    assert brokers.fake.connections[1].closed
+
+
+def test_the_endpoints_share_the_time_that_there_is(own: QueueBinding) -> None:
+    times: list[float] = []
+
+    def connect_in_vain(endpoint: Endpoint, timeout: float) -> Connection:
+        times.append(timeout)
+        raise QAMConnectionException(f"nothing listens at {endpoint.host}")
+
+    owner = Owner(ENDPOINTS, own, connect_timeout=LONG, connect=connect_in_vain)
+    with pytest.raises(QAMConnectionException, match="three"):
+        owner.start()
+
+    assert times[0] == pytest.approx(LONG / 3)
+    assert sum(times) <= 2 * LONG
+    assert times[-1] == pytest.approx(LONG, abs=LONG / 10)
 
 
 # --- bugs -------------------------------------------------------------------

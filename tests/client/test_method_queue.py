@@ -175,6 +175,44 @@ class TestAQueueThatIsFull:
 
         assert added() is False
 
+    def test_counts_those_that_wait_and_not_those_that_were_withdrawn(
+        self, results: ResultList
+    ) -> None:
+        # given room for four, of which one is withdrawn, and one more in its place
+        queue = MethodQueue(results, max_queued=4, held=False)
+        first, *others = (call(results) for _ in range(4))
+        for each in (first, *others):
+            assert queue.add(each, waits=False)
+        assert queue.withdraw(first)
+        assert queue.add(call(results), waits=False)
+        assert not queue.add(call(results), waits=False)
+        # when all are taken, the withdrawn one with them
+        assert len(queue.take(alone=False)) == 4
+        # then there is room for four again, and for no more
+        added = [queue.add(call(results), waits=False) for _ in range(5)]
+        assert added == [True, True, True, True, False]
+
+    def test_is_full_again_after_very_many_were_withdrawn(self, results: ResultList) -> None:
+        queue = MethodQueue(results, max_queued=4, held=False)
+        for _ in range(100):
+            late = call(results)
+            assert queue.add(late, waits=False)
+            assert queue.withdraw(late)
+        # then those that are withdrawn take no memory, and no room
+        assert len(queue.calls) < 4
+        added = [queue.add(call(results), waits=False) for _ in range(5)]
+        assert added == [True, True, True, True, False]
+
+    def test_has_no_room_made_by_one_that_never_was_in_it(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        late = call(results)
+        assert not queue.add(late, waits=False)
+
+        assert queue.withdraw(late)
+
+        assert not queue.add(call(results), waits=False)
+
     @staticmethod
     def adding(queue: MethodQueue, late: PendingCall) -> Any:
         """Add a call in another thread, that waits by now; return what gets whether it is in."""

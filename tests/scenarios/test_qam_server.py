@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,6 +30,7 @@ from qam import (
 )
 from qam._broker.fates import Fate
 from tests.conftest import Broker
+from tests.support.forwarder import Forwarder
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
@@ -167,6 +169,47 @@ def test_close_answers_what_is_at_hand(broker: Broker, server_id: str) -> None:
             while proxy.get_callback_state(uid) != 2:
                 pass
     assert results == [1, 2]
+
+
+@pytest.mark.rabbitmq
+def test_close_returns_while_the_broker_is_away(
+    rabbitmq_node: RabbitMQNode, way: Forwarder, server_id: str
+) -> None:
+    # given a method that runs as its server loses the broker
+    service = Service()
+    server = make_server(service, server_id=server_id, hostname=way.host, port=way.port)
+    server.start()
+    place = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+    with QAMProxy(server_id, timeout=60, **place) as proxy:
+        proxy.callback(print, print).hold(1)
+        assert service.holding.wait(20)
+        way.refuse()
+        way.cut()
+        until(lambda: server._consumer._connection is server._publisher._connection is None)
+        # when
+        began = time.monotonic()
+        server.close(timeout=40)
+        # then it does not wait for what can be neither answered nor given back
+        assert time.monotonic() - began < 20
+        assert not server._consumer.is_alive()
+        service.go_on.set()
+
+
+@pytest.mark.rabbitmq
+def test_after_both_are_closed_the_request_queue_is_all_that_remains(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    place = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+    server = make_server(Service(), server_id=server_id, **place)
+    server.start()
+    with QAMProxy(server_id, client_id=server_id, timeout=60, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+    # when
+    server.close()
+    # then nothing waits in it, nobody reads it, and what was acknowledged is gone
+    left = {name: n for name, n in rabbitmq_node.queues().items() if name.startswith(server_id)}
+    assert left == {f"{server_id}_server_queue": 0}
+    assert rabbitmq_node.consumers(f"{server_id}_server_queue") == 0
 
 
 def test_close_gives_back_what_it_had_no_time_to_start(broker: Broker, server_id: str) -> None:

@@ -10,7 +10,7 @@ import qam._server
 from qam._broker.messages import Delivery, TooLarge
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
-from qam._protocol.properties import GIVEN_BACK
+from qam._protocol.properties import GIVEN_BACK, RESENT
 from qam._server.call import Answer, Call
 from qam._server.intake import Decision, Intake
 from qam._server.known_siblings import GRACE
@@ -157,6 +157,46 @@ def test_a_server_that_has_answered_all_says_goodbye_and_is_not_missed() -> None
     other.begin()
     other.answer()
     assert broker.replies == [("client:1", b"done")]
+
+
+def test_a_request_that_is_sent_again_to_another_is_answered_by_the_one_that_answered_it() -> None:
+    # given two servers, one of which has answered a request
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    answered, second = (one, other) if one.waiting else (other, one)
+    answered.begin()
+    answered.answer(b"one")
+    # when its client asks again, and the other one receives that
+    answered.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then the reply is sent once more by the one that has it, and nothing runs twice
+    assert broker.replies == [("client:1", b"one")] * 2
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    assert (answered.begun, second.begun) == (["client:1"], [])
+
+
+def test_a_request_that_is_sent_again_to_another_while_it_runs_is_answered_once() -> None:
+    # given two servers, with one of which a request runs
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    first, second = (one, other) if one.waiting else (other, one)
+    first.begin()
+    # when its client asks again, and the other one receives that
+    first.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then it leaves that to the first one
+    assert broker.replies == []
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    first.answer(b"one")
+    assert broker.replies == [("client:1", b"one")]
 
 
 # --- each decision -------------------------------------------------------------------------
