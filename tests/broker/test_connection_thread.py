@@ -711,6 +711,219 @@ def test_the_endpoints_share_the_time_that_there_is(own: QueueBinding) -> None:
     assert times[-1] == pytest.approx(LONG, abs=LONG / 10)
 
 
+# --- borrowers --------------------------------------------------------------
+
+
+class TestAConnectionThatIsLent:
+    """While its owner sleeps, another thread writes in its place."""
+
+    @pytest.fixture
+    def broker(self) -> Iterator[FakeBroker]:
+        broker = FakeBroker(StandingClock())
+        yield broker
+        broker.end()
+
+    @pytest.fixture
+    def owner(self, broker: FakeBroker, own: QueueBinding) -> Owner:
+        owner = Owner([endpoint_of("here")], own, connect=broker.connect)
+        broker.run(owner)
+        return owner
+
+    def test_is_used_by_the_thread_that_calls_and_flushed(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        waits = broker.connection.waits
+
+        assert owner._borrow(lambda connection: write_to(connection, owner))
+
+        assert broker.connection.bodies == [b"lone"]
+        assert broker.connection.waits == waits
+        assert not broker.connection.rests
+
+    def test_rests_if_what_comes_is_not_urgent(self, broker: FakeBroker, owner: Owner) -> None:
+        assert owner._borrow(lambda connection: True, rest=True)
+        assert broker.connection.rests
+        waits = broker.connection.waits
+        # when somebody looks again
+        owner.look_again()
+        broker.settle()
+        # then it rests no more, and looking once more wakes nobody
+        assert not broker.connection.rests
+        assert broker.connection.waits == waits + 1
+        owner.look_again()
+        broker.settle()
+        assert broker.connection.waits == waits + 1
+
+    def test_is_woken_from_its_rest_by_who_does_not_look_again(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        owner._borrow(lambda connection: True, rest=True)
+
+        owner._borrow(lambda connection: True)
+        broker.settle()
+
+        assert not broker.connection.rests
+
+    def test_is_left_to_its_owner_where_it_was_not_used(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        assert not owner._borrow(lambda connection: False, rest=True)
+        assert not broker.connection.rests
+
+    def test_wakes_its_owner_for_what_the_network_did_not_take(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        waits = broker.connection.waits
+        broker.connection.congested = True
+
+        assert owner._borrow(lambda connection: write_to(connection, owner), rest=True)
+        broker.settle()
+
+        assert broker.connection.waits == waits + 1
+        assert broker.connection.bodies == []
+        broker.connection.congested = False
+        broker.settle()
+        assert broker.connection.bodies == [b"lone"]
+
+    @pytest.mark.parametrize(("due", "wakes"), [(5.0, 1), (20.0, 0)])
+    def test_wakes_its_owner_for_what_is_due_sooner_than_before(
+        self, broker: FakeBroker, owner: Owner, due: float, wakes: int
+    ) -> None:
+        # given an owner that sleeps for ten seconds
+        seconds = 10.0
+        owner._next_due = lambda: seconds  # type: ignore[method-assign]
+        owner.wake()
+        broker.settle()
+        waits = broker.connection.waits
+
+        # when
+        def use(connection: Connection) -> bool:
+            nonlocal seconds
+            seconds = due
+            return True
+
+        owner._borrow(use)
+        broker.settle()
+
+        # then
+        assert broker.connection.waits == waits + wakes
+
+    def test_is_not_lent_to_its_owner(self, broker: FakeBroker, owner: Owner) -> None:
+        lent: list[bool] = []
+        original = owner._write
+
+        def write(connection: Connection) -> None:
+            original(connection)
+            lent.append(owner._borrow(lambda connection: True))
+
+        owner._write = write  # type: ignore[method-assign]
+        owner.wake()
+        broker.settle()
+
+        assert lent == [False]
+
+    def test_is_not_lent_twice_at_a_time(self, owner: Owner) -> None:
+        # given one that borrows it, in whose middle a finalizer and another thread want it
+        lent: list[bool] = []
+
+        def want_it() -> None:
+            lent.append(owner._borrow(lambda connection: True))
+
+        def use(connection: Connection) -> bool:
+            want_it()
+            thread = threading.Thread(target=want_it)
+            thread.start()
+            thread.join(LONG)
+            return True
+
+        assert owner._borrow(use)
+        assert lent == [False, False]
+        assert owner._borrow(lambda connection: True)
+
+    def test_that_is_lost_by_its_borrower_is_opened_again_by_its_owner(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        error = QAMConnectionException("the cable was cut")
+
+        def fail(connection: Connection) -> bool:
+            raise error
+
+        assert owner._borrow(fail)
+        assert not owner._borrow(lambda connection: True), "it is lost"
+        broker.settle()
+
+        assert owner.losses == [error]
+        assert owner.openings == 2
+        assert owner._borrow(lambda connection: True)
+
+    def test_is_of_no_use_after_ctrl_c_in_the_middle(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        def interrupt(connection: Connection) -> bool:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            owner._borrow(interrupt)
+        assert not owner._borrow(lambda connection: True), "how much was written is not known"
+        owner.wake()
+        broker.settle()
+
+        assert [str(error) for error in owner.losses] == [
+            "a caller was interrupted while using the connection"
+        ]
+        assert owner._borrow(lambda connection: True)
+
+    def test_is_there_no_more_after_the_end(self, broker: FakeBroker, owner: Owner) -> None:
+        broker.end()
+
+        assert not owner._borrow(lambda connection: True)
+        owner.look_again()
+
+    def test_is_given_up_in_a_forked_child(self, broker: FakeBroker, owner: Owner) -> None:
+        connection = broker.connection
+
+        owner._after_fork()
+
+        assert connection.closed
+        assert owner.kill
+        assert owner._connection is None
+        assert not owner._borrow(lambda connection: True)
+
+
+def write_to(connection: Connection, owner: Owner) -> bool:
+    """Write one message, and say so."""
+    connection.write([Publish(owner.binding.route, b"lone", {})])
+    return True
+
+
+class TestAConnectionOfNoUse:
+    """One after the other is lost at once, although each can be opened."""
+
+    def test_has_the_next_one_opened_at_once_and_those_after_it_ever_more_slowly(
+        self, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # given
+        broker = FakeBroker(StandingClock())
+        owner = Owner([endpoint_of("here")], own, connect=broker.connect)
+        pauses: list[float] = []
+        monkeypatch.setattr(owner, "_pause", pauses.append)
+        broker.run(owner)
+        # when
+        for _ in range(7):
+            broker.connection.lose()
+            broker.settle()
+        # then
+        assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+        # and when one has lasted, the next one is opened at once again
+        owner._lasted = Deadline(0.0)
+        broker.connection.lose()
+        broker.settle()
+        broker.connection.lose()
+        broker.settle()
+        assert len(pauses) == 6
+        broker.end()
+
+
 # --- bugs -------------------------------------------------------------------
 
 

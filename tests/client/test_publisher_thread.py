@@ -1,6 +1,8 @@
 """The thread of a proxy that sends, without a broker: the test says what a broker would do."""
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +27,7 @@ from qam.exceptions import (
 )
 from tests.support.clock import StandingClock, stop
 from tests.support.fake_connection import FakeBroker
+from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -130,6 +133,8 @@ def test_it_declares_the_exchange_of_the_server_and_asks_for_confirms(client: Cl
         ("confirm", False),
     ]
     assert client.publisher.publisher is client.broker.connection
+    assert (client.publisher.server_id, client.publisher.client_id) == ("server", "client.1")
+    assert client.publisher.amqp_credentials.hostname == "memory://nowhere"
 
 
 def test_a_transient_one_asks_for_no_confirms(clients: Clients) -> None:
@@ -315,7 +320,9 @@ def test_a_refused_request_is_sent_again_by_itself_after_a_pause(
     assert client.written() == [call]
     client.broker.let_pass(0.2 * pause)
     assert client.written() == [call, call]
-    assert client.request(call).properties["headers"] == {RESENT: int(1100 * pause)}
+    assert client.request(call).properties["headers"] == {
+        RESENT: pytest.approx(1100 * pause, abs=1)
+    }
     # and then nothing is due any more
     assert client.broker.connection.wait_time is None
 
@@ -548,11 +555,20 @@ class TestAQueueThatIsFull:
         assert [outcome is None for outcome in outcomes] == [True, True, False]
 
     def test_lets_nobody_wait_when_the_proxy_closes(self, client: Client) -> None:
+        # given two that wait in the queue, and a caller that waits for room
         waiting = client.publisher.method_queue[:]
-
+        late = client.begin("c", Deadline(LONG))
+        caller = threading.Thread(target=client.publisher.send, args=(late,))
+        caller.start()
+        until(lambda: client.publisher._queue._room._waiters)  # type: ignore[attr-defined]
+        # when
+        began = time.monotonic()
         client.publisher.close_calls(closed)
-
+        caller.join(LONG)
+        # then
+        assert time.monotonic() - began < LONG / 2
         assert [client.outcome(call).executed for call in waiting] == ["no", "no"]
+        assert isinstance(client.outcome(late), QAMClosedException)
 
 
 def closed(executed: Executed) -> QAMClosedException:

@@ -228,6 +228,24 @@ def test_a_lone_reply_has_the_thread_wake_for_its_acknowledgement(server: Server
     assert server.broker.connection.wait_time == pytest.approx(0.005)
 
 
+def test_a_lone_reply_wakes_the_thread_only_for_what_is_due_sooner_than_all_else(
+    server: Server,
+) -> None:
+    # given one that sleeps for a second until something else is sent again
+    word = Message(siblings_binding("server", "one").route, b"word", {}, mandatory=False)
+    server.publisher.add_reply_to_send(word)
+    server.broker.settle()
+    server.broker.connection.refuse(word)
+    server.broker.settle()
+    waits = server.broker.connection.waits
+    # when
+    for _ in range(2):
+        server.publisher.send_lone(server.reply(server.call(persistent=False)))
+        server.broker.settle()
+    # then the first request is to be acknowledged before that, and the second one with it
+    assert server.broker.connection.waits == waits + 1
+
+
 def test_a_request_without_confirm_is_settled_when_its_reply_is_written(server: Server) -> None:
     call = server.call(persistent=False)
 
@@ -250,6 +268,20 @@ def test_what_is_settled_is_acknowledged_at_once_when_the_connection_is_lost(
     # then it waits for no turn on the next connection
     assert server.consumer_was_woken
     assert server.broker.connection.wait_time is None
+
+
+def test_what_comes_is_left_unread_for_a_moment_only_while_confirms_are_to_come(
+    server: Server,
+) -> None:
+    server.answer(*[server.call(persistent=False) for _ in range(3)])
+    assert server.broker.connection.read_delay == 0.0
+
+    [reply] = server.answer(server.call())
+    assert server.broker.connection.read_delay > 0.0
+
+    server.broker.connection.confirm_messages(reply)
+    server.broker.settle()
+    assert server.broker.connection.read_delay == 0.0
 
 
 # --- what becomes of a reply -------------------------------------------------
@@ -338,8 +370,9 @@ def test_what_was_not_confirmed_is_sent_again_before_what_waits(server: Server) 
 def test_what_wanted_no_confirm_is_sent_again_if_it_was_written_of_late(server: Server) -> None:
     # given one that was written long ago, and one that was not
     [old] = server.answer(server.call(persistent=False))
-    server.broker.let_pass(3 * HEARTBEAT + 1)
+    server.broker.let_pass(2.0)
     [recent] = server.answer(server.call(persistent=False))
+    server.broker.let_pass(3 * HEARTBEAT - 1.0)
     assert server.written == [old, recent]
     # when
     server.lose()

@@ -1,5 +1,6 @@
 """A clock that a test moves on, so that nobody has to wait for time to pass."""
 
+import math
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -27,13 +28,13 @@ class MovableClock:
 
 
 class StandingClock:
-    """Tells the time as time.monotonic did when it was made, until a test moves it on.
+    """Tells about the time that time.monotonic told when it was made, until a test moves it on.
 
     For what never waits with a real timeout until this clock's time.
     """
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now: float = math.floor(time.monotonic())  # so that whole seconds later are exact
 
     def __call__(self) -> float:
         return self.now
