@@ -12,6 +12,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import DEBUG
 from typing import Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
@@ -22,7 +23,7 @@ from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
-from qam._client.publisher_thread import PublisherThread
+from qam._client.publisher_thread import PublisherThread, log
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
 from qam._common.checks import (
@@ -227,8 +228,7 @@ class QAMProxy(_RemoteNames):
         timeout: float | None,
     ) -> Any:
         """Call a remote method and wait for its result."""
-        here = self.consumer_thread.is_here or self.publisher_thread.is_here
-        if here or self._results.is_in_use_here:
+        if self.consumer_thread.is_here or self.publisher_thread.is_here:
             # A finalizer may run anywhere; the call would wait for who can't go on meanwhile.
             raise QAMException(
                 f"{method_name}() was called in a thread of the proxy, or by a finalizer or a "
@@ -237,17 +237,20 @@ class QAMProxy(_RemoteNames):
             )
         deadline = Deadline(timeout)
         id = self.consumer_thread.get_free_result_list_id()
+        call: PendingCall | None = None
         sent: PendingCall | None = None
         try:
             call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
             sent = self.publisher_thread.send(call, waits=True)
             if not self._wait(id, deadline):
                 raise self.publisher_thread.give_up(call)
-        except BaseException:
+        except BaseException as error:
             self.publisher_thread.look_again()
             if sent is not None:  # Ctrl-C: nobody waits for it any more
                 self.publisher_thread.withdraw(sent)
             self.consumer_thread.free_result_item(id)
+            if call is not None and log.isEnabledFor(DEBUG):
+                self.publisher_thread.stations.ended(call, f"by a {type(error).__name__}")
             raise
         # This gives the slot back, too; a second time might take it from another call.
         return self.consumer_thread.get_result(id)
@@ -379,9 +382,17 @@ class QAMProxy(_RemoteNames):
         self.close()
 
     def __repr__(self) -> str:
+        if "callback_observer_thread" not in vars(self):
+            return "<QAMProxy that is not made yet>"
         state = "closed" if self._closing else "open"
-        where = self.amqp_credentials
-        return f"<{state} QAMProxy of {self._server_id!r} at {where}, as {self.client_id!r}>"
+        what = f"{state} QAMProxy of {self._server_id!r} at {self.amqp_credentials}"
+        return f"<{what}, as {self.client_id!r}{'' if self._closing else self._figures()}>"
+
+    def _figures(self) -> str:
+        publisher = self.publisher_thread
+        connected = publisher.is_connected and self.consumer_thread.is_connected
+        calls = f"{self._results.open_calls} open, {publisher.queued_calls} queued"
+        return f", {'connected' if connected else 'not connected'}; calls: {calls}"
 
 
 class SynchronTimeout(_RemoteNames):

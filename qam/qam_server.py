@@ -351,7 +351,15 @@ class QAMServer:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{self._life} QAMServer {self.server_id!r} at {self.amqp_credentials}>"
+        if "_life" not in vars(self):
+            return "<QAMServer that is not made yet>"
+        figures = self._figures() if self._life.has_threads else ""
+        return f"<{self._life} QAMServer {self.server_id!r} at {self.amqp_credentials}{figures}>"
+
+    def _figures(self) -> str:
+        connected = self._publisher.is_connected and self._consumer.is_connected
+        calls = f"{self._workers.running} running, {len(self._calls)} queued"
+        return f", {'connected' if connected else 'not connected'}; calls: {calls}"
 
 
 def _check_signals(stop_on: Iterable[signal.Signals]) -> tuple[signal.Signals, ...]:

@@ -11,28 +11,25 @@ would take longer than the writing.
 
 import logging
 import math
-import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
 
 from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect, connect_first
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
+from qam._broker.loan import Loan
+from qam._broker.reconnection import Reconnection
 from qam._broker.waker import Waker
-from qam._common.deadline import Deadline, backoff, sooner
+from qam._common.deadline import Deadline, sooner
 from qam._common.fork import disown_in_child
+from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
-#: Seconds before the second, and at most before any, attempt to connect again.
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
-#: Seconds after which a connection is known to be of use.
-_SHORT_LIFE = 1.0
 #: Seconds that a thread may take to end after it was asked to.
 _EXIT_TIMEOUT = 5.0
 #: Seconds by which the same time may differ, told twice from now.
@@ -50,6 +47,7 @@ class ConnectionThread(threading.Thread, ABC):
     :param log: where losses and recoveries are logged, once each.
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
+    :param stations: where it is noted what passes here, if others have it too.
     :param connect: opens a connection to one of *endpoints*.
     """
 
@@ -60,30 +58,19 @@ class ConnectionThread(threading.Thread, ABC):
         log: logging.Logger,
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
+        stations: Stations | None = None,
         connect: Connect = connect,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._endpoints = tuple(endpoints)
         self._log = log
+        #: What is noted here, and logged at the level DEBUG when no lock is held.
+        self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
         self._connect = connect
-        # Expires when the connection has lasted; and how many before it did not.
-        self._lasted = Deadline(0.0)
-        self._short_lives = 0
-        # How many of them are passed over at first.
-        self._skipped_endpoints = 0
+        self._reconnection = Reconnection(endpoints)
         self._connection: Connection | None = None
-        # Held by whoever uses the connection: this thread while it works, another while it
-        # borrows.  It guards what belongs to the connection, and the three below.
-        # Reentrant, because a finalizer that stops this thread may run inside.
-        self._in_use: Any = threading.RLock()
-        self._lent: Connection | None = None
-        # Somebody borrows the connection; if nobody does, Ctrl-C has struck them in the
-        # middle, and how much they have read or written is not known.
-        self._borrowed = False
-        # The loss of the connection that a borrower noticed, and leaves to this thread.
-        self._loss_noticed: QAMConnectionException | None = None
         self._waker = waker or Waker()
+        self._loan = Loan(self._waker)
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
         # The first opening: done when it succeeded, or failed with the reason.
@@ -118,6 +105,10 @@ class ConnectionThread(threading.Thread, ABC):
     def _before_close(self, connection: Connection) -> None:
         """A last thing to do on a connection that still stands."""
 
+    def _without_connection(self) -> float | None:
+        """Do what can be done while there is no connection; return as :meth:`_next_due` does."""
+        return None
+
     def _on_end(self, error: BaseException | None) -> None:
         """The thread ends, because of *error* or because it was asked to: tell who waits on it."""
 
@@ -135,7 +126,7 @@ class ConnectionThread(threading.Thread, ABC):
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
-                f"can't connect to the broker at {self._where}: "
+                f"can't connect to the broker at {self._reconnection}: "
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
@@ -159,8 +150,7 @@ class ConnectionThread(threading.Thread, ABC):
     def _after_fork(self) -> None:
         """Give up the connection without a word; in a forked child."""
         self.kill = True
-        self._in_use = threading.RLock()
-        self._lent = None
+        self._loan.after_fork()
         if self._connection is not None:
             self._connection.detach()
             self._connection = None
@@ -168,8 +158,17 @@ class ConnectionThread(threading.Thread, ABC):
     @property
     def is_here(self) -> bool:
         """Whether the thread that asks is this one, or does its work at this moment."""
-        in_the_middle = self._in_use._is_owned() or self._waker.is_in_use_here
-        return in_the_middle or threading.current_thread() is self
+        return self.is_in_the_middle or threading.current_thread() is self
+
+    @property
+    def is_in_the_middle(self) -> bool:
+        """Whether the thread that asks holds a lock of this one: it is a finalizer then."""
+        return self._loan.is_here or self._waker.is_in_use_here
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection; a moment's view."""
+        return self._connection is not None
 
     def wake(self) -> None:
         """Make the owner look for work."""
@@ -180,6 +179,14 @@ class ConnectionThread(threading.Thread, ABC):
         connection = self._connection
         if connection is not None and connection.rests:
             self.wake()
+
+    def _log_noted(self) -> None:
+        """Log what was noted while the connection was in use.
+
+        Not if this is a finalizer in the middle of something: then the owner does it.
+        """
+        if self.stations.has_unlogged and not self.is_in_the_middle:
+            self.stations.log()
 
     def ask_to_stop(self) -> None:
         self.kill = True
@@ -209,63 +216,45 @@ class ConnectionThread(threading.Thread, ABC):
         connection: Connection | None = self._open()
         self._opened.set_result(None)
         while connection is not None:
-            connection = self._serve(connection)
+            self._serve(connection)
+            connection = self._open_again()
 
-    def _serve(self, connection: Connection) -> Connection | None:
-        """Run *connection* to its end; return its successor, None if there is to be none."""
+    def _serve(self, connection: Connection) -> None:
+        """Use *connection* until it is lost, or this thread is asked to stop."""
         try:
             self._use_until_stopped(connection)
             self._before_close(connection)
         except QAMConnectionException as error:
-            if self.kill:
-                return None
-            self._log.warning("%s; connecting again", error)
-            self._on_lost(connection, error)
-            if not error.by_message:
-                self._skipped_endpoints += 1
+            if not self.kill:
+                self._lose(connection, error)
         finally:
             self._connection = None
             connection.close()
-        self._pause_after_short_life()
-        return None if self.kill else self._open_again()
+            self._log_noted()
 
-    def _pause_after_short_life(self) -> None:
-        """Pause where one connection after the other is of no use, although each can be opened."""
-        if self._lasted.expired:
-            self._short_lives = 0
-            return
-        if self._short_lives:
-            self._pause(backoff(self._short_lives, _FIRST_BACKOFF, _LONGEST_BACKOFF))
-        self._short_lives += 1
+    def _lose(self, connection: Connection, error: QAMConnectionException) -> None:
+        self._log.warning("%s; connecting again", error)
+        self._on_lost(connection, error)
+        if not error.by_message:
+            self._reconnection.skip()
 
     def _use_until_stopped(self, connection: Connection) -> None:
         try:
             while not self.kill:
                 self._work_and_wait(connection)
         finally:
-            self._stop_lending()
+            self._loan.end()
 
     def _work_and_wait(self, connection: Connection) -> None:
-        with self._in_use:
-            self._check_after_borrowers()
-            wait_time = self._work(connection)
-            self._lent = connection
+        try:
+            with self._loan.in_use:
+                self._loan.check()
+                wait_time = self._work(connection)
+                self._loan.lend(connection)
+        finally:
+            self._log_noted()
         if not self.kill:
             connection.wait(wait_time, self._waker, self._read_delay())
-
-    def _check_after_borrowers(self) -> None:
-        """Look at what the borrowers left.
-
-        :raises QAMConnectionException: the connection is lost, or in a state that nobody knows.
-        """
-        if self._loss_noticed is not None:
-            raise self._loss_noticed
-        if self._borrowed:
-            raise QAMConnectionException("a caller was interrupted while using the connection")
-
-    def _stop_lending(self) -> None:
-        with self._in_use:
-            self._lent, self._borrowed, self._loss_noticed = None, False, None
 
     def _borrow(self, use: Callable[[Connection], bool], rest: bool = False) -> bool:
         """Call *use* with the connection, in the thread that calls; return what it returns.
@@ -278,31 +267,13 @@ class ConnectionThread(threading.Thread, ABC):
         :param rest: what comes because of that need not wake this thread.  Whoever calls sees
             to it that :meth:`look_again` is called when it may have become urgent.
         """
-        if self.is_here:
-            return False
-        try:
-            # Inside, because Ctrl-C may strike as soon as it is acquired.
-            free = self._in_use.acquire(blocking=False)
-            if not free or self._lent is None or self._borrowed or self._loss_noticed:
-                return False
-            return self._lend(self._lent, use, rest)
-        finally:
-            try:  # without a call before it, for the same reason  # noqa: SIM105
-                self._in_use.release()
-            except RuntimeError:  # it is another's
-                pass
+        return not self.is_here and self._loan.borrow(partial(self._lend, use, rest))
 
-    def _lend(self, connection: Connection, use: Callable[[Connection], bool], rest: bool) -> bool:
-        self._borrowed = True  # until the end, which Ctrl-C may prevent
-        try:
-            due = self._due_at()
-            done = use(connection)
-            if done:
-                self._hand_back(connection, due, rest)
-        except QAMConnectionException as error:
-            self._loss_noticed, done = error, True
-            self.wake()
-        self._borrowed = False
+    def _lend(self, use: Callable[[Connection], bool], rest: bool, connection: Connection) -> bool:
+        due = self._due_at()
+        done = use(connection)
+        if done:
+            self._hand_back(connection, due, rest)
         return done
 
     def _hand_back(self, connection: Connection, due: float, rest: bool) -> None:
@@ -328,44 +299,41 @@ class ConnectionThread(threading.Thread, ABC):
             self.wake()  # for what waited for room
         return sooner(connection.tick(), self._next_due())
 
-    @property
-    def _where(self) -> str:
-        return " or ".join(map(str, self._endpoints))
-
     def _open(self) -> Connection:
-        endpoints = deque(self._endpoints)
-        endpoints.rotate(-self._skipped_endpoints)
-        connection = connect_first(endpoints, self._connect_timeout, self._connect)
+        candidates = self._reconnection.candidates()
+        connection = connect_first(candidates, self._connect_timeout, self._connect)
         self._connection = connection
-        self._lasted = Deadline(_SHORT_LIFE)
+        self._reconnection.opened(time.monotonic())
         try:
             self._on_open(connection)
         except BaseException:
             self._connection = None
             connection.close()
-            self._skipped_endpoints += 1
+            self._reconnection.skip()
             raise
+        self._reconnection.serves()
         return connection
 
     def _open_again(self) -> Connection | None:
-        """Try to connect, at once and then ever more slowly, until it works."""
-        failures = 0
+        """Try to connect, at once and then ever more slowly, until it works or is not wanted."""
+        self._pause(self._reconnection.pause_after_loss(time.monotonic()))
         while not self.kill:
             try:
                 connection = self._open()
             except QAMConnectionException as error:
                 self._log.debug("%s", error)
-                jitter = random.uniform(0.5, 1.0)  # no secret  # nosec B311
-                self._pause(backoff(failures, _FIRST_BACKOFF, _LONGEST_BACKOFF) * jitter)
-                failures += 1
+                self._pause(self._reconnection.pause_after_failure())
             else:
-                self._log.info("connected again to the broker at %s", self._where)
+                self._log.info("connected again to the broker at %s", self._reconnection)
                 return connection
         return None
 
     def _pause(self, seconds: float) -> None:
         """Wait, in spite of wakes for work that has to wait too."""
         deadline = Deadline(seconds)
-        while not (self.kill or deadline.expired):
-            self._waker.wait(deadline.wait_time())
+        while True:
+            due = self._without_connection()
+            if self.kill or deadline.expired:
+                return
+            self._waker.wait(sooner(deadline.wait_time(), due))
             self._waker.clear()

@@ -19,6 +19,7 @@ from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
 from qam._broker.messages import Publish
 from qam._broker.waker import Waker
+from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
 #: Seconds for which a confirm waits for others: each would wake two threads by itself.
@@ -35,9 +36,10 @@ class PublishingThread(ConnectionThread):
         log: logging.Logger,
         connect_timeout: float,
         waker: Waker | None = None,
+        stations: Stations | None = None,
         connect: Connect = connect,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker, connect)
+        super().__init__(name, endpoints, log, connect_timeout, waker, stations, connect)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.
@@ -76,6 +78,9 @@ class PublishingThread(ConnectionThread):
     def _on_blocked(self) -> None:
         """The broker has an alarm, or has none any more."""
 
+    def _on_write(self, messages: list[Publish]) -> None:
+        """*messages* are about to be written."""
+
     # --- as owner of a connection ---------------------------------------------
 
     def _send_later(self, item: Any, seconds: float) -> None:
@@ -104,6 +109,7 @@ class PublishingThread(ConnectionThread):
         self._under_way.written(len(batch) - len(unconfirmed))
         if unconfirmed:
             self._on_fate(Fate.WRITTEN, unconfirmed)
+        self._on_write(batch)
         connection.write(batch)
 
     def _write_now(self, make: Callable[[], Publish | None], rest: bool = False) -> bool:
@@ -123,7 +129,10 @@ class PublishingThread(ConnectionThread):
             self._write_batch(connection, [message])
             return True
 
-        return self._borrow(write, rest)
+        written = self._borrow(write, rest)
+        if written:
+            self._log_noted()
+        return written
 
     def _read_delay(self) -> float:
         under_way = self._under_way

@@ -10,23 +10,23 @@ from typing import Any
 
 import amqp
 from amqp.exceptions import AMQPError
-from kombu import Exchange, Queue
 from kombu.transport import pyamqp
 
+from qam._broker import declarations
 from qam._broker.connect_errors import why_refused, words
 from qam._broker.connection import QueueIsDown
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Cancelled, Consumer, Event, Unroutable
 from qam._broker.frames import Confirm, Frame, pack_ack, pack_publish
 from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState
-from qam._broker.readiness import NOTHING, readiness_of
+from qam._broker.sleep import Sleep
 from qam._broker.transport import BufferedTransport
 from qam._broker.unconfirmed import Unconfirmed
 from qam._broker.waker import Waker
-from qam._common.deadline import Deadline, sooner
+from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
-#: Seconds that the broker has to answer a declaration.
+#: Seconds for which the broker may be silent while it owes an answer.
 _ANSWER_TIMEOUT = 10.0
 # What py-amqp raises for a connection that is of no use any more.
 _LOSSES = (
@@ -60,8 +60,9 @@ class AMQPConnection:
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
-        self._readiness: Any = None
-        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        self._transport = _make_transport(
+            endpoint, Deadline(timeout), self._on_traffic, self._on_life
+        )
         self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
@@ -77,20 +78,15 @@ class AMQPConnection:
     def _open(self) -> None:
         self._amqp.connect()
         # The broker's, whatever we asked for; 0 says that it has no limit.
-        self._frame_max = self._amqp.frame_max or _ANY_FRAME
-        self._incoming = self._transport.incoming
-        self._incoming.frame_max = self._frame_max
+        self._transport.incoming.frame_max = self._amqp.frame_max or _ANY_FRAME
         self._channel = self._amqp.channel()
         self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
         self._confirms = False
         # A channel confirms all that it takes, or nothing.
         self._plain_channel_id = self._channel_id
-        self._readiness = readiness_of(self._transport.sock)
-        self._has_come = False  # something that was not received yet
-        self._took_in = False  # py-amqp, perhaps, what is not for it, while it waited
-        self._rests = False  # what comes does not end a wait before the next look
         self._next_tick = 0.0
+        self._sleep = Sleep(self._transport)
 
     # --- entities -----------------------------------------------------------
 
@@ -100,22 +96,8 @@ class AMQPConnection:
         A user who may not do that needs only that it is there.  To be called before
         :meth:`confirm` and :meth:`consume`: a refusal makes a new channel.
         """
-        exchange = Exchange(name, type="direct", durable=True)(self._channel)
         with self._synchronously():
-            try:
-                exchange.declare()
-            except amqp.AccessRefused:
-                self._expect_exchange(exchange)
-
-    def _expect_exchange(self, exchange: Exchange) -> None:
-        try:
-            exchange.declare(passive=True)
-        except amqp.NotFound as error:
-            raise amqp.NotFound(
-                f"the exchange {exchange.name!r} does not exist, and the user "
-                f"{self._endpoint.username!r} may not declare it; "
-                "its server does that when it starts"
-            ) from error
+            declarations.declare_exchange(self._channel, self._endpoint, name)
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
         """Declare a durable queue and bind it to its exchange.
@@ -123,26 +105,8 @@ class AMQPConnection:
         :raises QueueIsDown: the connection stands, and is as good as new.
         :raises QAMConnectionException: it is there, with other arguments.
         """
-        exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
-        queue = Queue(
-            binding.queue,
-            exchange=exchange,
-            routing_key=binding.routing_key,
-            durable=True,
-            queue_arguments=arguments,
-        )(self._channel)
         with self._synchronously():
-            try:
-                queue.declare()
-            except amqp.NotFound as error:
-                raise QueueIsDown(words(error)) from error
-            except amqp.PreconditionFailed as error:
-                raise QAMConnectionException(
-                    f"the queue {binding.queue} at {self._endpoint} can't be declared like "
-                    f"this: {words(error)}; give the same queue_arguments on all sides, or "
-                    "delete the queue",
-                    executed="no",
-                ) from error
+            declarations.declare_queue(self._channel, self._endpoint, binding, arguments)
 
     def inspect_queue(self, queue: str) -> QueueState | None:
         """Return what waits in *queue*, and how many consumers it has; None if it is not there.
@@ -150,11 +114,7 @@ class AMQPConnection:
         Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
         """
         with self._synchronously():
-            try:
-                found = self._channel.queue_declare(queue, passive=True)
-            except amqp.NotFound:
-                return None
-        return QueueState(found.message_count, found.consumer_count)
+            return declarations.inspect_queue(self._channel, queue)
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all that is in it."""
@@ -182,14 +142,14 @@ class AMQPConnection:
             )
         # In time: what it delivers comes behind the answer, and is not parsed before this thread
         # looks again.
-        self._incoming.set_limit(tag, max_bytes)
+        self._transport.incoming.set_limit(tag, max_bytes)
         return Consumer(queue, tag)
 
     def cancel(self, consumer: Consumer) -> None:
         """End a consumer; what it delivered can still be acknowledged."""
         with self._synchronously():
             self._channel.basic_cancel(consumer.tag)
-        self._incoming.set_limit(consumer.tag, None)
+        self._transport.incoming.set_limit(consumer.tag, None)
 
     def confirm(self, also_plain: bool = False) -> None:
         """Ask for confirms of what is written from now on."""
@@ -205,14 +165,14 @@ class AMQPConnection:
 
     def write(self, messages: Iterable[Publish]) -> None:
         """Publish *messages*; the fate of those that want a confirm comes as events."""
-        batch = list(messages)
+        batch, frame_max = list(messages), self._transport.incoming.frame_max
         frames: list[bytes | memoryview] = []
         for message in batch:  # all of them first: whatever fails below concerns them too
             if message.confirm:
                 self._unconfirmed.add(message)
         for message in batch:
             channel = self._channel_id if message.confirm else self._plain_channel_id
-            frames += pack_publish(message, channel, self._frame_max)
+            frames += pack_publish(message, channel, frame_max)
         try:
             self._check()
             # All at once: a write each would take longer than all that is in them.
@@ -244,19 +204,16 @@ class AMQPConnection:
         """Return what has come; does not wait for more."""
         try:
             self._check()
-            self._took_in = self._rests = False
-            if self._has_come:
-                self._has_come = False
-                if self._transport.receive():
-                    # A sign of life, also if it is a part of a large message.
-                    self._amqp.bytes_recv += 1
+            if self._sleep.end() and self._transport.receive():
+                # A sign of life, also if it is a part of a large message.
+                self._amqp.bytes_recv += 1
             self._take_in()
         except Exception as error:
             raise self._loss(error) from error
         return self.take_events()
 
     def _take_in(self) -> None:
-        while (came := self._incoming.parse()) is not None:
+        while (came := self._transport.incoming.parse()) is not None:
             if isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
@@ -264,7 +221,7 @@ class AMQPConnection:
 
     def _have_taken(self, frame: Frame) -> None:
         # py-amqp waits for an answer when the broker has closed the channel.
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
@@ -274,36 +231,16 @@ class AMQPConnection:
 
     def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
-        if self._took_in:
-            return
-        if read_delay and not self._rests and self._wait_unread(timeout, waker, read_delay):
-            return
-        rests = self._rests and self._readiness.notices_end
-        interest = NOTHING if rests else self._transport.interest
-        woken, readable = self._readiness.wait(interest, waker, timeout)
-        if woken:
-            waker.clear()
-        self._has_come |= readable
-
-    def _wait_unread(self, timeout: float | None, waker: Waker, read_delay: float) -> bool:
-        """Wait for *waker* alone; return whether that was all that was to wait for."""
-        if self._transport.backlog or not self._readiness.notices_end:
-            return False
-        woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, read_delay))
-        if woken:
-            waker.clear()
-            self._has_come = True  # perhaps, by the way
-        return woken and not ended
+        self._sleep.wait(timeout, waker, read_delay)
 
     def rest(self) -> None:
         """Let what comes not end the :meth:`wait` that goes on, or begins."""
-        self._rests = self._has_come = True  # something perhaps, by the time that it is woken
-        self._readiness.rest()
+        self._sleep.rest()
 
     @property
     def rests(self) -> bool:
         """True from :meth:`rest` until the next :meth:`read`."""
-        return self._rests
+        return self._sleep.rests
 
     def tick(self) -> float | None:
         """Send a heartbeat if one is due, and notice when the broker's are missing."""
@@ -328,13 +265,14 @@ class AMQPConnection:
 
     def close(self) -> None:
         """Say goodbye and give everything back; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
+        self._transport.expect_answer_until(Deadline(_CLOSE_TIMEOUT))
         try:
             if self._lost:
                 raise ConnectionError
             self._amqp.close()
         except Exception:  # whatever is left of the connection makes of it
             self._transport.abort()
+        self._sleep.close()
         self._collect()
 
     def detach(self) -> None:
@@ -343,16 +281,11 @@ class AMQPConnection:
         What closes a socket shuts it down, for the parent too; so it is taken away
         from everything that would close it, also when it is collected.
         """
-        self._close_readiness()
+        self._sleep.close()
         if (socket := self._transport.detach()) is not None:
             os.close(socket)
 
-    def _close_readiness(self) -> None:
-        if self._readiness is not None:
-            self._readiness.close()
-
     def _collect(self) -> None:
-        self._close_readiness()
         with suppress(AttributeError):
             self._amqp.collect()
         self._transport.close()
@@ -383,6 +316,11 @@ class AMQPConnection:
         else:
             self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
 
+    def _on_life(self) -> None:
+        """Bytes came while an answer is awaited, which may take long: send heartbeats meanwhile."""
+        self._amqp.bytes_recv += 1
+        self.tick()
+
     def _on_blocked(self, blocked: bool) -> None:
         self._events.append(Blocked(blocked))
 
@@ -390,8 +328,8 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
-        self._took_in = True
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
+        self._sleep.took_in = True
         with self._losing():
             yield
 
@@ -430,6 +368,7 @@ def _make_transport(
     endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
+    on_life: Callable[[], object],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -438,6 +377,7 @@ def _make_transport(
     return BufferedTransport(
         *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
+        on_life,
     )
 
 

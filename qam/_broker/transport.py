@@ -60,6 +60,7 @@ class BufferedTransport(TCPTransport):
     :param deadline: by when the handshake has to be through.
     :param socket_settings: TCP options, by number.
     :param on_traffic: takes the traffic that comes while py-amqp waits for a frame of its own.
+    :param on_life: called when bytes have come while an answer is awaited.
     """
 
     def __init__(
@@ -70,13 +71,17 @@ class BufferedTransport(TCPTransport):
         deadline: Deadline,
         socket_settings: dict[int, int],
         on_traffic: Callable[[Delivery | Confirm], None],
+        on_life: Callable[[], object],
     ) -> None:
         super().__init__("localhost", socket_settings=socket_settings)
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
+        # Seconds without a byte after which an answer is given up; None to keep the deadline.
+        self._silence: float | None = None
         self._tls = tls
         self._on_traffic = on_traffic
+        self._on_life = on_life
         self.sock: Any = None
         #: What has come.
         self.incoming = FrameParser()
@@ -122,17 +127,33 @@ class BufferedTransport(TCPTransport):
         """py-amqp's own timeouts give way to the one deadline."""
         yield self.sock
 
+    def expect_answer(self, silence: float) -> None:
+        """Let :meth:`read_frame` wait for an answer until nothing comes for *silence* seconds.
+
+        The answer may stand behind large messages on a slow network: any byte is a sign of life.
+        """
+        self.deadline, self._silence = Deadline(silence), silence
+
+    def expect_answer_until(self, deadline: Deadline) -> None:
+        """Let :meth:`read_frame` wait until *deadline*, whatever comes."""
+        self.deadline, self._silence = deadline, None
+
     def read_frame(self, unpack: Any = None) -> Frame:
         """Return the next frame that is py-amqp's, waiting for it until the deadline."""
         while True:
             came = self.incoming.parse()
             if came is None:
-                self.wait()
-                self.receive()
+                self._wait_for_more()
             elif isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
                 return came
+
+    def _wait_for_more(self) -> None:
+        self.wait()
+        if self.receive() and self._silence is not None:
+            self.deadline = Deadline(self._silence)
+            self._on_life()
 
     def wait(self) -> None:
         """Wait until the socket can be read (or written, if something waits for that)."""

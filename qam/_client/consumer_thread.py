@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from logging import DEBUG
 from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
@@ -75,14 +76,14 @@ class ConsumerThread(ConnectionThread):
         connect: Connect = connect,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout, connect=connect)
+        publisher = publisher or PublisherThread(amqp_credentials, server_id, client_id, serializer)
+        endpoints, stations = amqp_credentials.endpoints(), publisher.stations
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
         self._serializer = as_serializer(serializer)
-        self._publisher = publisher or PublisherThread(
-            amqp_credentials, server_id, client_id, self._serializer
-        )
+        self._publisher = publisher
         self._results = self._publisher.results
         self._persistent = persistent
         self._reply_queue = ReplyQueue(
@@ -168,9 +169,12 @@ class ConsumerThread(ConnectionThread):
         if slot["state"] != DONE:  # a callback's is
             self._results.wait(id, NO_END)
         message = slot["result_message"]
+        call = slot["call"] if log.isEnabledFor(DEBUG) else None
         self.free_result_item(id)
         if isinstance(message, Delivery):
             message = self._decode(message)
+        if call is not None:
+            self._publisher.stations.ended(call, _how_it_ended(message))
         if isinstance(message, QAMException):
             raise message
         return outcome(message)
@@ -208,6 +212,8 @@ class ConsumerThread(ConnectionThread):
                 elif isinstance(event, Cancelled):
                     raise self._reply_queue.deleted()
         finally:  # what came before something went wrong has come
+            if outcomes and log.isEnabledFor(DEBUG):
+                self._publisher.stations.received(outcomes)
             for call_id in self._results.conclude_all(outcomes):
                 log.debug("a reply that no call waits for was dropped (id %s)", call_id)
         if came and self._persistent:
@@ -254,3 +260,10 @@ class ConsumerThread(ConnectionThread):
 
     def _on_end(self, error: BaseException | None) -> None:
         self._publisher.end_calls(error)
+
+
+def _how_it_ended(message: Message | QAMException) -> str:
+    """Say how a call ended, in words that follow "ended"."""
+    if isinstance(message, QAMException):
+        return f"by a {type(message).__name__}"
+    return "by an exception from the server" if message.get("exception") else "with a result"

@@ -36,6 +36,11 @@ class MethodQueue:
         """Whether the thread that asks is in the middle of something here: it is a finalizer."""
         return bool(self._lock._is_owned())
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait to be written; a moment's view."""
+        return max(0, len(self.calls) - self._withdrawn)
+
     # --- calls come -------------------------------------------------------------
 
     def add(self, call: PendingCall, waits: bool) -> bool:

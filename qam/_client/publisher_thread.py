@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from logging import DEBUG
 from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
@@ -20,6 +21,7 @@ from qam._client.call_fates import (
     thread_ended,
     timed_out,
 )
+from qam._client.call_stations import CallStations
 from qam._client.method_queue import MethodQueue
 from qam._client.pending_call import PendingCall
 from qam._client.request_maker import RequestMaker
@@ -66,12 +68,16 @@ class PublisherThread(PublishingThread):
         connect: Connect = connect,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
-        super().__init__(name, amqp_credentials.endpoints(), log, connect_timeout, connect=connect)
+        results = results or ResultList()
+        stations = CallStations(log, client_id, results, persistent)
+        endpoints = amqp_credentials.endpoints()
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
+        self.stations: CallStations = stations
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
         #: Where the outcomes of calls go.
-        self.results = results or ResultList()
+        self.results = results
         self._persistent = persistent
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
         self._requests = RequestMaker(
@@ -90,9 +96,15 @@ class PublisherThread(PublishingThread):
         return self._connection
 
     @property
-    def is_here(self) -> bool:
-        """Whether the thread that asks is this one, or is in the middle of something of it."""
-        return super().is_here or self._queue.is_in_use_here
+    def is_in_the_middle(self) -> bool:
+        """Whether the thread that asks holds a lock of this one, or of what it uses."""
+        here = super().is_in_the_middle or self._queue.is_in_use_here
+        return here or self.results.is_in_use_here
+
+    @property
+    def queued_calls(self) -> int:
+        """How many calls wait to be written; a moment's view."""
+        return self._queue.waiting
 
     # --- calls ------------------------------------------------------------------
 
@@ -151,6 +163,9 @@ class PublisherThread(PublishingThread):
             soon, or not waited for any more, it calls :meth:`look_again`.
         :raises QAMTimeoutException: the queue was full until the deadline of the call.
         """
+        if log.isEnabledFor(DEBUG):
+            self.stations.queued(call)
+            self._log_noted()
         if self.results.open_calls == 1 and self._write_lone(call, waits):
             return call
         is_callback = self.results.is_callback(call.slot_id)
@@ -243,6 +258,10 @@ class PublisherThread(PublishingThread):
         calls, now = self._queue.take(alone), time.monotonic()
         return [self._requests.request(call, now) for call in calls]
 
+    def _on_write(self, messages: list[Publish]) -> None:
+        if log.isEnabledFor(DEBUG):
+            self.stations.written(message.context for message in messages)
+
     def _has_more(self) -> bool:
         return self._queue.has_more
 
@@ -253,6 +272,8 @@ class PublisherThread(PublishingThread):
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
+        if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
+            self.stations.have_fate(fate, calls)
         keeps_record = self.results.server_keeps_record
         return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
 

@@ -34,6 +34,15 @@ class JobQueue(Generic[Job]):
         self._closed = False
         disown_in_child(self)
 
+    def __len__(self) -> int:
+        """How many jobs wait for a thread; a moment's view."""
+        return len(self._jobs)
+
+    @property
+    def idle_threads(self) -> int:
+        """How many threads wait for a job; a moment's view."""
+        return len(self._idle) + self._woken
+
     def put(self, job: Job) -> bool:
         """Add *job*; return True if an idle thread is there for it."""
         with self._lock:

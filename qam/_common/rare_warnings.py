@@ -1,33 +1,57 @@
 """Warnings of what others can make happen as often as they like."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from math import inf
 
-#: Seconds from one warning to the next.
-_INTERVAL = 60.0
+_MINUTE = 60.0  # seconds
 
 
 class RareWarnings:
-    """Warns once a minute at most; the next warning says how many went before it unsaid.
+    """Warns a few times a minute; the next warning says how many were left out before it.
+
+    Any thread may warn.
 
     :param log: where.
     :param clock: seconds on a clock that only goes forward.
+    :param at_most: how many warnings a minute has.
     """
 
-    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+        at_most: int = 1,
+    ) -> None:
         self._log = log
         self._clock = clock
-        self._warned_at: float | None = None
-        self._unsaid = 0
+        self._at_most = at_most
+        # Guards the three below; reentrant, as a finalizer may warn in the middle.
+        self._lock = threading.RLock()
+        self._minute_began_at = -inf
+        self._said = 0
+        self._left_out = 0
 
     def warn(self, text: str, *args: object) -> None:
         """Warn in the way of :meth:`logging.Logger.warning`, or count it."""
-        now = self._clock()
-        if self._warned_at is not None and now - self._warned_at < _INTERVAL:
-            self._unsaid += 1
+        left_out = self._left_out_before()
+        if left_out is None:
             return
-        self._warned_at, unsaid, self._unsaid = now, self._unsaid, 0
-        if unsaid:
-            text, args = f"{text} (and %d times more since the last warning)", (*args, unsaid)
-        self._log.warning(text, *args)
+        if left_out:
+            text, args = f"{text} (and %d times more since the last warning)", (*args, left_out)
+        self._log.warning(text, *args, stacklevel=2)
+
+    def _left_out_before(self) -> int | None:
+        """Return how many warnings were left out before this one; None if it is itself."""
+        now = self._clock()
+        with self._lock:
+            if now - self._minute_began_at >= _MINUTE:
+                self._minute_began_at, self._said = now, 0
+            if self._said >= self._at_most:
+                self._left_out += 1
+                return None
+            self._said += 1
+            left_out, self._left_out = self._left_out, 0
+            return left_out

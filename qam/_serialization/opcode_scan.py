@@ -326,7 +326,15 @@ class _Look:
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))
         self.plain = self.plain and opcode not in _NOT_PLAIN
-        return after_line(body, after) if size == TWO_LINES else after
+        return _after_name(body, position, after) if size == TWO_LINES else after
+
+
+def _after_name(body: bytes, start: int, middle: int) -> int:
+    """Return where the lines end that name something: its module at *start*, itself at *middle*."""
+    end = after_line(body, middle)
+    if middle - start < 2 or end - middle < 2:
+        raise pickle.UnpicklingError("a name is empty")  # which C does not read
+    return end
 
 
 def _check_memo(index: int, size: int) -> None:

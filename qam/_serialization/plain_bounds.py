@@ -15,7 +15,7 @@ _FREE = 40 * 2**20
 # What a container takes, and of a byte of JSON and msgpack how much of that is allowed.
 _BYTES_OF_LIST, _BYTES_OF_DICT = 88, 240
 _PER_BYTE_OF_JSON, _PER_BYTE_OF_MSGPACK = 12, 76
-# So many containers are built without another thread running meanwhile.
+# So many containers, or pairs of a dict, are built without another thread running meanwhile.
 _MAX_AT_ONCE = 500_000
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _MAX_DIGITS = 4_300  # of a Decimal; what Python reads in a whole number
@@ -33,22 +33,7 @@ def loads_json(body: bytes) -> Any:
 
     :raises ValueError: it is none, or would cost more than its size allows.
     """
-    _check_json(body)
-    if body.count(b"[") <= _MAX_AT_ONCE:
-        return kombu_json.loads(body, object_hook=_json_object)
-    return kombu_json.loads(body, _load_by_and_by, object_hook=_json_object)
-
-
-class _PatientDecoder(json.JSONDecoder):
-    """Makes lists in Python, so that other threads run meanwhile."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.parse_array = json.decoder.JSONArray  # type: ignore[attr-defined]
-        self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
-
-
-_load_by_and_by = partial(json.loads, cls=_PatientDecoder)
+    return _load(body, _json_object)
 
 
 def loads_plain_json(body: bytes) -> Any:
@@ -56,8 +41,41 @@ def loads_plain_json(body: bytes) -> Any:
 
     :raises ValueError: it is none, or would cost more than its size allows.
     """
+    return _load(body, _as_it_is)
+
+
+def _load(body: bytes, make_object: Callable[[dict[str, Any]], Any]) -> Any:
+    """Build the JSON in *body*; *make_object* is in Python: other threads run where it does."""
     _check_json(body)
-    return json.loads(body)
+    loads = _load_by_and_by if _has_a_long_stretch(body) else json.loads
+    return kombu_json.loads(body, loads, object_hook=make_object)
+
+
+def _as_it_is(made: dict[str, Any]) -> dict[str, Any]:
+    return made
+
+
+def _has_a_long_stretch(body: bytes) -> bool:
+    """Return True if lists, or the pairs of one object, are too many to be built at once."""
+    if body.count(b"[") > _MAX_AT_ONCE:
+        return True
+    if body.count(b":") <= _MAX_AT_ONCE:
+        return False
+    between_ends = _TEXT.sub(b"", body).split(b"}")
+    return any(pairs.count(b":") > _MAX_AT_ONCE for pairs in between_ends)
+
+
+class _PatientDecoder(json.JSONDecoder):
+    """Makes lists and objects in Python, so that other threads run meanwhile."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.parse_array = json.decoder.JSONArray  # type: ignore[attr-defined]
+        self.parse_object = json.decoder.JSONObject  # type: ignore[attr-defined]
+        self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+
+_load_by_and_by = partial(json.loads, cls=_PatientDecoder)
 
 
 def _check_json(body: bytes) -> None:
@@ -99,12 +117,15 @@ _PLAIN_FORMS = {"decimal": _is_decimal, "uuid": _is_uuid}
 # The first bytes of lists and dicts: short ones, and those with a length of 2 or 4 bytes.
 _SHORT_LISTS, _SHORT_DICTS = bytes(range(0x90, 0xA0)), bytes(range(0x80, 0x90))
 _LONG_LISTS, _LONG_DICTS = b"\xdc\xdd", b"\xde\xdf"
+# msgpack builds a dict at once: no other thread runs meanwhile.
+_MAX_PAIRS = 1_000_000
 
 
 def loads_msgpack(msgpack: Any, body: bytes) -> Any:
     """Return what the msgpack in *body* stands for; a tuple has become a list.
 
-    Keys are texts, bytes and numbers; a Timestamp becomes its seconds, and is no key.
+    Keys are texts, bytes and numbers, a million at most in a dict; a Timestamp becomes its
+    seconds, and is no key.
 
     :raises ValueError: it is none, or would cost more than its size allows.
     """
@@ -112,13 +133,16 @@ def loads_msgpack(msgpack: Any, body: bytes) -> Any:
     if _are_few(body):
         # Where a number is a key, or something is wrong, the hooks tell.
         with suppress(ValueError):
-            return msgpack.unpackb(body, raw=False, strict_map_key=True, timestamp=1)
+            return msgpack.unpackb(
+                body, raw=False, strict_map_key=True, timestamp=1, max_map_len=_MAX_PAIRS
+            )
     hooks = _Hooks(msgpack, len(body))
     return msgpack.unpackb(
         body,
         raw=False,
         strict_map_key=False,
         timestamp=0,
+        max_map_len=_MAX_PAIRS,
         object_pairs_hook=hooks.make_dict,
         list_hook=hooks.check_list,
     )
@@ -128,7 +152,10 @@ def _check_lengths(msgpack: Any, body: bytes) -> None:
     """Pass over the whole, which makes nothing: a list has its room before it has its items."""
     if _number(body, _LONG_LISTS + _LONG_DICTS) > 1:
         unpacker = msgpack.Unpacker(
-            max_buffer_size=len(body), read_size=len(body), strict_map_key=False
+            max_buffer_size=len(body),
+            read_size=len(body),
+            strict_map_key=False,
+            max_map_len=_MAX_PAIRS,
         )
         unpacker.feed(body)
         unpacker.skip()

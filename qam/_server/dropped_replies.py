@@ -3,7 +3,9 @@
 import logging
 from collections import Counter
 
-#: Of how many clients that are gone it is told at once that they are.
+from qam._common.rare_warnings import RareWarnings
+
+#: Of how many clients that are gone it is told that they are, at once and in a minute.
 _MAX_TOLD = 20
 
 
@@ -14,7 +16,7 @@ class DroppedReplies:
     """
 
     def __init__(self, log: logging.Logger) -> None:
-        self._log = log
+        self._warnings = RareWarnings(log, at_most=_MAX_TOLD + 1)
         # By where they were to go; None for all others, where they are many.
         self._numbers: Counter[str | None] = Counter()
 
@@ -27,11 +29,11 @@ class DroppedReplies:
         """Log a warning for each client whose replies were given up."""
         for key, number in self._numbers.items():
             if key is None:
-                self._log.warning(
+                self._warnings.warn(
                     "%d replies to other clients could not be delivered either", number
                 )
             else:
-                self._log.warning(
+                self._warnings.warn(
                     "%d replies could not be delivered: their client (%r) is gone", number, key
                 )
         self._numbers.clear()

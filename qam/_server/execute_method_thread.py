@@ -2,12 +2,14 @@
 
 import threading
 import time
+from logging import DEBUG
 from typing import Any
 
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
 from qam._common.printable import printable
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.bodies import decode
 from qam._protocol.replies import (
     METHOD_NOT_FOUND,
@@ -46,6 +48,7 @@ class ExecuteMethodThread(threading.Thread):
     :param messages: makes the replies.
     :param publisher: sends the replies.
     :param settled: takes the calls that need no reply.
+    :param warnings: takes what is wrong with requests.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ExecuteMethodThread(threading.Thread):
         messages: Messages,
         publisher: ReplyPublisherThread,
         settled: SettledCalls,
+        warnings: RareWarnings,
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.
         super().__init__(name=f"qam ExecuteMethodThread {settings.server_id}", daemon=True)
@@ -65,8 +69,10 @@ class ExecuteMethodThread(threading.Thread):
         self._messages = messages
         self._max_message_bytes = settings.max_message_bytes
         self._send_tracebacks = settings.send_tracebacks
+        self._stations = settings.stations
         self._publisher = publisher
         self._settled = settled
+        self._warnings = warnings
 
     def run(self) -> None:
         """Run methods until the server closes."""
@@ -95,14 +101,15 @@ class ExecuteMethodThread(threading.Thread):
         """Do what a request asks for; return the reply, None if nobody can get one."""
         time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
-            log.debug("a request was not started: its caller waits no more")
+            self._log_station(call, "not started, since its caller waits no more")
             return None
         try:
             request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
-        call.request_id = request.id
-        if call.lost and self._may_run_again(call, request):
+        call.request_id, call.method_name = request.id, request.method_name
+        call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        if call.lost and call.idempotent and call.runs < _MAX_RUNS:
             log.info("%s() runs again: its server went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
@@ -125,13 +132,9 @@ class ExecuteMethodThread(threading.Thread):
             return Request.from_envelope(body)
         return Request.from_body(decode(self._serializer, call.delivery))
 
-    def _may_run_again(self, call: Call, request: Request) -> bool:
-        idempotent = self._methods.is_idempotent(request.method_name, request.params)
-        return idempotent and call.runs < _MAX_RUNS
-
     def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
         """Have a request dropped; tell its caller why, where there is a way."""
-        log.warning("a request was dropped: %s", error)
+        self._warnings.warn("a request was dropped: %s", error)
         call.rejected = True
         routing_key = call.delivery.reply_to
         if routing_key is None or call.delivery.correlation_id is None:
@@ -157,6 +160,7 @@ class ExecuteMethodThread(threading.Thread):
         except QAMSerializationException as error:
             code = _not_run(call, REQUEST_UNREADABLE)
             return internal_reply(request.id, code, str(error))
+        self._log_station(call, "started", request.method_name)
         started = time.monotonic()
         try:
             return result_reply(request.id, method())
@@ -172,6 +176,12 @@ class ExecuteMethodThread(threading.Thread):
             )
         finally:
             call.seconds = time.monotonic() - started
+            self._log_station(call, "ended")
+
+    def _log_station(self, call: Call, name: str, method_name: str = "") -> None:
+        if log.isEnabledFor(DEBUG):
+            self._stations.note(name, call.delivery.correlation_id, method_name)
+            self._stations.log()
 
     def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
         body, why = self._try_to_encode(call, reply)
@@ -179,7 +189,7 @@ class ExecuteMethodThread(threading.Thread):
             body, why = self._try_to_encode(call, in_short(reply))
         if body is not None:
             return body
-        log.warning("%s %s", what, why)
+        self._warnings.warn("%s %s", what, why)
         failure = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
         return self._serializer.encode(failure, call.delivery.body)
 

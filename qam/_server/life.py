@@ -29,7 +29,13 @@ class Life:
         self.failure: BaseException | None = None
 
     def __str__(self) -> str:
-        return self._state.value if self._state in (State.NEW, State.SERVING) else "closed"
+        lives = self._state in (State.NEW, State.SERVING, State.CLOSING)
+        return self._state.value if lives else "closed"
+
+    @property
+    def has_threads(self) -> bool:
+        """True while it serves, and while it closes."""
+        return self._state in (State.SERVING, State.CLOSING)
 
     def begin(self) -> bool:
         """Make this the one time that the server serves; return False if it is closed.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from logging import DEBUG
 from typing import cast
 
 from qam._broker.connect import Connect, connect
@@ -47,9 +48,8 @@ class ReplyPublisherThread(PublishingThread):
         connect: Connect = connect,
     ) -> None:
         name = f"qam server ReplyPublisherThread {settings.server_id}"
-        super().__init__(
-            name, credentials.endpoints(), log, settings.connect_timeout, results.waker, connect
-        )
+        endpoints, timeout = credentials.endpoints(), settings.connect_timeout
+        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations, connect)
         self._settings = settings
         self._results = results
         self._settled = settled
@@ -89,6 +89,16 @@ class ReplyPublisherThread(PublishingThread):
 
     def _send_first(self, items: list[Message]) -> None:
         self._results.put_first(items)
+
+    def _on_write(self, messages: list[Publish]) -> None:
+        if log.isEnabledFor(DEBUG):
+            for message in cast(list[Message], messages):
+                self._note_written(message)
+
+    def _note_written(self, message: Message) -> None:
+        if message.is_reply or message.call is not None:  # else a word to its siblings
+            name = "replied" if message.is_reply else "published anew, to be run again"
+            self.stations.note(name, message.properties.get("correlation_id"))
 
     # --- what becomes of a message ----------------------------------------------
 
@@ -155,7 +165,9 @@ class ReplyPublisherThread(PublishingThread):
 
     def _before_close(self, connection: Connection) -> None:
         while self._results.messages and not (self._blocked or connection.congested):
-            connection.write(self._next_batch(alone=False))
+            batch = self._next_batch(alone=False)
+            self._on_write(batch)
+            connection.write(batch)
         if self._recent.take_all(time.monotonic()) and not self._blocked:
             # An answer tells that the broker has all that was written before.
             connection.inspect_queue(request_binding(self._settings.server_id).queue)

@@ -5,12 +5,14 @@ from typing import Any
 
 from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._common.logs import get_logger
+from qam._common.stations import Stations
 from qam._serialization.serializers import Serializer
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How one server was made."""
+    """How one server was made, and where its threads note what is logged of its calls."""
 
     #: The id by which proxies find it.
     server_id: str
@@ -26,3 +28,5 @@ class ServerSettings:
     send_tracebacks: bool = True
     #: Seconds that one attempt to connect may take.
     connect_timeout: float = CONNECT_TIMEOUT
+    #: What is logged of its calls, at the level DEBUG.
+    stations: Stations = field(default_factory=lambda: Stations(get_logger("qam.qam_server")))

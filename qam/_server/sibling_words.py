@@ -10,7 +10,8 @@ Each is a JSON object with a protocol number::
     calls     ask:    [reply_to, correlation_id, runs, whether it was sent again] …
               answer: [reply_to, correlation_id, runs, mine, lost, vouch or never] …
     to        answer: the instance that asked
-    knows     answer: the instances that are known, and whether each is there
+    knows     answer: the instances that are known, and whether each is there; the first of
+              several answers names them for all
 
 Kinds and fields that are not known are ignored, so that servers of two versions can
 serve side by side.
@@ -19,7 +20,7 @@ serve side by side.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from qam._protocol.correlation import CallKey
@@ -73,6 +74,13 @@ def encode(word: Word) -> bytes:
         said |= {"to": word.to, "knows": word.knows}
     # As it is: of the halves of a character that a key may have, escapes make one.
     return json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def encode_in_portions(word: Word) -> Iterator[bytes]:
+    """Yield *word* as it travels, in parts of so many calls; the first part says who is known."""
+    for calls in in_portions(word.calls):
+        yield encode(replace(word, calls=calls))
+        word.knows = {}
 
 
 def in_portions(calls: Mapping[CallKey, Value]) -> Iterator[dict[CallKey, Value]]:

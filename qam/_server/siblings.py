@@ -116,8 +116,6 @@ class Siblings:
     def ask(self, call: Call) -> None:
         """Find out what is to become of *call*; see :meth:`take_verdicts`."""
         key = call.key
-        if key is None:
-            raise ValueError("a request without a correlation id can't be asked about")
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, is_resent(call.delivery))
@@ -246,7 +244,7 @@ class Siblings:
 
     def take_messages(self) -> list[bytes]:
         """Return what is to be sent to all, this server included."""
-        return self._outbox.take_messages(self._questions)
+        return self._outbox.take_messages(self._questions, self._others.report)
 
     def take_to_repeat(self) -> list[CallKey]:
         """Return the requests whose answers clients want that asked another server; each once."""
@@ -325,7 +323,7 @@ class Siblings:
         answers = {
             key: self._word_on(key, resent, word.sender) for key, resent in word.calls.items()
         }
-        self._outbox.answer(word.sender, answers, self._others.report)
+        self._outbox.answer(word.sender, answers, len(self._others))
 
     def _word_on(self, key: CallKey, resent: bool, asker: str) -> str:
         """Return what this server says of *key*: mine, lost, never; or vouch: nobody had it."""

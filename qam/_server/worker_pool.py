@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from qam._common.deadline import Deadline
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
 from qam._server.call import Call
 from qam._server.execute_method_thread import ExecuteMethodThread
 from qam._server.mailboxes import SettledCalls
@@ -18,6 +19,8 @@ log = get_logger("qam.qam_server")
 
 # Seconds for workers whose replies are sent to end; those that still run were given up.
 _GRACE = 1.0
+# How often a minute it is told what is wrong with a request: others send as many as they like.
+_MAX_WARNINGS = 20
 
 
 class WorkerPool:
@@ -47,12 +50,19 @@ class WorkerPool:
         self._publisher = publisher
         self._settled = settled
         self._workers: list[ExecuteMethodThread] = []
+        self._warnings = RareWarnings(log, at_most=_MAX_WARNINGS)
 
     def __len__(self) -> int:
         return len(self._workers)
 
     def __iter__(self) -> Iterator[ExecuteMethodThread]:
         return iter(self._workers)
+
+    @property
+    def running(self) -> int:
+        """How many threads are at work on a call; a moment's view."""
+        alive = sum(worker.is_alive() for worker in tuple(self._workers))
+        return max(0, alive - self._calls.idle_threads)
 
     def put(self, call: Call) -> None:
         """Give a call to a worker; by the thread that receives the requests."""
@@ -80,6 +90,7 @@ class WorkerPool:
             self._messages,
             self._publisher,
             self._settled,
+            self._warnings,
         )
         self._workers.append(worker)  # first: its method may close the server at once
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qam._broker import connection_thread
+from qam._broker import connection_thread, reconnection
 from qam._broker.connect import connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
@@ -139,7 +139,7 @@ def running(owner: Owner) -> Iterator[Owner]:
 
 
 def delete_queue(owner: Owner) -> None:
-    connection = connect(owner._endpoints[0], LONG)
+    connection = connect(owner._reconnection.candidates()[0], LONG)
     connection.delete_queue(owner.binding.queue)
     connection.close()
 
@@ -563,20 +563,20 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
-        assert failing.attempts == len(pauses) + 1
+        assert failing.attempts == len(pauses)
         pauses.append(seconds)
-        if len(pauses) == 12:
+        if len(pauses) == 13:
             owner.kill = True
 
-    monkeypatch.setattr(connection_thread.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(reconnection.random, "uniform", lambda low, high: high)
     monkeypatch.setattr(owner, "_pause", pause)
 
     # when
     assert owner._open_again() is None
 
     # then
-    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
-    assert set(pauses[6:]) == {1.0}
+    assert pauses[:7] == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert set(pauses[7:]) == {1.0}
 
 
 class CountingWaker(Waker):
@@ -894,34 +894,6 @@ def write_to(connection: Connection, owner: Owner) -> bool:
     """Write one message, and say so."""
     connection.write([Publish(owner.binding.route, b"lone", {})])
     return True
-
-
-class TestAConnectionOfNoUse:
-    """One after the other is lost at once, although each can be opened."""
-
-    def test_has_the_next_one_opened_at_once_and_those_after_it_ever_more_slowly(
-        self, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # given
-        broker = FakeBroker(StandingClock())
-        owner = Owner([endpoint_of("here")], own, connect=broker.connect)
-        pauses: list[float] = []
-        monkeypatch.setattr(owner, "_pause", pauses.append)
-        broker.run(owner)
-        # when
-        for _ in range(7):
-            broker.connection.lose()
-            broker.settle()
-        # then
-        assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
-        # and when one has lasted, the next one is opened at once again
-        owner._lasted = Deadline(0.0)
-        broker.connection.lose()
-        broker.settle()
-        broker.connection.lose()
-        broker.settle()
-        assert len(pauses) == 6
-        broker.end()
 
 
 # --- bugs -------------------------------------------------------------------

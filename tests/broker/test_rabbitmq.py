@@ -340,7 +340,7 @@ def test_where_only_a_selector_is_a_rest_is_none(
 ) -> None:
     connection: Any = peer.connection
     readiness = _SelectorReadiness(connection._transport.sock)
-    monkeypatch.setattr(connection, "_readiness", readiness)
+    monkeypatch.setattr(connection._sleep, "_readiness", readiness)
 
     connection.rest()
     connection.wait(0.0, peer.waker)
@@ -973,11 +973,11 @@ def test_a_part_of_a_message_is_a_sign_of_life(peer: Peer) -> None:
         broker, connection._transport.sock = connection._transport.sock, ours
         try:
             theirs.send(b"\x03\x00\x01\x00\x02\x00\x00" + b"x" * 100)  # of a body frame
-            connection._has_come = True
+            connection._sleep._has_come = True
             assert connection.read() == []
             assert connection._amqp.bytes_recv == before + 1
             # and what does not come is none
-            connection._has_come = True
+            connection._sleep._has_come = True
             assert connection.read() == []
             assert connection._amqp.bytes_recv == before + 1
         finally:

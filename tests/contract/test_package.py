@@ -19,7 +19,10 @@ pytestmark = pytest.mark.timeout(600)  # pip may have to download what it instal
 ROOT = Path(__file__).parents[2]
 
 # The tests that read files of the checkout, and need no broker.
-READ_FILES = ["test_guarantees_page", "test_layers", "test_readme", "test_security_page"]
+READ_FILES = [
+    *("test_architecture_page", "test_contributing", "test_glossary", "test_guarantees_page"),
+    *("test_layers", "test_readme", "test_security_page", "test_threads_page"),
+]
 
 # Where pip finds packages and keeps them. Nothing else is inherited: PYTHONPATH, PIP_TARGET or
 # GIT_DIR, for example, would lead away from what is tested.

@@ -111,7 +111,12 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
     "document",
     [
         "README.md",
+        "CONTRIBUTING.md",
         "docs/index.md",
+        "docs/project/architecture.md",
+        "docs/project/glossary.md",
+        "docs/topics/performance.md",
+        "docs/topics/debugging.md",
         "docs/topics/threads.md",
         "docs/topics/guarantees.md",
         "docs/topics/security.md",

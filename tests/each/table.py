@@ -62,12 +62,17 @@ OTHER = {
     # Parts of one thread, which is tested with them.
     "qam/_broker/connect.py": ["broker/test_connection_thread"],
     "qam/_broker/connect_errors.py": ["broker/test_rabbitmq", "broker/test_tls"],
+    "qam/_broker/declarations.py": ["broker/test_rabbitmq"],
+    "qam/_broker/sleep.py": ["broker/test_rabbitmq", "broker/test_readiness"],
+    "qam/_broker/loan.py": ["broker/test_connection_thread"],
     "qam/_broker/publishing_thread.py": [
         "client/test_publisher_thread",
         "server/test_publisher_thread",
     ],
     "qam/_client/execute_callback_thread.py": ["client/test_callback_observer_thread"],
     "qam/_client/ready_callbacks.py": ["client/test_callback_observer_thread"],
+    "qam/_client/call_stations.py": ["client/test_publisher_thread", "client/test_consumer_thread"],
+    "qam/_server/anonymous_calls.py": ["server/test_intake"],
     "qam/_server/call.py": ["server/test_messages", "server/test_intake"],
     "qam/_server/dropped_replies.py": ["server/test_publisher_thread", "server/test_threads"],
     "qam/_server/queue_inspections.py": ["server/test_siblings"],

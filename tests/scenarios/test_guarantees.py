@@ -718,7 +718,7 @@ class TestCopiesOfARequest:
             assert proxy.add("warm", "!") == "warm!"
             publisher = proxy.publisher_thread
             # when the same request is written twice, the first time perhaps as the second
-            with publisher._in_use, publisher._queue._lock:
+            with publisher._loan.in_use, publisher._queue._lock:
                 results: list[Any] = []
                 publisher._blocked = True
                 proxy.callback(results.append, results.append).add("the token", "!")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qam import QAMClosedException, QAMException, QAMProxy, QAMServerNotFoundException, qam_proxy
-from qam._broker import connection_thread
+from qam._broker import reconnection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.publishing_thread import PublishingThread
 from qam._client import consumer_thread
@@ -338,7 +338,7 @@ def test_ctrl_c_as_the_connection_is_acquired_gives_it_back(
     proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = proxy.publisher_thread
-    in_use = publisher._in_use
+    in_use = publisher._loan.in_use
 
     class Struck:
         def acquire(self, blocking: bool) -> bool:
@@ -358,7 +358,7 @@ def test_ctrl_c_as_the_connection_is_acquired_gives_it_back(
             in_use.release()
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher, "_in_use", Struck())
+        patch.setattr(publisher._loan, "in_use", Struck())
         with pytest.raises(KeyboardInterrupt):
             publisher._borrow(lambda connection: True)
     # then its owner can go on
@@ -408,7 +408,7 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
     broker: Broker, server_id: str, monkeypatch: pytest.MonkeyPatch, persistent: bool
 ) -> None:
     # no rest between connections, of which many are short-lived here
-    monkeypatch.setattr(connection_thread, "_SHORT_LIFE", 0.0)
+    monkeypatch.setattr(reconnection, "_SHORT_LIFE", 0.0)
     struck: list[str] = []
     with (
         serving(server_id=server_id, **broker.kwargs) as service,
@@ -425,7 +425,7 @@ def test_ctrl_c_at_any_moment_of_it_spoils_no_other(
         assert proxy._results.open_calls == 0
         # no message is taken for one whose confirm is still to come
         until(lambda: proxy.add(0, 1) and proxy.publisher_thread._under_way.in_flight <= 1)
-    assert "ConnectionThread._borrow" in struck
+    assert "Loan.borrow" in struck
     assert "RequestMaker.request" in struck
     assert all(service.runs.count(run) == 1 for run in service.runs if run != (0, 1))
 

@@ -861,7 +861,12 @@ def test_callbacks_that_found_no_room_do_not_make_any(server_id: str) -> None:
 def test_a_call_in_the_middle_of_a_section_of_the_proxy_is_refused(proxy: QAMProxy) -> None:
     """As by a finalizer or a signal handler, which would wait for its own thread."""
     publisher, consumer = proxy.publisher_thread, proxy.consumer_thread
-    locks = [proxy._results._lock, publisher._queue._lock, publisher._in_use, consumer._in_use]
+    locks = [
+        proxy._results._lock,
+        publisher._queue._lock,
+        publisher._loan.in_use,
+        consumer._loan.in_use,
+    ]
     for lock in (*locks, publisher._waker._lock, consumer._waker._lock):
         with lock, pytest.raises(QAMException, match="use a callback") as raised:
             proxy.add(1, 2)

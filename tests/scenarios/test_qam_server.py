@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,8 +28,8 @@ from qam import (
     RemoteException,
 )
 from qam._broker.fates import Fate
+from qam._broker.reconnection import Reconnection
 from tests.conftest import Broker
-from tests.support.forwarder import Forwarder
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
@@ -169,30 +168,6 @@ def test_close_answers_what_is_at_hand(broker: Broker, server_id: str) -> None:
             while proxy.get_callback_state(uid) != 2:
                 pass
     assert results == [1, 2]
-
-
-@pytest.mark.rabbitmq
-def test_close_returns_while_the_broker_is_away(
-    rabbitmq_node: RabbitMQNode, way: Forwarder, server_id: str
-) -> None:
-    # given a method that runs as its server loses the broker
-    service = Service()
-    server = make_server(service, server_id=server_id, hostname=way.host, port=way.port)
-    server.start()
-    place = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
-    with QAMProxy(server_id, timeout=60, **place) as proxy:
-        proxy.callback(print, print).hold(1)
-        assert service.holding.wait(20)
-        way.refuse()
-        way.cut()
-        until(lambda: server._consumer._connection is server._publisher._connection is None)
-        # when
-        began = time.monotonic()
-        server.close(timeout=40)
-        # then it does not wait for what can be neither answered nor given back
-        assert time.monotonic() - began < 20
-        assert not server._consumer.is_alive()
-        service.go_on.set()
 
 
 @pytest.mark.rabbitmq
@@ -657,8 +632,8 @@ def test_a_bug_in_answering_is_told_to_the_caller_and_costs_no_worker(
 def test_a_server_whose_broker_went_away_before_it_served_says_so(server_id: str) -> None:
     # given
     server = QAMServer(f"memory://{server_id}", server_id=server_id)
-    gone = AMQPCredentials("127.0.0.1", 1).endpoints()
-    server._publisher._endpoints = server._consumer._endpoints = gone
+    gone = Reconnection(AMQPCredentials("127.0.0.1", 1).endpoints())
+    server._publisher._reconnection = server._consumer._reconnection = gone
     # when
     with pytest.raises(QAMConnectionException, match="nothing listens"):
         server.start()

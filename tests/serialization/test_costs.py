@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qam._serialization import hash_bounds
+from qam._serialization import hash_bounds, plain_bounds
 from qam._serialization.hash_bounds import MAX_NUMBERS, MAX_OTHERS, MAX_SAME_HASH
 from qam._serialization.serializers import get_serializer
 from qam._serialization.trust import Trusted
@@ -218,3 +218,50 @@ def test_a_uuid_of_json_is_in_its_plain_form(value: Any) -> None:
 def test_what_looks_like_a_type_of_json_beside_other_things_is_a_dict() -> None:
     value = {"a": {"__type__": ["uuid"], "__value__": 1, "more": 2}, "b": {"__type__": "uuid"}}
     assert get_serializer("json").decode(json.dumps(value).encode()) == value
+
+
+# --- other threads ------------------------------------------------------------------------
+
+
+LISTS = ",".join(["[]"] * 12)
+PAIRS = ",".join(f'"{n}": "1"' for n in range(12))
+ENDS = PAIRS.replace(': "', ': "}')  # of objects, but within texts
+
+
+@pytest.mark.parametrize(
+    "body", [f"[{LISTS}]", f"{{{PAIRS}}}", f"{{{ENDS}}}", f'[{{}}, {{{PAIRS}}}, {{"a": 1}}]']
+)
+def test_much_json_between_two_runs_of_python_is_built_in_python(
+    body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
+    monkeypatch.setattr(
+        plain_bounds, "_load_by_and_by", lambda *a, **k: built.append(a) or json.loads(*a, **k)
+    )
+
+    assert get_serializer("json").decode(body.encode()) == json.loads(body)
+    assert len(built) == 1
+
+
+def test_json_with_many_small_objects_is_built_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
+    monkeypatch.setattr(plain_bounds, "_load_by_and_by", None)
+    rows = [{"id": n, "name": "a: b"} for n in range(100)]
+
+    assert get_serializer("json").decode(json.dumps(rows).encode()) == rows
+
+
+def test_json_that_is_built_in_python_is_the_same() -> None:
+    texts_as_keys = {f"name {n}": n for n in range(plain_bounds._MAX_AT_ONCE + 1)}
+
+    assert get_serializer("json").decode(json.dumps(texts_as_keys).encode()) == texts_as_keys
+
+
+@pytest.mark.parametrize("head", [b"", b"\x91", b"\x82\xa1a\x01\xa1b"])
+def test_msgpack_with_a_dict_of_more_than_a_million_pairs_is_refused(head: bytes) -> None:
+    decode = get_serializer("msgpack").decode
+    pairs = b"".join(b"\xa4" + n.to_bytes(4, "big").hex().encode()[:4] + b"\xc0" for n in range(3))
+
+    with pytest.raises(ValueError, match="1000000"):
+        decode(head + b"\xdf" + (1_000_001).to_bytes(4, "big") + pairs * 400_000)

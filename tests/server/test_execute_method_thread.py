@@ -9,6 +9,8 @@ import pytest
 
 from qam._broker.messages import Delivery
 from qam._common.job_queue import JobQueue
+from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import GIVEN_BACK, RUNS
 from qam._protocol.replies import (
@@ -25,6 +27,8 @@ from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.settings import ServerSettings
+
+log = get_logger("qam.qam_server")
 
 REPLY_TO = reply_routing_key("client")
 SETTINGS = ServerSettings("server", get_serializer("json"), max_message_bytes=2000)
@@ -54,7 +58,13 @@ class Server:
         self.settled = SettledCalls()
         messages = Messages("server", settings.serializer)
         self.worker = ExecuteMethodThread(
-            settings, self.calls, self.methods, messages, self.publisher, self.settled
+            settings,
+            self.calls,
+            self.methods,
+            messages,
+            self.publisher,
+            self.settled,
+            RareWarnings(log),
         )
 
     def work(self, *calls: Call) -> list[Message]:

@@ -23,7 +23,7 @@ def life_after(*deeds: Deed) -> Life:
     [
         ((), "new"),
         ((BEGIN,), "serving"),
-        ((BEGIN, CLOSE), "closed"),
+        ((BEGIN, CLOSE), "closing"),
         ((BEGIN, CLOSE, END), "closed"),
         ((BEGIN, END), "closed"),
         ((CLOSE,), "closed"),

@@ -639,14 +639,30 @@ def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     assert not server.is_alive
 
 
-def test_where_nothing_can_be_given_back_it_ends_when_its_time_is_up(server: Server) -> None:
-    server.run(1)
+def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(server: Server) -> None:
+    call = server.run(1)
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then its caller is told, and it ends when that has arrived
+    [reply] = server.replies()
+    assert reply.call is call
+    assert b"the server closed while" in reply.body
+    assert server.is_alive
+    server.settle(call)
+    assert not server.is_alive
+
+
+def test_what_another_server_runs_again_is_left_to_it_when_the_time_is_up(server: Server) -> None:
+    call = server.run(1)
+    call.idempotent = True
     server.close(timeout=10.0)
 
     server.broker.let_pass(10.1)
 
+    assert server.replies() == []
     assert not server.is_alive
-    assert server.broker.connection.did("delete") == []
+    assert not server.is_acknowledged(call.delivery)
 
 
 def test_it_waits_for_what_runs_without_waking(server: Server) -> None:
@@ -661,31 +677,71 @@ def test_it_waits_for_what_runs_without_waking(server: Server) -> None:
     assert server.is_alive
 
 
-def test_a_loss_while_it_closes_is_its_end(server: Server) -> None:
-    server.run(1)
+def test_a_loss_while_it_closes_does_not_end_it_before_what_runs_is_answered(
+    server: Server,
+) -> None:
+    call = server.run(1)
     server.close(timeout=10.0)
-
-    server.broker.connection.lose()
-
-    assert not server.is_alive
-    assert len(server.broker.connections) == 1
-
-
-def test_while_the_broker_is_away_it_ends_at_once(server: Server) -> None:
-    # given a broker that can't be reached, and a method that runs
-    server.run(1)
-    server.broker.down = QAMConnectionException("nothing listens there")
-    server.broker.connection.lose()
-    server.broker.run_freely()
-    server.broker.wait_for_attempts(3)
     # when
-    began = time.monotonic()
-    server.consumer.begin_to_close(Deadline(LONG))
-    server.consumer.join(LONG)
-    # then it does not wait for the broker
-    assert not server.consumer.is_alive()
-    assert time.monotonic() - began < LONG / 2
-    assert server.ended == [None]
+    server.lose()
+    # then it takes no requests on the next connection, and ends when the reply has arrived
+    assert server.is_alive
+    assert QUEUE not in server.broker.connection.did("consume")
+    server.answer(call)
+    assert not server.is_alive
+
+
+class TestWhileTheBrokerIsAway:
+    @staticmethod
+    def lose_the_broker(server: Server) -> None:
+        server.broker.down = QAMConnectionException("nothing listens there")
+        server.broker.connection.lose()
+        server.broker.run_freely()
+        server.broker.wait_for_attempts(3)
+
+    def test_it_ends_at_once_if_nothing_runs(self, server: Server) -> None:
+        self.lose_the_broker(server)
+        began = time.monotonic()
+
+        server.consumer.begin_to_close(Deadline(LONG))
+        server.consumer.join(LONG)
+
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
+        assert server.ended == [None]
+
+    def test_it_ends_as_soon_as_what_runs_has_ended(self, server: Server) -> None:
+        # given
+        call = server.run(1)
+        self.lose_the_broker(server)
+        server.consumer.begin_to_close(Deadline(LONG))
+        server.broker.wait_for_attempts(server.broker.attempts + 2)
+        assert server.consumer.is_alive()
+        began = time.monotonic()
+        # when
+        server.settled.put([call])
+        server.consumer.join(LONG)
+        # then
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
+
+    def test_it_ends_when_the_time_is_up_if_that_goes_on(
+        self, server: Server, clock: StandingClock
+    ) -> None:
+        server.run(1)
+        self.lose_the_broker(server)
+        deadline = Deadline(LONG)
+        deadline.at = clock.now - 1.0
+        began = time.monotonic()
+
+        server.consumer.begin_to_close(deadline)
+        server.broker.wait_for_attempts(server.broker.attempts + 1)
+        clock.now += 10.0
+        server.consumer.wake()
+        server.consumer.join(LONG)
+
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
 
 
 def test_exit_waits_for_the_end(server: Server) -> None:

@@ -16,7 +16,7 @@ from qam._server.call import Answer, Call
 from qam._server.known_siblings import GRACE
 from qam._server.record import Record
 from qam._server.sibling_questions import Verdict
-from qam._server.sibling_words import MAX_BYTES
+from qam._server.sibling_words import MAX_BYTES, MAX_SIBLINGS, Word, decode, encode
 from qam._server.siblings import Siblings
 from tests.support.clock import MovableClock
 
@@ -645,3 +645,55 @@ class TestTheRollCall:
         assert one.siblings.inspection_is_due
         one.look()
         assert one.siblings.take_messages() == []
+
+
+# --- what others ask ------------------------------------------------------------------------
+
+
+def ask(sender: str, *calls: CallKey) -> bytes:
+    return encode(Word("ask", sender, calls=dict.fromkeys(calls, False)))
+
+
+def said_by(server: Server) -> tuple[list[Word], int]:
+    """The answers that *server* gives, and how many bytes all its words take."""
+    bodies = server.siblings.take_messages()
+    words = [word for body in bodies if (word := decode(body)) is not None]
+    return [word for word in words if word.kind == "answer"], sum(map(len, bodies))
+
+
+def test_whoever_asks_hears_once_who_is_known(group: Group) -> None:
+    # given two
+    one, _ = group.start("a"), group.start("b")
+    one.siblings.take_messages()
+    # when another asks, in many words, about more than one word has room for
+    for number in range(1200):
+        one.siblings.heard(ask("c", key(number)))
+    answers, _ = said_by(one)
+    # then all is answered
+    assert {each for answer in answers for each in answer.calls} == {key(n) for n in range(1200)}
+    assert len(answers) > 1
+    # and the first answer alone says who is there
+    assert [each.knows for each in answers if each.knows] == [{"b": True, "c": True}]
+    assert answers[0].knows
+
+
+def test_a_crowd_of_invented_siblings_costs_bounded_memory(
+    group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given one that was told of as many as it remembers
+    one = group.start("a")
+    for number in range(MAX_SIBLINGS):
+        one.siblings.heard(encode(Word("here", f"{number:064}")))
+    one.siblings.take_messages()
+    # when each of them, and more, asks
+    for number in range(3 * MAX_SIBLINGS):
+        one.siblings.heard(ask(f"{number:064}", key(number)))
+    answers, octets = said_by(one)
+    # then what it answers is bounded, and it says so
+    assert 40 < len(answers) < 100
+    assert octets < 6 * 2**20
+    assert "ask more than can be answered" in caplog.text
+    # and it answers again, once that is on its way
+    one.siblings.heard(ask("x", key(1)))
+    answers, _ = said_by(one)
+    assert [each.to for each in answers] == ["x"]

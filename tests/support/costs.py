@@ -116,6 +116,7 @@ HONEST: dict[tuple[str, str], Callable[[int], bytes]] = {
     ("pickle", "dates"): _pickled(
         lambda size: [datetime.date.fromordinal(n % 3_000_000 + 1) for n in range(size // 16)]
     ),
+    ("pickle", "texts as keys"): _pickled(lambda size: {f"{n:06x}": 0 for n in range(size // 11)}),
     ("pickle", "UUIDs"): _pickled(lambda size: [uuid.UUID(int=n) for n in range(size // 16)]),
     ("pickle", "Decimals"): _pickled(
         lambda size: [decimal.Decimal(n) / 7 for n in range(size // 45)]
@@ -128,10 +129,16 @@ HONEST: dict[tuple[str, str], Callable[[int], bytes]] = {
     ("json", "small lists"): lambda size: json.dumps(
         [[1]] * (size // 4), separators=(",", ":")
     ).encode(),
+    ("json", "texts as keys"): lambda size: json.dumps(
+        {f"{n:06x}": 0 for n in range(size // 13)}
+    ).encode(),
     ("json", "texts"): lambda size: json.dumps(["text"] * (size // 8)).encode(),
     ("msgpack", "rows of dicts"): lambda size: msgpack.packb(_rows(size)),
     ("msgpack", "small dicts"): lambda size: msgpack.packb([{"a": 1}] * (size // 4)),
     ("msgpack", "small lists"): lambda size: msgpack.packb([[1]] * (size // 2)),
+    ("msgpack", "texts as keys"): lambda size: msgpack.packb(
+        {f"{n:06x}": 0 for n in range(min(size // 8, 1_000_000))}
+    ),
     ("msgpack", "numbers as keys"): lambda size: msgpack.packb(
         [dict.fromkeys(range(n, n + 100), 1) for n in range(size // 400)]
     ),
@@ -154,6 +161,16 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
         b"\x80\x04" + _named("datetime", "date"), b"(", b".", size
     ),
     ("pickle", "short texts"): _list_of(b"\x8c\x02ab"),
+    ("pickle", "texts as keys, at once"): lambda size: (
+        b"\x80\x04}(" + b"".join(b"\x8c\x06%06xN" % n for n in range(size // 9)) + b"u."
+    ),
+    ("pickle", "texts as keys with a name"): lambda size: (
+        b"\x80\x04"
+        + _named("datetime", "date")
+        + b"}("
+        + b"".join(b"\x8c\x06%06xN" % n for n in range(size // 9))
+        + b"u."
+    ),
     ("pickle", "dates of one state"): _list_of(
         b"h\x00h\x01R", _named("datetime", "date") + _DATE + b"\x85q\x010"
     ),
@@ -189,6 +206,15 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
     ("json", "empty dicts"): lambda size: _filled(b"[", b"{},", b"0]", size),
     ("json", "dicts of one"): lambda size: _filled(b"[", b'{"":0},', b"0]", size),
     ("json", "lists of one"): lambda size: _filled(b"[", b"[0],", b"0]", size),
+    ("json", "texts as keys beside empty dicts"): lambda size: (
+        b"["
+        + json.dumps({f"{n:04x}": 0 for n in range((size - size // 99) // 11)}).encode()
+        + b",{}" * (size // 300)
+        + b"]"
+    ),
+    ("json", "ends of dicts as keys"): lambda size: (
+        b"{" + b",".join(b'"}%05x":0' % n for n in range(size // 11 - 1)) + b"}"
+    ),
     ("json", "numbers"): lambda size: _filled(b"[", b"9" * 4300 + b",", b"0]", size),
     ("json", "long number"): lambda size: b"1" * size,
     ("json", "long fraction"): lambda size: b"0." + b"1" * (size - 2),
@@ -202,6 +228,12 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
     ),
     ("msgpack", "dicts of one"): lambda size: (
         b"\xdd" + struct.pack(">I", size // 3 - 2) + b"\x81\xa0\x01" * (size // 3 - 2)
+    ),
+    ("msgpack", "texts as keys in a list"): lambda size: (
+        b"\x92\xdf"
+        + struct.pack(">I", size // 8)
+        + b"".join(b"\xa6%06x\xc0" % n for n in range(size // 8))
+        + b"\x90"
     ),
     ("msgpack", "lists that say they are long"): lambda size: (
         (b"\xdd" + struct.pack(">I", size - 6000)) * 1000 + b"\x01" * (size - 6000)

@@ -34,7 +34,8 @@ from qam._serialization.remote_errors import decode_error_of_python_2
 from tests.support.described import STANDS_FOR, describe
 
 _ROOT = Path(__file__).parent.parent.parent
-_LENGTH = struct.Struct("<I")
+# The length of a body, and whether it is read also by those that look its names up.
+_HEAD = struct.Struct("<I?")
 _MOST_MEMORY = 2**30
 
 #: What a reading is if the reader could not be asked: the tables have not what it would look up.
@@ -62,13 +63,16 @@ class CPythonReader:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def read(self, body: bytes) -> dict[str, Any] | None:
-        """Return how each of its unpicklers reads *body*; None if the process died of it."""
+    def read(self, body: bytes, naming: bool = True) -> dict[str, Any] | None:
+        """Return how each of its unpicklers reads *body*; None if the process died of it.
+
+        :param naming: False to ask those alone that make nothing of what a body names.
+        """
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(_LENGTH.pack(len(body)) + body)
+            process.stdin.write(_HEAD.pack(len(body), naming) + body)
             process.stdin.flush()
         except BrokenPipeError:
             self.close()
@@ -250,37 +254,49 @@ def _tell(read: Callable[..., Any], *args: Any) -> str:
         return REFUSED + type(error).__name__
 
 
-def _read(body: bytes) -> dict[str, Any]:
+def _read(body: bytes, naming: bool) -> dict[str, Any]:
     """Return how each of the unpicklers reads *body*."""
-    in_python = _InPython(body, "utf-8")
     inert = _InPythonNamingNothing(body, "utf-8")
     found: dict[str, Any] = {
+        "naming nothing": _tell(inert.load),
+        "stream naming nothing": _tell(_inert_stream, body, "utf-8"),
+    }
+    if naming:
+        found |= _read_naming(body)
+    if REFUSED + "UnicodeDecodeError" in found.values():  # a byte string of Python 2, perhaps
+        found["bytes"] = _read_as_bytes(body) if naming else {}
+    return found
+
+
+def _read_naming(body: bytes) -> dict[str, Any]:
+    in_python = _InPython(body, "utf-8")
+    return {
         "python": _tell(in_python.load),
         "whole": _tell(_whole, body, "utf-8"),
         "stream": _tell(_stream, body, "utf-8"),
-        "naming nothing": _tell(inert.load),
-        "stream naming nothing": _tell(_inert_stream, body, "utf-8"),
         "has names": in_python.has_names,
     }
-    if REFUSED + "UnicodeDecodeError" in found.values():  # a byte string of Python 2, perhaps
-        found["bytes"] = {
-            "python": _tell(_InPython(body, "bytes").load),
-            "whole": _tell(_whole, body, "bytes"),
-            "stream": _tell(_stream, body, "bytes"),
-        }
-    return found
+
+
+def _read_as_bytes(body: bytes) -> dict[str, Any]:
+    return {
+        "python": _tell(_InPython(body, "bytes").load),
+        "whole": _tell(_whole, body, "bytes"),
+        "stream": _tell(_stream, body, "bytes"),
+    }
 
 
 def _serve(came: BinaryIO, answers: BinaryIO, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(_check_names)
-    while octets := came.read(_LENGTH.size):
-        body = came.read(_LENGTH.unpack(octets)[0])
+    while octets := came.read(_HEAD.size):
+        length, naming = _HEAD.unpack(octets)
+        body = came.read(length)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         until = int(usage.ru_utime + usage.ru_stime) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
-        answers.write(json.dumps(_read(body)).encode() + b"\n")
+        answers.write(json.dumps(_read(body, naming)).encode() + b"\n")
         answers.flush()
 
 

@@ -8,6 +8,7 @@ import pytest
 from qam._broker import connect, connection_thread
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
+from qam._broker.reconnection import Reconnection
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread
 from qam._server.publisher_thread import ReplyPublisherThread
@@ -41,7 +42,7 @@ class Routes:
         def open_elsewhere(thread: ConnectionThread) -> Connection:
             way = ways.get(type(thread))
             if way is not None:
-                thread._endpoints = way.endpoints()
+                thread._reconnection = Reconnection(way.endpoints())
             return original(thread)
 
         return open_elsewhere

@@ -234,3 +234,17 @@ def test_a_description_is_bounded() -> None:
 
     assert describe(deep) == describe([0] * 10**6) == TOO_LARGE
     assert describe(itself) == "list[<0>]"
+
+
+@pytest.mark.parametrize("text", [b"\xc3\xa9", b"\xff"])  # bytes of Python 2: text, and none
+def test_what_ends_cpython_but_is_not_made_of_an_envelope_is_no_difference(
+    cpython: CPythonReader, text: bytes
+) -> None:
+    # given a number of a thousand million digits
+    number = b"cfractions\nFraction\n(X\x0b\x00\x00\x001e999999999tR"
+    starts = cpython.starts
+    # when
+    found = compare(cpython, b"\x80\x02(U" + bytes([len(text)]) + text + number + b"t.")
+    # then
+    assert found is None
+    assert cpython.starts > starts
