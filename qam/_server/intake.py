@@ -67,7 +67,6 @@ class Intake:
         """
         self.connection_number += 1
         self._is_connected = True
-        self._deliveries = OpenDeliveries()
         self._anonymous.connection_opened(self._clock())
         self.siblings.opened(without_gap)
 

@@ -8,6 +8,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
 from qam._common.deadline import NO_END, Deadline
 from qam.exceptions import Executed, QAMClosedException
+from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -155,6 +156,39 @@ class TestAQueueThatIsFull:
 
         assert added() is True
         assert len(queue.calls) == 1
+
+    def test_gives_room_that_one_who_gave_up_was_told_of_to_another(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        # given two that wait, of which the first one's time is up as it is told of room
+        late, other = call(results, Deadline(LONG)), call(results, Deadline(LONG))
+        waited: list[bool] = []
+
+        class Room(threading.Condition):
+            def wait(self, timeout: float | None = None) -> bool:
+                if threading.current_thread() is first:
+                    super().wait(timeout)
+                    late.deadline.at = 0.0
+                    return False
+                return super().wait(timeout)
+
+        def add(one: PendingCall) -> None:
+            waited.append(queue._is_full() and not queue.add(one, waits=True))
+
+        queue._room = Room(queue._lock)
+        first = threading.Thread(target=add, args=(late,))
+        second = threading.Thread(target=add, args=(other,))
+        for number, thread in enumerate((first, second), 1):
+            thread.start()
+            until(lambda number=number: len(queue._room._waiters) == number)
+        # when
+        queue.withdraw(queue.calls[0])
+        # then
+        second.join(LONG / 2)
+        assert not second.is_alive()
+        assert other in queue.calls
+        queue.free_callers()
+        first.join(LONG)
 
     def test_has_room_again_when_one_is_withdrawn(
         self, queue: MethodQueue, results: ResultList
