@@ -30,6 +30,8 @@ from qam._common.fork import disown_in_child
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
+#: Seconds by which the error of an attempt to connect may come after its time.
+_ERROR_GRACE = 0.5
 #: Seconds that a thread may take to end after it was asked to.
 _EXIT_TIMEOUT = 5.0
 #: Seconds by which the same time may differ, told twice from now.
@@ -119,10 +121,26 @@ class ConnectionThread(threading.Thread, ABC):
 
         :raises QAMConnectionException: it can't be opened; says where and why.
         """
-        super().start()
+        self.begin()
         try:
-            # One second more than the attempt gets: its own, more precise error comes first.
-            self._opened.result(Deadline(self._connect_timeout + 1).wait_time())
+            self.wait_until_open(Deadline(self._connect_timeout))
+        except BaseException:
+            self.exit()
+            raise
+
+    def begin(self) -> None:
+        """Start the thread; do not wait for its connection."""
+        super().start()
+
+    def wait_until_open(self, deadline: Deadline) -> None:
+        """Wait until the connection of this thread, which has begun, is open.
+
+        :param deadline: by when; the thread is asked to stop if it is not.
+        :raises QAMConnectionException: it can't be opened; says where and why.
+        """
+        try:
+            # Some more than the attempt gets: its own, more precise error comes first.
+            self._opened.result((deadline.wait_time() or 0.0) + _ERROR_GRACE)
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
@@ -130,9 +148,6 @@ class ConnectionThread(threading.Thread, ABC):
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
-        except BaseException:
-            self.exit()
-            raise
 
     def exit(self) -> None:
         """Close the connection and end the thread; return when that is done.

@@ -60,8 +60,10 @@ class AMQPConnection:
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
+        # Until it is used, what its owner declares has to be answered in that time, too.
+        self._opened_by: Deadline | None = Deadline(timeout)
         self._transport = _make_transport(
-            endpoint, Deadline(timeout), self._on_traffic, self._on_life
+            endpoint, self._opened_by, self._on_traffic, self._on_life
         )
         self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
@@ -202,6 +204,7 @@ class AMQPConnection:
 
     def read(self) -> list[Event]:
         """Return what has come; does not wait for more."""
+        self._opened_by = None
         try:
             self._check()
             if self._sleep.end() and self._transport.receive():
@@ -328,7 +331,10 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.expect_answer(_ANSWER_TIMEOUT)
+        if self._opened_by is not None:
+            self._transport.expect_answer_until(self._opened_by)
+        else:
+            self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._sleep.took_in = True
         with self._losing():
             yield
@@ -356,6 +362,13 @@ class AMQPConnection:
         """
         if self._transport.connected and not isinstance(error, _LOSSES):
             return error  # a bug
+        if self._opened_by is not None and isinstance(error, TimeoutError):
+            self._lost = True
+            return QAMConnectionException(
+                f"can't connect to the broker at {self._endpoint}: "
+                f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
+                executed="no",
+            )
         lost = QAMConnectionException(
             f"the connection to the broker at {self._endpoint} was lost: {words(error)}"
         )

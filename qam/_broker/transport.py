@@ -91,10 +91,12 @@ class BufferedTransport(TCPTransport):
 
     def _connect(self, host: str, port: int, timeout: float | None) -> None:
         error: OSError = TimeoutError("timed out")
-        for family, kind, proto, _, address in _resolve(host, port, self._time_left()):
+        addresses = _resolve(host, port, self._time_left())
+        for index, (family, kind, proto, _, address) in enumerate(addresses):
             self.sock = socket.socket(family, kind, proto)
             try:
-                self.sock.settimeout(self._time_left())
+                # One that does not answer leaves the others their share.
+                self.sock.settimeout((self._time_left() or 0.0) / (len(addresses) - index))
                 self.sock.connect(address)
                 return
             except OSError as failure:

@@ -23,22 +23,25 @@ _TUPLES = {"TUPLE": 64, "TUPLE1": 64, "TUPLE2": 64, "TUPLE3": 72}
 _OTHERS = {**_LISTS, **_TUPLES, "EMPTY_SET": 232, "FROZENSET": 232}
 _BYTES_OF_OTHERS = {CODES[name]: size for name, size in _OTHERS.items()}
 _BYTES_OF = _BYTES_OF_OTHERS | {CODES[name]: size for name, size in _DICTS.items()}
+_MAKING_NOTHING = bytes(set(range(256)) - _BYTES_OF.keys())
 _FILLING = frozenset(CODES[name] for name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"))
 # So short a body can't make too much, nor many.
 _SHORT = 2**17
 
 
-def check(body: bytes) -> tuple[int, int]:
+def check(body: bytes, in_texts: int = 0) -> tuple[int, int]:
     """Refuse a *body* whose containers would take more than its size allows.
 
+    :param in_texts: how many of its bytes are known to be of texts and byte strings.
     :returns: an upper bound of how many there are, and of how much they take besides dicts; 0, 0
         for a short body.
     :raises pickle.UnpicklingError: they would take more.
     """
-    if len(body) <= _SHORT:
+    if len(body) - in_texts <= _SHORT:
         return 0, 0
     # Such bytes may be part of a text as well; this takes a hundredth of the time.
-    found = {code: body.count(code) for code in _BYTES_OF}
+    making = body.translate(None, _MAKING_NOTHING)
+    found = {code: making.count(code) for code in _BYTES_OF}
     if _number(found) > _SHORT or _is_too_much(found, len(body)):
         found = _opcodes_of(body)
         if _is_too_much(found, len(body)):

@@ -149,7 +149,7 @@ def is_plain(body: bytes) -> bool:
         return True
     look = _Look(body)
     look.through()
-    return look.is_plain() and memory_bounds.check(body)[0] <= _MAX_CONTAINERS
+    return look.is_plain() and memory_bounds.check(body, look.in_texts)[0] <= _MAX_CONTAINERS
 
 
 class _Look:
@@ -157,7 +157,7 @@ class _Look:
 
     __slots__ = (
         *("_body", "_composed", "_depths", "_has_put", "_hashed", "_is_new", "_limit", "_marks"),
-        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "plain"),
+        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "in_texts", "plain"),
     )
 
     def __init__(self, body: bytes) -> None:
@@ -175,6 +175,8 @@ class _Look:
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
+        #: Bytes of long texts and byte strings.
+        self.in_texts = 0
 
     def is_plain(self) -> bool:
         """Tell after the walk whether only what is plain was met."""
@@ -233,7 +235,9 @@ class _Look:
                     position += 1  # as most texts are, at once
                     memoized += 1
             elif size == LENGTH_4:
-                position += 4 + int.from_bytes(body[position : position + 4], "little")
+                length = int.from_bytes(body[position : position + 4], "little")
+                position += 4 + length
+                self.in_texts += length
                 self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
@@ -317,7 +321,9 @@ class _Look:
         body = self._body
         if size == LENGTH_8:
             self.plain = self.plain and opcode not in _NOT_PLAIN
-            return position + 8 + int.from_bytes(body[position : position + 8], "little")
+            length = int.from_bytes(body[position : position + 8], "little")
+            self.in_texts += length
+            return position + 8 + length
         if size == REFUSED:
             raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
         after = after_line(body, position)
