@@ -71,7 +71,6 @@ OTHER = {
     ],
     "qam/_client/execute_callback_thread.py": ["client/test_callback_observer_thread"],
     "qam/_client/ready_callbacks.py": ["client/test_callback_observer_thread"],
-    "qam/_client/call_stations.py": ["client/test_publisher_thread", "client/test_consumer_thread"],
     "qam/_server/anonymous_calls.py": ["server/test_intake"],
     "qam/_server/call.py": ["server/test_messages", "server/test_intake"],
     "qam/_server/dropped_replies.py": ["server/test_publisher_thread", "server/test_threads"],
