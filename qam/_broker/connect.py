@@ -1,7 +1,7 @@
 """Opens a connection to the first broker that takes one."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
@@ -21,13 +21,19 @@ def connect(endpoint: Endpoint, timeout: float) -> Connection:
     return AMQPConnection(endpoint, timeout)
 
 
+#: Opens a connection to an endpoint within so many seconds, as :func:`connect` does.
+Connect = Callable[[Endpoint, float], Connection]
+
 #: Seconds that a connection may take to open.
 CONNECT_TIMEOUT = 5.0
 
 
-def connect_first(endpoints: Iterable[Endpoint], timeout: float) -> Connection:
+def connect_first(
+    endpoints: Iterable[Endpoint], timeout: float, connect: Connect = connect
+) -> Connection:
     """Open a connection to the first of *endpoints* that takes one, within *timeout* seconds.
 
+    :param connect: opens each.
     :raises QAMConnectionException: none does; says where and why it failed last.
     """
     deadline, left = Deadline(timeout), deque(endpoints)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from qam._broker.connect import CONNECT_TIMEOUT, connect_first
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect, connect_first
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
@@ -50,6 +50,7 @@ class ConnectionThread(threading.Thread, ABC):
     :param connect_timeout: seconds that one attempt to connect may take.
     :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
     :param stations: where it is noted what passes here, if others have it too.
+    :param connect: opens a connection to one of *endpoints*.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class ConnectionThread(threading.Thread, ABC):
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
         stations: Stations | None = None,
+        connect: Connect = connect,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._log = log
         #: What is noted here, and logged at the level DEBUG when no lock is held.
         self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
+        self._connect = connect
         self._reconnection = Reconnection(endpoints)
         self._connection: Connection | None = None
         self._waker = waker or Waker()
@@ -312,7 +315,8 @@ class ConnectionThread(threading.Thread, ABC):
         return sooner(connection.tick(), self._next_due())
 
     def _open(self) -> Connection:
-        connection = connect_first(self._reconnection.candidates(), self._connect_timeout)
+        candidates = self._reconnection.candidates()
+        connection = connect_first(candidates, self._connect_timeout, self._connect)
         self._connection = connection
         self._reconnection.opened(time.monotonic())
         try:

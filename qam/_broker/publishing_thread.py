@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.endpoint import Endpoint
@@ -36,8 +37,9 @@ class PublishingThread(ConnectionThread):
         connect_timeout: float,
         waker: Waker | None = None,
         stations: Stations | None = None,
+        connect: Connect = connect,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker, stations)
+        super().__init__(name, endpoints, log, connect_timeout, waker, stations, connect)
         self._blocked = False
         self._under_way = UnderWay()
         # What the owner's queue holds: calls, or messages.

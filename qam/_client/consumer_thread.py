@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from logging import DEBUG
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -55,6 +55,7 @@ class ConsumerThread(ConnectionThread):
     :param connect_timeout: seconds that connecting may take.
     :param max_message_bytes: the size of the largest reply that is received, in bytes.
     :param persistent: whether the broker keeps requests and replies.
+    :param connect: opens a connection to one of the brokers.
     """
 
     #: States of a slot: no call uses it; its call has no outcome yet; its call has one.
@@ -72,11 +73,12 @@ class ConsumerThread(ConnectionThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
         publisher = publisher or PublisherThread(amqp_credentials, server_id, client_id, serializer)
         endpoints, stations = amqp_credentials.endpoints(), publisher.stations
-        super().__init__(name, endpoints, log, connect_timeout, stations=stations)
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id

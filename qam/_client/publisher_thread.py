@@ -6,7 +6,7 @@ from functools import partial
 from logging import DEBUG
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -50,6 +50,7 @@ class PublisherThread(PublishingThread):
     :param max_message_bytes: the size of the largest request, in bytes.
     :param persistent: whether the broker keeps requests and replies.  If not, no request is
         sent while the reply queue is not being consumed: its reply would be lost.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -64,13 +65,13 @@ class PublisherThread(PublishingThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
         results = results or ResultList()
         stations = CallStations(log, client_id, results, persistent)
-        super().__init__(
-            name, amqp_credentials.endpoints(), log, connect_timeout, stations=stations
-        )
+        endpoints = amqp_credentials.endpoints()
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
         self.stations: CallStations = stations
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id

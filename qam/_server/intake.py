@@ -68,7 +68,6 @@ class Intake:
         """
         self.connection_number += 1
         self._is_connected = True
-        self._deliveries = OpenDeliveries()
         self._anonymous.connection_opened(self._clock())
         self.siblings.opened(without_gap)
 
@@ -79,6 +78,7 @@ class Intake:
         :param by_message: True if the broker closed the channel because of an error on it.
         """
         self._is_connected = False
+        self._deliveries = OpenDeliveries()  # those that there are can't be acknowledged
         not_started = list(not_started)
         self._forget(not_started)
         self._held_back.lost_connection(not_started)

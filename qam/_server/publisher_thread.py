@@ -5,6 +5,7 @@ from collections.abc import Callable
 from logging import DEBUG
 from typing import cast
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -35,6 +36,7 @@ class ReplyPublisherThread(PublishingThread):
     :param results: the result queue.
     :param settled: takes the calls whose replies are confirmed.
     :param ended: called at the end of this thread, with the error that ended it, or None.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class ReplyPublisherThread(PublishingThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server ReplyPublisherThread {settings.server_id}"
         endpoints, timeout = credentials.endpoints(), settings.connect_timeout
-        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations)
+        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations, connect)
         self._settings = settings
         self._results = results
         self._settled = settled

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from logging import DEBUG
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -53,6 +54,7 @@ class RequestConsumerThread(ConnectionThread):
     :param results: takes the messages to be written.
     :param settled: gives the calls that may be acknowledged.
     :param ended: called at the end of this thread, with the error that ended it, or None.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class RequestConsumerThread(ConnectionThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
         endpoints, timeout = credentials.endpoints(), settings.connect_timeout
-        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations)
+        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations, connect)
         self._messages = messages
         self._workers = workers
         self._results = results
@@ -125,6 +128,7 @@ class RequestConsumerThread(ConnectionThread):
             self._request_queue.inspect(connection)
             self._carry_out(self._intake.acks_arrived(), connection)
         self._carry_out(self._intake.take_judged(), connection)
+        self._send_acks(connection)  # perhaps nothing else happens for long
         if not self._is_overloaded:
             self._send_words()
         if self._siblings.inspection_is_due:
@@ -222,10 +226,13 @@ class RequestConsumerThread(ConnectionThread):
 
     def _acknowledge(self, connection: Connection) -> None:
         settled = self._take_settled(connection)
-        for tag, multiple in self._intake.take_acks():
-            connection.acknowledge(tag, multiple)
+        self._send_acks(connection)
         if settled and log.isEnabledFor(DEBUG):
             self._note_settled(settled)
+
+    def _send_acks(self, connection: Connection) -> None:
+        for tag, multiple in self._intake.take_acks():
+            connection.acknowledge(tag, multiple)
 
     def _note_settled(self, calls: list[Call]) -> None:
         for call in calls:

@@ -190,6 +190,17 @@ def test_a_request_that_is_refused_again_and_again_waits_longer_each_time_and_ne
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_a_request_that_is_refused_for_itself_says_why() -> None:
+    [decision] = fates().decide(Fate.CULPRIT, [call()], True, LOST)
+
+    assert isinstance(decision, End)
+    assert (
+        str(decision.failure)
+        == "the broker refused the request of call_1(): the connection was lost"
+    )
+    assert decision.failure.__cause__ is LOST
+
+
 def test_that_a_request_is_written_says_nothing_of_it() -> None:
     assert fates().decide(Fate.WRITTEN, [call()], False) == []
 

@@ -351,3 +351,24 @@ def test_a_thread_whose_time_is_up_takes_the_job_that_it_was_counted_on_for(
     # then none lies there that both were counted on for
     assert counted == [True]
     assert taken == "a"
+
+
+def test_in_a_forked_child_it_has_no_jobs_and_a_lock_that_nobody_holds() -> None:
+    # given
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put_all([1, 2])
+    lock = jobs._lock
+    # when
+    jobs._after_fork()
+    # then nobody waits for a job there
+    assert jobs._lock is not lock
+    assert jobs.get() is None
+    assert jobs.take_all() == []
+
+
+def test_what_no_thread_has_taken_can_be_taken_back() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put_all([1, 2])
+
+    assert jobs.take_all() == [1, 2]
+    assert jobs.take_one() is None

@@ -11,7 +11,7 @@ import qam._server
 from qam._broker.messages import Delivery, TooLarge
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
-from qam._protocol.properties import GIVEN_BACK
+from qam._protocol.properties import GIVEN_BACK, RESENT
 from qam._server.call import Answer, Call
 from qam._server.intake import Decision, Intake
 from qam._server.known_siblings import GRACE
@@ -158,6 +158,46 @@ def test_a_server_that_has_answered_all_says_goodbye_and_is_not_missed() -> None
     other.begin()
     other.answer()
     assert broker.replies == [("client:1", b"done")]
+
+
+def test_a_request_that_is_sent_again_to_another_is_answered_by_the_one_that_answered_it() -> None:
+    # given two servers, one of which has answered a request
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    answered, second = (one, other) if one.waiting else (other, one)
+    answered.begin()
+    answered.answer(b"one")
+    # when its client asks again, and the other one receives that
+    answered.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then the reply is sent once more by the one that has it, and nothing runs twice
+    assert broker.replies == [("client:1", b"one")] * 2
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    assert (answered.begun, second.begun) == (["client:1"], [])
+
+
+def test_a_request_that_is_sent_again_to_another_while_it_runs_is_answered_once() -> None:
+    # given two servers, with one of which a request runs
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    first, second = (one, other) if one.waiting else (other, one)
+    first.begin()
+    # when its client asks again, and the other one receives that
+    first.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then it leaves that to the first one
+    assert broker.replies == []
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    first.answer(b"one")
+    assert broker.replies == [("client:1", b"one")]
 
 
 # --- each decision -------------------------------------------------------------------------
@@ -535,6 +575,62 @@ class TestALostConnection:
         first.answer = ANSWER
         assert intake.settled([first]) == []
 
+    def test_voids_what_was_under_judgement(self, intake: Intake) -> None:
+        # given one that others were asked about, and had their time to speak
+        call = request(redelivered=True)
+        assert intake.received(call) is Decision.NOTHING
+        hear_own(intake)
+        # when
+        intake.lost([], by_message=False)
+        # then it does not run, and comes again
+        assert intake.take_judged() == []
+        intake.opened(without_gap=True)
+        copy = request(redelivered=True, intake=intake)
+        assert intake.received(copy) is Decision.NOTHING
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, copy)]
+
+    def test_voids_what_was_held_back(self, intake: Intake) -> None:
+        hear(intake, Word("here", "b", consumes=True))
+        lost = request(6, redelivered=True)
+        intake.received(lost)
+        hear_own(intake)
+        hear(intake, Word("answer", "b", calls={lost.key: "lost"}, to="a"))
+        assert intake.take_judged() == [(Decision.RUN, lost)]
+        assert intake.received(request(7, runs=2)) is Decision.NOTHING
+
+        intake.lost([], by_message=False)
+
+        assert intake.give_back([]) == []
+
+    def test_leaves_nothing_to_do_where_nothing_runs(self, intake: Intake) -> None:
+        waits = request()
+        intake.received(waits)
+        assert not intake.is_idle
+
+        intake.lost([waits], by_message=False)
+
+        assert intake.is_idle
+
+    def test_leaves_what_runs_to_do_until_it_is_settled(self, intake: Intake) -> None:
+        runs = request()
+        intake.received(runs)
+        intake.lost([], by_message=False)
+        assert not intake.is_idle
+
+        intake.settled([runs])
+
+        assert intake.is_idle
+
+    def test_leaves_no_delivery_to_reject(self, intake: Intake) -> None:
+        call = request()
+        call.delivery.too_large = TooLarge(2, 1)
+        assert intake.received(call) is Decision.REFUSE
+
+        intake.lost([], by_message=False)
+
+        assert intake.settled([call]) == []
+
     def test_by_a_long_method_has_its_copy_acknowledged_at_once(self, intake: Intake) -> None:
         # given a method that runs longer than the broker allows
         intake.received(request())
@@ -581,6 +677,12 @@ class TestWhatOthersAskFor:
         for each in (nonsense, large):
             intake.heard(each)
         assert intake.take_acks() == [(999_998, True)]
+
+    def test_is_told_if_it_is_too_large(
+        self, intake: Intake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        intake.heard(Delivery(b"", 999_998, too_large=TooLarge(20, 10)))
+        assert "it has 20 bytes" in caplog.text
 
 
 def test_what_is_given_back_may_come_again(intake: Intake) -> None:

@@ -5,7 +5,6 @@ import json
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -418,32 +417,6 @@ def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     assert (reply.call, reply.body) == (again, b"reply")
 
 
-def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
-    consumer._intake.connection_number = 2
-    before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
-    now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
-    for tag in (1, 2):
-        consumer._intake._deliveries.opened(tag)
-    # when
-    consumer._settled.put([before, now])
-    connection = Recorder()
-    consumer._acknowledge(connection)  # type: ignore[arg-type]
-    # then
-    assert connection.acknowledged == [2]
-    assert len(consumer._intake._deliveries) == 1
-
-
-def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
-    deliveries = [
-        Delivery(b"", tag, properties={"correlation_id": f"c:{tag}"}) for tag in range(1, 4)
-    ]
-    before = time.monotonic()
-    consumer._on_events(deliveries)
-
-    assert before <= consumer.taken[0].arrived <= time.monotonic()
-    assert len({each.arrived for each in consumer.taken}) == 1
-
-
 def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
     publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,28 +444,3 @@ def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
     assert publisher._on_fate(Fate.CULPRIT, [in_place], refused) == []
     assert request.answer is None
     assert settled == [request]
-
-
-def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_else(
-    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a publisher that has to wait long for something else
-    wakes: list[bool] = []
-    connection = SimpleNamespace(
-        congested=False, rests=False, write=lambda batch: None, flush=lambda: True
-    )
-    monkeypatch.setattr(publisher._loan, "_lent", connection)
-    monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
-    publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
-
-    def answer(number: int) -> None:
-        reply = messages.reply(call(number=number), Answer("key", b""))
-        publisher.send_lone(replace(reply, confirm=False))
-
-    # when: its request is to be acknowledged before that
-    answer(1)
-    assert wakes == [True]
-
-    # then those behind it are acknowledged with it
-    answer(2)
-    assert wakes == [True]
