@@ -55,10 +55,14 @@ def test_each_change_is_one_and_says_where_it_is() -> None:
     ]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_is_changed_is_there_and_each_change_can_be_compiled(module: str) -> None:
+def test_all_that_is_changed_is_there() -> None:
+    assert [module for module in MODULES if not Path(ROOT, module).exists()] == []
+
+
+def test_each_change_of_a_module_can_be_compiled() -> None:
+    module = "qam/_broker/later.py"
     changes = list(changes_of(Path(ROOT, module).read_text()))
 
-    assert changes
+    assert len(changes) > 10
     for change in changes:
         compile(change.source, module, "exec")
