@@ -105,7 +105,7 @@ class QAMProxy(_RemoteNames):
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param timeout: seconds that a call may take, unless :meth:`set_timeout` gives others.
+    :param timeout: seconds that a call may take, unless :meth:`set_timeout` sets another one.
         With None, the default, a call waits without limit, also for a server that is known
         but not running.
     :param pickle_protocol: the pickle protocol of the requests; 2 for a server on Python 2.

@@ -274,7 +274,7 @@ class PublisherThread(PublishingThread):
         calls = [message.context for message in messages]
         keeps_record = self.results.server_keeps_record
         decisions = self._fates.decide(fate, calls, keeps_record, error)
-        # After the calls know of their confirm, by which it is told which station is the last.
+        # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
         return self._carry_out(decisions)

@@ -53,7 +53,7 @@ class Intake:
         self._at_hand: set[Call] = set()
         self._held_back = HeldBack()
         self._deliveries = OpenDeliveries()
-        #: What is known of the other servers.
+        #: The other servers, and the questions to them.
         self.siblings = Siblings(instance, self._record, clock, warnings)
         #: How many connections were opened.  A delivery of an earlier one can't be acknowledged.
         self.connection_number = 0

@@ -17,7 +17,7 @@ from qam._server.call import Answer, Call, code_if_not_run, is_resent, runs_of
 
 @dataclass(slots=True)
 class Undelivered:
-    """What sending a reply again needs of its request, which is settled and freed."""
+    """The part of a settled request that is kept to send its reply again."""
 
     request_id: Any
     #: The beginning of the request's body.
@@ -70,11 +70,11 @@ class Messages:
         return self._reply(correlation_id, answer, persistent, mandatory, call)
 
     def refusal(self, call: Call, why: str) -> Message | None:
-        """Return the reply that says why a request was rejected; None if nobody can get one."""
+        """Return the reply that says why a request was rejected; None if there can be none."""
         return self._failure(call, code_if_not_run(call, REQUEST_UNREADABLE), why)
 
     def loss(self, call: Call, why: str) -> Message | None:
-        """Return the reply that says why *call* is lost; None if nobody can get one."""
+        """Return the reply that says why *call* is lost; None if there can be none."""
         return self._failure(call, SERVER_LOST, why)
 
     def _failure(self, call: Call, code: int, why: str) -> Message | None:
