@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any
 
 from qam._broker.messages import Delivery
-from qam._common.error_looks import (
+from qam._common.error_inspection import (
     MAX_NAME,
     MAX_TEXT,
     args_of,

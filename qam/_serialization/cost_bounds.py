@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from qam._common.error_looks import args_of, hashes_itself
+from qam._common.error_inspection import args_of, has_own_hash
 from qam._serialization import memory_bounds
 from qam._serialization.hash_bounds import TEXTS, HashBounds
 from qam._serialization.known_names import (
@@ -219,5 +219,5 @@ class Bounds:
 
 
 def _check_hash(value: Any) -> None:
-    if hashes_itself(value):
+    if has_own_hash(value):
         raise pickle.UnpicklingError("an exception with a hash of its own is no key")

@@ -32,8 +32,8 @@ from itertools import chain
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
-from qam._common.error_looks import args_of
-from qam._common.static_looks import Name
+from qam._common.error_inspection import args_of
+from qam._common.static_inspection import Name
 from qam._serialization.pure_paths import PATHS, pure_path
 from qam._serialization.trust import VALUE_TYPES, imported
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from qam._common.static_looks import Name
+from qam._common.static_inspection import Name
 from qam._serialization.trust import imported
 
 # One type, without fields: those have a state of their own.

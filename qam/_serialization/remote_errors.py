@@ -15,13 +15,14 @@ from itertools import islice
 from types import NoneType
 from typing import Any
 
-from qam._common.error_looks import (
+from qam._common.error_inspection import (
     ATTRIBUTES,
     BUILTIN,
     MAX_NAME,
     MAX_TEXT,
     NOTES,
-    are,
+    all_of_type,
+    args_and_state,
     args_of,
     defines,
     find_class,
@@ -29,11 +30,10 @@ from qam._common.error_looks import (
     is_number,
     is_syntax_error,
     may_be_raised,
-    taken_apart,
     text_of_args,
 )
 from qam._common.plain_values import MAX_ITEMS, Allowance, NotPlainError, cut_octets, spend_nothing
-from qam._common.static_looks import base_of, layout_of, mro_of, name_of, namespace_of
+from qam._common.static_inspection import base_of, layout_of, mro_of, name_of, namespace_of
 from qam.exceptions import RemoteException
 
 # By what a class says how its instances are taken apart and made again, looked at and freed.
@@ -81,21 +81,21 @@ def _acts(cls: type) -> bool:
 
 
 def _is_unicode_error(args: tuple[Any, ...], kind: type) -> bool:
-    if len(args) != 4 or not are(args[:1], kind) or not are(args[3:], str):
+    if len(args) != 4 or not all_of_type(args[:1], kind) or not all_of_type(args[3:], str):
         return False
     text, start, end, _ = args
-    return are((start, end), int) and 0 <= start <= end <= len(text)
+    return all_of_type((start, end), int) and 0 <= start <= end <= len(text)
 
 
 def _is_unicode_error_with_encoding(args: tuple[Any, ...], kind: type) -> bool:
-    return are(args[:1], str) and _is_unicode_error(args[1:], kind)
+    return all_of_type(args[:1], str) and _is_unicode_error(args[1:], kind)
 
 
 def _is_os_error(args: tuple[Any, ...]) -> bool:
     if not 2 <= len(args) <= 5:
         return True  # it keeps them as its args alone
     errno, strerror, *names = args
-    return (is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and are(
+    return (is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and all_of_type(
         (strerror, *names), str, bytes, int, type(None)
     )
 
@@ -109,7 +109,7 @@ def _is_group(args: tuple[Any, ...]) -> bool:
 def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
     return (
         len(args) == 3
-        and are(args[:2], str)
+        and all_of_type(args[:2], str)
         and type(args[2]) is int
         and 0 <= args[2] <= len(args[1])
     )
@@ -229,7 +229,7 @@ class ErrorMaker:
 
     def copy(self, error: BaseException) -> Exception:
         """Return a copy of *error* as whoever gets it by a message would have it."""
-        return self.make(type(error), *taken_apart(error))
+        return self.make(type(error), *args_and_state(error))
 
     def set_state(self, error: BaseException, state: Any) -> None:
         """Give *error*, which was made here, the attributes in *state* that are plain.
@@ -253,7 +253,7 @@ class ErrorMaker:
         cls = type(value)
         if not issubclass(cls, BaseException):
             raise NotPlainError
-        return self._make(self._parts(cls, *taken_apart(value)), allowance, depth + 1)
+        return self._make(self._parts(cls, *args_and_state(value)), allowance, depth + 1)
 
     def _parts(self, cls: type, args: Iterable[Any], attributes: Any) -> "_Parts":
         recipe = self._recipes.get(id(cls)) or _Recipe.of(cls)
@@ -320,7 +320,7 @@ class _Parts:
         if self.recipe is None or self.recipe.cls is not RemoteException:
             return self
         args = tuple(islice(self.args, 4))
-        if len(args) != 3 or not are(args[::2], str) or type(args[1]) is not tuple:
+        if len(args) != 3 or not all_of_type(args[::2], str) or type(args[1]) is not tuple:
             return self
         return _Parts(args[0][:MAX_NAME], None, args[1], self.attributes, args[2])
 
@@ -334,15 +334,15 @@ def _is_special(name: str) -> bool:
 
 def _check_state(error: BaseException, state: Any) -> None:
     """Refuse what no pickler writes as the state of an exception."""
-    if type(state) is not dict or not are(state, str):
+    if type(state) is not dict or not all_of_type(state, str):
         raise pickle.UnpicklingError("a state is no dict of attributes")
     notes = state.get(NOTES, [])
-    if type(notes) is not list or not are(notes, str):
+    if type(notes) is not list or not all_of_type(notes, str):
         raise pickle.UnpicklingError("the notes of an exception are no texts")
     if any(_is_special(name) and name != NOTES for name in state):
         raise pickle.UnpicklingError("a message may not set special attributes")
     for name, value in state.items():  # the args are where they are already
-        if name != "args" and _builtin_with(error, name) and not are((value,), *_SCALARS):
+        if name != "args" and _builtin_with(error, name) and not all_of_type((value,), *_SCALARS):
             raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
 
 
@@ -367,5 +367,5 @@ def _set_attribute(error: BaseException, name: str, value: Any) -> None:
     defining = _builtin_with(error, name)
     if defining is None:
         ATTRIBUTES.__get__(error)[name] = value
-    elif name in _TEXTS_IN_C.get(defining, ()) and are((value,), str, NoneType):
+    elif name in _TEXTS_IN_C.get(defining, ()) and all_of_type((value,), str, NoneType):
         vars(defining)[name].__set__(error, value)

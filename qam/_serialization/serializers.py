@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
 
-from qam._common.static_looks import name_of
+from qam._common.static_inspection import name_of
 from qam._serialization.envelope import load_envelope
 from qam._serialization.plain_bounds import loads_json, loads_msgpack, loads_plain_json
 from qam._serialization.trust import EVERYWHERE, Trusted

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from qam._common.printable import printable
-from qam._common.static_looks import Name, own_class
+from qam._common.static_inspection import Name, own_class
 
 
 def _names(**names_by_module: str) -> frozenset[Name]:

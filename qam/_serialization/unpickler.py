@@ -17,8 +17,8 @@ from math import isinf
 from struct import Struct
 from typing import Any, ClassVar
 
-from qam._common.error_looks import find_class, is_error_class
-from qam._common.static_looks import Name, name_of
+from qam._common.error_inspection import find_class, is_error_class
+from qam._common.static_inspection import Name, name_of
 from qam._serialization import (
     dates_and_times,
     enum_members,

@@ -13,7 +13,7 @@ import pytest
 
 from qam import QAMProxy, QAMSerializationException, RemoteException
 from qam._broker.messages import Delivery
-from qam._common.error_looks import MAX_TEXT
+from qam._common.error_inspection import MAX_TEXT
 from qam._common.error_texts import describe, describe_received, shown, text_of, traceback_of
 from qam._protocol.replies import decode_reply, exception_reply, in_short, outcome
 from qam._serialization.remote_errors import ErrorMaker
