@@ -237,7 +237,7 @@ def test_much_json_between_two_runs_of_python_is_built_in_python(
     built = []
     monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
     monkeypatch.setattr(
-        plain_bounds, "_load_by_and_by", lambda *a, **k: built.append(a) or json.loads(*a, **k)
+        plain_bounds, "_load_in_python", lambda *a, **k: built.append(a) or json.loads(*a, **k)
     )
 
     assert get_serializer("json").decode(body.encode()) == json.loads(body)
@@ -246,7 +246,7 @@ def test_much_json_between_two_runs_of_python_is_built_in_python(
 
 def test_json_with_many_small_objects_is_built_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
-    monkeypatch.setattr(plain_bounds, "_load_by_and_by", None)
+    monkeypatch.setattr(plain_bounds, "_load_in_python", None)
     rows = [{"id": n, "name": "a: b"} for n in range(100)]
 
     assert get_serializer("json").decode(json.dumps(rows).encode()) == rows
