@@ -1,4 +1,4 @@
-"""What the bodies of requests and replies have in common: a dict in one content type."""
+"""Decodes the bodies of requests and replies: each is a dict in the serializer's content type."""
 
 from typing import Any
 
@@ -15,10 +15,12 @@ def decode(
     *,
     envelope: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of *delivery*, which must be a dict in the serializer's content type.
+    """Return the decoded body of *delivery*.
 
-    :param envelope: only plain values are built, see :meth:`Request.from_envelope`.
-    :raises QAMSerializationException: it is anything else.
+    :param strangers: see :meth:`Serializer.decode`.
+    :param envelope: build only plain values, see :meth:`Request.from_envelope`.
+    :raises QAMSerializationException: the body is too large, has another content type, can't be
+        decoded, or is no dict.
     """
     if delivery.too_large:
         raise QAMSerializationException(f"a message {delivery.too_large}")

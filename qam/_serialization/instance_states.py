@@ -25,7 +25,7 @@ def is_process_wide(instance: Any) -> bool:
 
 
 def set_state(instance: Any, state: Any) -> None:
-    """Set the state of *instance* as pickle does, but look up ``__setstate__`` on its class only."""
+    """Set the state of *instance* as pickle does; only its class may provide ``__setstate__``."""
     setstate = getattr(type(instance), "__setstate__", None)
     if setstate is BaseException.__setstate__:
         _set_exception_state(instance, state)
