@@ -1,4 +1,4 @@
-"""Why a connection to the broker could not be opened, in a person's words."""
+"""Explains to a person why a connection to the broker could not be opened."""
 
 import socket
 import ssl
@@ -8,17 +8,17 @@ import amqp
 from qam._broker.endpoint import Endpoint
 from qam._common.printable import printable
 
-# OpenSSL's codes of a certificate that does not name the host, or the address.
+# OpenSSL's error codes for a certificate that does not name the host, or the address.
 _WRONG_NAME = {62, 64}
 _EXPIRED = 10
-# Its codes of one that is not made by RFC 5280, which it looks at with VERIFY_X509_STRICT only.
+# Its codes for a certificate that violates RFC 5280; it checks that with VERIFY_X509_STRICT only.
 _MALFORMED = range(80, 95)
-# What OpenSSL makes of a peer that answers in plain text.
+# The errors of OpenSSL if a peer answers in plain text.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
 
 def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
-    """Say why *error* came while connecting within *timeout* seconds."""
+    """Return the reason for *error*, raised by an attempt to connect within *timeout* seconds."""
     if isinstance(error, amqp.AccessRefused):
         return "access refused; are user name and password right?"
     if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
@@ -32,12 +32,12 @@ def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
     if isinstance(error, ssl.SSLError):
         return _why_no_tls(error, endpoint.host)
     if isinstance(error, ConnectionError) and endpoint.tls is not None:
-        return f"{words(error)}; {_CLIENT_CERTIFICATE}"
-    return words(error)
+        return f"{error_text(error)}; {_CLIENT_CERTIFICATE}"
+    return error_text(error)
 
 
-def words(error: Exception) -> str:
-    """Return what *error* says, in one printable line; its type if that is nothing."""
+def error_text(error: Exception) -> str:
+    """Return the text of *error* in one printable line; the name of its type if it has none."""
     text = getattr(error, "reply_text", None) or str(error)
     return printable(text or type(error).__name__)
 
