@@ -22,7 +22,7 @@ def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
     if isinstance(error, amqp.AccessRefused):
         return "access refused; are user name and password right?"
     if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
-        return f"the vhost {endpoint.vhost!r} does not exist or is not open to this user"
+        return f"the vhost {endpoint.vhost!r} does not exist, or this user may not access it"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, ConnectionRefusedError):
@@ -43,7 +43,7 @@ def error_text(error: Exception) -> str:
 
 
 _CLIENT_CERTIFICATE = (
-    "if it wants a certificate of its clients, "
+    "if the broker requires a client certificate, "
     "pass one as 'certfile' and 'keyfile' in the dict ssl={…}"
 )
 
@@ -53,7 +53,7 @@ def _why_no_tls(error: ssl.SSLError, host: str) -> str:
         return f"TLS failed: {_why_not_verified(error, host)}"
     reason = error.reason or ""
     if reason in _NO_TLS:
-        return "that port does not speak TLS; RabbitMQ's port for TLS is 5671 if not set otherwise"
+        return "that port does not speak TLS; RabbitMQ's default port for TLS is 5671"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
         return f"TLS failed ({reason}); {_CLIENT_CERTIFICATE}"
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
@@ -64,18 +64,18 @@ def _why_no_tls(error: ssl.SSLError, host: str) -> str:
 def _why_not_verified(error: ssl.SSLCertVerificationError, host: str) -> str:
     if error.verify_code in _WRONG_NAME:
         return (
-            f"the broker's certificate is not made out to {host!r} ({error.verify_message}); "
-            "connect by the name that it has, or pass ssl={'server_hostname': …}"
+            f"the broker's certificate does not name {host!r} ({error.verify_message}); "
+            "connect by a name in the certificate, or pass ssl={'server_hostname': …}"
         )
     if error.verify_code == _EXPIRED:
         return "the broker's certificate has expired"
     if error.verify_code in _MALFORMED:
         return (
-            "the certificate of the broker or of its authority is not made as it has to be "
-            f"({error.verify_message}); have it made anew, or pass as ssl=… an SSLContext without "
-            "ssl.VERIFY_X509_STRICT, which Python 3.13 and later set"
+            "the certificate of the broker or of its authority violates RFC 5280 "
+            f"({error.verify_message}); have it issued again, or pass as ssl=… an SSLContext "
+            "without ssl.VERIFY_X509_STRICT, which Python 3.13 and later set"
         )
     return (
         f"the broker's certificate is not trusted ({error.verify_message}); "
-        "if its authority is your own, pass ssl={'ca_certs': …}"
+        "if you use an authority of your own, pass ssl={'ca_certs': …}"
     )

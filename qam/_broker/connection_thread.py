@@ -199,7 +199,9 @@ class ConnectionThread(threading.Thread, ABC):
         self._on_end(failure)
         self._waker.close()
         if not self._opened.done():
-            self._opened.set_exception(failure or QAMConnectionException("stopped"))
+            self._opened.set_exception(
+                failure or QAMConnectionException("the thread was stopped before it had connected")
+            )
 
     def _own_connection(self) -> None:
         """Keep the connection open until the thread is asked to stop.

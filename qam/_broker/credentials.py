@@ -62,7 +62,7 @@ class AMQPCredentials:
             # A copy, because the caller may change the list.
             object.__setattr__(self, "hostname", tuple(self.hostname))
         if not self._hosts:
-            raise ValueError("hostname is an empty list; it needs one host at least")
+            raise ValueError("hostname is an empty list; it must have at least one host")
         for host in self._hosts:
             _check_host(host)
         check_heartbeat(self.heartbeat)
@@ -133,7 +133,7 @@ class AMQPCredentials:
         each_alone = [replace(self, hostname=host) for host in self.hostname]
         endpoints = tuple(each._without_url()._endpoint() for each in each_alone)
         if len(endpoints) > 1 and any(endpoint.is_memory for endpoint in endpoints):
-            raise ValueError("hostname: memory:// stands alone; it has no other nodes")
+            raise ValueError("hostname: a memory:// broker can't be one of several hosts")
         return endpoints
 
     def _endpoint(self) -> Endpoint:
@@ -165,13 +165,15 @@ class AMQPCredentials:
         if not colon or ":" in port:  # a name, or an address of version 6
             return self
         if not (name and port.isdecimal()):
-            raise ValueError(f"hostname: after the ':' in {hostname!r} there must be a port")
+            raise ValueError(f"hostname: {hostname!r} needs a port number after the ':'")
         return replace(self, hostname=name, port=int(port))
 
     def _refuse_a_second_answer(self, scheme: str) -> None:
         for name, default in _BESIDE_A_URL.items():
             if getattr(self, name) != default:
-                raise ValueError(f"hostname is a URL ({scheme}://…); {name} belongs into it")
+                raise ValueError(
+                    f"hostname is a URL ({scheme}://…), so {name} must be a part of it"
+                )
 
     def _from_url(self, hostname: str, scheme: str) -> "AMQPCredentials":
         try:
@@ -179,18 +181,18 @@ class AMQPCredentials:
             parts.port  # noqa: B018 - raises if it is no port
         except ValueError:
             raise ValueError(
-                f"hostname: the {scheme}:// URL has no valid port; or its password has something "
-                "special in it that has to be quoted, see urllib.parse.quote"
+                f"hostname: the {scheme}:// URL has no valid port, or its password has special "
+                "characters that have to be quoted, see urllib.parse.quote"
             ) from None
         if "@" in parts.path:
             raise ValueError(
-                f"hostname: in the {scheme}:// URL an '@' follows a '/'; what is special in the "
-                "user name, password or vhost has to be quoted, see urllib.parse.quote"
+                f"hostname: in the {scheme}:// URL an '@' follows a '/'; special characters in the "
+                "user name, password or vhost have to be quoted, see urllib.parse.quote"
             )
         if parts.query or parts.fragment:
             raise ValueError(
-                f"hostname: nothing may follow the vhost in the {scheme}:// URL; what else there "
-                "is to say, as heartbeat, is an argument"
+                f"hostname: nothing may follow the vhost in the {scheme}:// URL; pass other "
+                "settings, such as heartbeat, as arguments"
             )
         url = parse_url(hostname)
         return replace(
@@ -212,7 +214,7 @@ def _check_host(host: object) -> None:
     if "://" not in host and set(host) & set("@/"):
         raise ValueError(
             "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "
-            "a name has no '@' or '/' in it"
+            "a host name contains no '@' or '/'"
         )
 
 

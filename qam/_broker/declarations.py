@@ -31,7 +31,7 @@ def _expect_exchange(exchange: Exchange, endpoint: Endpoint) -> None:
     except amqp.NotFound as error:
         raise amqp.NotFound(
             f"the exchange {exchange.name!r} does not exist, and the user "
-            f"{endpoint.username!r} may not declare it; its server does that when it starts"
+            f"{endpoint.username!r} may not declare it; start its server, which declares it"
         ) from error
 
 
@@ -57,8 +57,8 @@ def declare_queue(
         raise QueueIsDown(error_text(error)) from error
     except amqp.PreconditionFailed as error:
         raise QAMConnectionException(
-            f"the queue {binding.queue} at {endpoint} can't be declared like "
-            f"this: {error_text(error)}; give the same queue_arguments on all sides, or "
+            f"the queue {binding.queue} at {endpoint} can't be declared with "
+            f"these arguments: {error_text(error)}; pass the same queue_arguments on all sides, or "
             "delete the queue",
             executed="no",
         ) from error

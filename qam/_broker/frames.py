@@ -70,7 +70,7 @@ Frame = tuple[int, int, bytes]
 def _pack_text(value: str) -> bytes:
     octets = value.encode("utf-8", "surrogatepass")
     if len(octets) > _MAX_TEXT:
-        raise ValueError(f"AMQP takes texts of {_MAX_TEXT} bytes, not of {len(octets)}")
+        raise ValueError(f"AMQP takes texts of at most {_MAX_TEXT} bytes, not {len(octets)}")
     return b"%c%b" % (len(octets), octets)
 
 

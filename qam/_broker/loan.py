@@ -44,7 +44,7 @@ class Loan:
         if self._loss_noticed is not None:
             raise self._loss_noticed
         if self._borrowed:
-            raise QAMConnectionException("a caller was interrupted while using the connection")
+            raise QAMConnectionException("a caller was interrupted while it used the connection")
 
     def end(self) -> None:
         """Stop lending the connection."""

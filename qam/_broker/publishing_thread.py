@@ -139,7 +139,7 @@ class PublishingThread(ConnectionThread):
 
     def _on_events(self, events: Sequence[Event]) -> None:
         if self._take_in(events) and self._under_way.gives_up(time.monotonic()):
-            raise QAMConnectionException("the broker takes no message on this connection")
+            raise QAMConnectionException("the broker refuses every message on this connection")
 
     def _take_in(self, events: Sequence[Event]) -> bool:
         """Handle *events*; return whether the broker refused a message."""

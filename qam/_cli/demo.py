@@ -207,7 +207,9 @@ DEMONSTRATIONS = (
     ),
     Demonstration("A timeout.", "proxy.set_timeout(0.2).slow_add(2, 3)", _timeout),
     Demonstration(
-        "What the method raises, the caller gets.", "proxy.divide(1, 0)", _remote_exception
+        "The caller gets the exception that the method raised.",
+        "proxy.divide(1, 0)",
+        _remote_exception,
     ),
     Demonstration("A method that does not exist.", "proxy.subtract(3, 2)", _unknown_method),
 )

@@ -27,8 +27,8 @@ def decode(
     content_type = delivery.properties.get("content_type")
     if content_type != serializer.content_type:
         raise QAMSerializationException(
-            f"a message of content type {content_type!r} came; only {serializer.name} "
-            f"({serializer.content_type}) is accepted: configure both sides alike"
+            f"a message has the content type {content_type!r}, but only {serializer.name} "
+            f"({serializer.content_type}) is accepted; configure the same serializer on both sides"
         )
     try:
         if envelope:
@@ -41,6 +41,6 @@ def decode(
         ) from error
     if not isinstance(body, dict):
         raise QAMSerializationException(
-            f"a message is no dict but {type(body).__name__}: its sender is no qam peer"
+            f"a message is a {type(body).__name__}, not a dict; its sender is no qam peer"
         )
     return body

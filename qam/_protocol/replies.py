@@ -80,7 +80,7 @@ def _check_reply(body: dict[str, Any]) -> None:
     for name, value in body.items():
         if name in _TYPES_OF_REPLY and not isinstance(value, _TYPES_OF_REPLY[name]):
             kind = _TYPES_OF_REPLY[name][0].__name__
-            raise QAMSerializationException(f"a reply whose field {name!r} is no {kind}")
+            raise QAMSerializationException(f"a reply is invalid: its field {name!r} is no {kind}")
 
 
 def _some_of(refusals: list[str]) -> str:

@@ -48,8 +48,8 @@ class Request:
         ):
             return cls(id, method_name, routing_key, params)
         raise QAMSerializationException(
-            "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
-            "or params (a list), or its id is no number of 64 bits at most"
+            "a request must have a method_name (text), a routing_key (text of at most 255 bytes), "
+            "params (a list) and an id (a number of at most 64 bits, a short text or None)"
         )
 
     @classmethod

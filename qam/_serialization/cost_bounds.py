@@ -85,7 +85,7 @@ class Bounds:
         """Count *octets* of memory."""
         self._memory -= octets
         if self._memory < 0:
-            raise pickle.UnpicklingError("the message would take more than its size allows")
+            raise pickle.UnpicklingError("the message would take more memory than its size allows")
 
     def take_items(self, called: Any, args: Iterable[Any]) -> None:
         """Count the memory of what *called* makes of the items in *args*."""
@@ -171,7 +171,7 @@ class Bounds:
                 self._check_finished(item)
                 self._nested += 1 + self._depth_of(item)
         if self._nested > _MAX_NESTED:
-            raise pickle.UnpicklingError("the message has too many containers in each other")
+            raise pickle.UnpicklingError("the message has too many nested containers")
 
     def check_keys(self, keys: Collection[Any], container: Any, is_set: bool = False) -> None:
         """Check *keys* before they are hashed and put into *container*.
@@ -211,7 +211,7 @@ class Bounds:
 
     def _check_finished(self, item: Any) -> None:
         if id(item) in self._unfinished:
-            raise pickle.UnpicklingError("an array of numpy has no data yet where it is used")
+            raise pickle.UnpicklingError("an array of numpy is used before it has its data")
 
     def check_exceptions(self) -> None:
         """Count the args of exceptions, at the end: they may have grown, and become a text."""
@@ -222,4 +222,4 @@ class Bounds:
 
 def _check_hash(value: Any) -> None:
     if has_own_hash(value):
-        raise pickle.UnpicklingError("an exception with a hash of its own is no key")
+        raise pickle.UnpicklingError("an exception whose class defines a hash can't be a key")

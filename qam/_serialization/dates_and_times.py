@@ -19,7 +19,7 @@ def check(made: Any) -> None:
         elif issubclass(kind, time):
             time(*_time_of(made))
     except ValueError as error:
-        raise pickle.UnpicklingError("a date or time is none that can be") from error
+        raise pickle.UnpicklingError("a date or time is out of range") from error
 
 
 def _fields(kind: Any, names: str) -> tuple[Any, ...]:

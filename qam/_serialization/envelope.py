@@ -61,12 +61,14 @@ class _EnvelopeUnpickler(CarefulUnpickler):
     def _check_named(self, called: Any, args: Any) -> None:
         # The other unpicklers refuse to call a plain value, or with arguments in no tuple.
         if type(called) is not Nothing or type(args) is not tuple:
-            raise pickle.UnpicklingError("a message may call only what it names")
+            raise pickle.UnpicklingError(
+                "a message may call only a class or function that it names"
+            )
 
     def load_build(self) -> None:
         self.stack.pop()
         if type(self.stack[-1]) is not Nothing:
-            raise pickle.UnpicklingError("a message may give a state only to what it names")
+            raise pickle.UnpicklingError("a message may set the state of instances only")
 
     def _check_container(self, container: Any, *kinds: type) -> None:
         super()._check_container(container, Nothing, *kinds)

@@ -102,7 +102,7 @@ class _Walks:
         self._numbers += numbers
         self._others += len(keys) - numbers
         if self._numbers > MAX_NUMBERS or self._others > MAX_OTHERS:
-            raise pickle.UnpicklingError("too many keys of a container are no texts")
+            raise pickle.UnpicklingError("a container has too many keys that are no texts")
         self._hashes.extend(map(hash, keys))
 
     def add(self, keys: Collection[Any], size: int, steps: int) -> tuple[list[int], int]:
@@ -174,7 +174,7 @@ class _Table:
                 steps -= walks[index]
                 if steps < 0:
                     raise pickle.UnpicklingError(
-                        "too many keys of the message lie in each other's way"
+                        "too many keys of the message collide in a hash table"
                     )
             places[place] = 1
         self.walked += len(hashes)

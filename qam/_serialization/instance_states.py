@@ -79,6 +79,8 @@ def _set_exception_state(error: BaseException, state: Any) -> None:
         elif type(value) in LEAVES:
             setattr(error, name, value)
         else:
-            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+            raise pickle.UnpicklingError(
+                f"a message may not set {name!r} of an exception to such a value"
+            )
     for note in notes:
         BaseException.add_note(error, note)

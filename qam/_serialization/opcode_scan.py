@@ -189,7 +189,7 @@ class _Scan:
         while (position := self._scan_frame(position)) >= 0:
             if position != self._limit or position == end:
                 raise pickle.UnpicklingError(
-                    "the pickle is cut off, or names more bytes than it or its frame has"
+                    "the pickle is cut off, or an opcode extends beyond its frame"
                 )
             self._limit, self._in_frame = end, False
 
@@ -269,7 +269,7 @@ class _Scan:
 
     def _begin_frame(self, position: int) -> None:
         if self._in_frame:
-            raise pickle.UnpicklingError("a frame of the pickle begins in another one")
+            raise pickle.UnpicklingError("a frame of the pickle begins inside another one")
         self._in_frame = True
         self._limit = position + 8 + int.from_bytes(self._body[position : position + 8], "little")
         if self._limit > len(self._body):
@@ -320,10 +320,10 @@ class _Scan:
             self.plain = self.plain and opcode not in _NOT_PLAIN
             return position + 8 + int.from_bytes(body[position : position + 8], "little")
         if size == REFUSED:
-            raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
+            raise pickle.UnpicklingError(f"the opcode {opcode:#04x} is not allowed in a message")
         after = after_line(body, position)
         if opcode in _FORMS and _FORMS[opcode].fullmatch(body, position, after - 1) is None:
-            raise pickle.UnpicklingError("a number is not written as picklers do it")
+            raise pickle.UnpicklingError("a number is not in the form that picklers write")
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))
         self.plain = self.plain and opcode not in _NOT_PLAIN
@@ -333,4 +333,4 @@ class _Scan:
 def _check_memo(index: int, size: int) -> None:
     # A pickler counts from 0, and to fill a place takes at least a byte.
     if not 0 <= index < size:
-        raise pickle.UnpicklingError(f"the place {index} in the memo is beyond the message")
+        raise pickle.UnpicklingError(f"the memo index {index} is larger than the message")

@@ -346,7 +346,9 @@ def _check_state(error: BaseException, state: Any) -> None:
         raise pickle.UnpicklingError("a message may not set special attributes")
     for name, value in state.items():  # args were set when the exception was made
         if name != "args" and _builtin_with(error, name) and not all_of_type((value,), *_SCALARS):
-            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+            raise pickle.UnpicklingError(
+                f"a message may not set {name!r} of an exception to such a value"
+            )
 
 
 def _is_settable(error: BaseException, name: Any) -> bool:

@@ -51,7 +51,9 @@ class Trusted:
         self._modules: dict[str, ModuleType] = {}
         self._parent = parent
         if isinstance(things, (str, type)):
-            raise TypeError(f"trusted must be a list of what is trusted, not {things!r}")
+            raise TypeError(
+                f"trusted must be a list of classes, functions, modules or names, not {things!r}"
+            )
         for thing in things:
             self.add(thing)
 
@@ -73,13 +75,15 @@ class Trusted:
 
     def _add_name(self, name: str) -> None:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name!r} is no name of a module, or of something in one")
+            raise ValueError(
+                f"{name!r} is not the name of a module, or of a class or function in one"
+            )
         module, inner_names = _imported(name)
         found: Any = module
         for inner_name in inner_names:
             found = getattr(found, inner_name, None)
         if found is None:
-            raise ValueError(f"{name!r} is neither a module nor something in one")
+            raise ValueError(f"{name!r} is neither a module nor a class or function in one")
         self.add(found)
 
     def find(self, name: Name) -> Any:
@@ -129,7 +133,10 @@ def trust(*things: Any) -> Any:
     :raises ImportError: a named module does not exist.
     """
     if not things:
-        raise TypeError("trust needs something to trust; as a decorator it is written @qam.trust")
+        raise TypeError(
+            "qam.trust() got nothing to trust; write the decorator as @qam.trust, "
+            "without parentheses"
+        )
     for thing in things:
         EVERYWHERE.add(thing)
     return things[0]

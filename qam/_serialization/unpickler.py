@@ -150,7 +150,7 @@ class CarefulUnpickler(_PythonUnpickler):
 
     def load_memoize(self) -> None:
         if self._memo_has_gaps:
-            raise pickle.UnpicklingError("things are put into the memo in two ways at once")
+            raise pickle.UnpicklingError("the message fills the memo in two ways at once")
         self.memo.append(self.stack[-1])
 
     dispatch[pickle.MEMOIZE[0]] = load_memoize
@@ -168,7 +168,7 @@ class CarefulUnpickler(_PythonUnpickler):
     def _get(self, index: int) -> None:
         found = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
         if found is _NOTHING:
-            raise pickle.UnpicklingError(f"the memo has nothing in the place {index}")
+            raise pickle.UnpicklingError(f"the memo has nothing at the index {index}")
         self._bounds.take_again(found)
         self.append(found)
 
@@ -287,7 +287,9 @@ class CarefulUnpickler(_PythonUnpickler):
         if called is Stranger or self._is_error(called):
             return self._make_error(called, args)
         if called in FILLED_LATER and args:
-            raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
+            raise pickle.UnpicklingError(
+                f"a message may call {called.__name__} only without arguments"
+            )
         self._check_call(called, args)
         if enum_members.is_enum(called):
             return enum_members.member(called, args)
@@ -311,7 +313,9 @@ class CarefulUnpickler(_PythonUnpickler):
         self._check_named(cls, (state,))
         plain = issubclass(type(cls), type) and not enum_members.is_enum(cls)
         if not plain or type(state) is not base or base not in BASES:
-            raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
+            raise pickle.UnpicklingError(
+                "an object is not in the form that protocols 0 and 1 write"
+            )
         self._bounds.spend_on([state])
         made = base.__new__(cls, state)
         if base.__init__ is not object.__init__:
@@ -331,7 +335,7 @@ class CarefulUnpickler(_PythonUnpickler):
             if (found := self._find_trusted(inner) or self._find_imported(inner)) is not None:
                 self._named[id(found)] = found
                 return found
-        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
+        raise pickle.UnpicklingError("getattr is not trusted; a message may not read attributes")
 
     def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
         """Return a new instance of *cls*, without calling its ``__init__``."""
@@ -341,7 +345,7 @@ class CarefulUnpickler(_PythonUnpickler):
         if cls is Stranger or self._is_error(cls):
             return self._make_error(cls, args)
         if cls in CONSTRUCTORS:
-            raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
+            raise pickle.UnpicklingError(f"{cls.__name__} can be made only by a call")
         self._check_call(cls, args)
         if enum_members.is_enum(cls):
             return enum_members.member(cls, args)
@@ -351,12 +355,14 @@ class CarefulUnpickler(_PythonUnpickler):
 
     def _check_named(self, called: Any, args: Any) -> None:
         if self._named.get(id(called)) is not called or type(args) is not tuple:
-            raise pickle.UnpicklingError("a message may call only what it names")
+            raise pickle.UnpicklingError(
+                "a message may call only a class or function that it names"
+            )
 
     def _check_call(self, called: Any, args: Any) -> None:
         self._bounds.call(called)
         if called in NAMED_ONLY:
-            raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
+            raise pickle.UnpicklingError(f"a message may not call {called.__name__}")
         if called in CALLED_WITH_VALUES:
             self._bounds.spend_on(args, self._check_leaf)
             self._check_items(called, args)
@@ -379,7 +385,7 @@ class CarefulUnpickler(_PythonUnpickler):
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
-            raise pickle.UnpicklingError("a whole number is too long for what it is given to")
+            raise pickle.UnpicklingError("a whole number is too long for an argument")
         if type(value) in LEAVES or type(value) is zone_info():
             return
         if issubclass(type(value), datetime.tzinfo) and id(type(value)) in self._named:
@@ -405,7 +411,7 @@ class CarefulUnpickler(_PythonUnpickler):
         kwargs = self.stack.pop()
         args = self.stack.pop()
         if type(kwargs) is not dict:
-            raise pickle.UnpicklingError("the arguments with names are no dict")
+            raise pickle.UnpicklingError("the keyword arguments are no dict")
         self._bounds.spend_on(kwargs.values())
         self.stack[-1] = self._new(self.stack[-1], args, kwargs)
 
@@ -422,7 +428,9 @@ class CarefulUnpickler(_PythonUnpickler):
         state = self.stack.pop()
         instance = self.stack[-1]
         if issubclass(type(instance), type) or self._named.get(id(instance)) is instance:
-            raise pickle.UnpicklingError("a message may not change what it names")
+            raise pickle.UnpicklingError(
+                "a message may not change a class or function that it names"
+            )
         if numpy_names.is_dtype(instance):
             self._bounds.spend_on([state])
             self._replace_top(numpy_names.dtype_with_state(instance, state))
