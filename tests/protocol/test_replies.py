@@ -123,7 +123,7 @@ def test_what_can_not_be_decoded_is_refused_with_the_reason(serializer: Serializ
 
 @pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
 def test_a_body_that_is_no_dict_is_refused(serializer: Serializer) -> None:
-    with pytest.raises(QAMSerializationException, match="no dict but list"):
+    with pytest.raises(QAMSerializationException, match="is a list, not a dict"):
         decode(serializer, delivery(serializer.encode([1]), serializer))
 
 
@@ -177,7 +177,7 @@ def test_the_id_of_a_request_may_be_a_number_a_text_or_missing() -> None:
 
 @pytest.mark.parametrize("id", [2**64, -(10**100), "x" * 256, b"x", 1.5, [1]])
 def test_an_id_that_is_too_large_to_be_sent_back_is_refused(id: Any) -> None:
-    with pytest.raises(QAMSerializationException, match="its id"):
+    with pytest.raises(QAMSerializationException, match="an id "):
         Request.from_body(REQUEST | {"id": id})
 
 

@@ -611,7 +611,7 @@ def test_trust_is_for_classes_functions_modules_and_names(trust_again: None) -> 
     trust(sys.modules[__name__])
     assert loads(pickle.dumps(Role.USER), EVERYWHERE) is Role.USER
     for wrong in ("", ".models", "a b", "x:y"):
-        with pytest.raises(ValueError, match="is no name"):
+        with pytest.raises(ValueError, match="is not the name"):
             trust(wrong)
     with pytest.raises(TypeError, match=r"written @qam\.trust"):
         trust()
