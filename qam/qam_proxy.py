@@ -165,7 +165,7 @@ class QAMProxy(_RemoteNames):
         # Unlike the name it is nobody else's: no two proxies see each other's replies.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
-        check_timeout(connect_timeout, "connect_timeout")
+        opened_by = Deadline(check_timeout(connect_timeout, "connect_timeout"))
         check_count(max_message_bytes, "max_message_bytes")
         check_flag(persistent, "persistent")
         #: Sends the calls.
@@ -194,20 +194,25 @@ class QAMProxy(_RemoteNames):
         )
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._start()
+        self._start(opened_by)
 
-    def _start(self) -> None:
+    def _start(self, opened_by: Deadline) -> None:
         owners = (self.consumer_thread, self.publisher_thread)
         observer = self.callback_observer_thread
         try:
-            for thread in (*owners, observer):
-                thread.start()
-            # An idle proxy that is dropped takes its threads along.
-            weakref.finalize(self, _stop, *owners, observer).atexit = False
-        except BaseException:
-            _stop(observer)
             for owner in owners:
-                owner.exit()
+                owner.begin()
+            for owner in owners:
+                owner.wait_until_open(opened_by)
+            observer.start()
+            # An idle proxy that is dropped takes its threads along.
+            self._finalizer = weakref.finalize(self, _stop, *owners, observer)
+            self._finalizer.atexit = False
+        except BaseException:
+            _stop(observer, *owners)
+            end = Deadline(_CLOSE_TIMEOUT)
+            for owner in owners:
+                owner.join_until(end)
             raise
         _open_proxies.add(self)
         disown_in_child(self)
@@ -351,19 +356,26 @@ class QAMProxy(_RemoteNames):
         """
         if self._closing:
             return
+        self._begin_to_close()
+        self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+
+    def _begin_to_close(self) -> None:
+        """End the calls, and have the threads end that own connections; wait for nothing."""
         self._closing = True
         _open_proxies.discard(self)
-        deadline = Deadline(_CLOSE_TIMEOUT)
-        owners = (self.publisher_thread, self.consumer_thread)
         try:
             self.publisher_thread.close_calls(self._closed)
         finally:
-            _stop(*owners)
-        for thread in owners:
+            _stop(self.publisher_thread, self.consumer_thread)
+
+    def _finish_closing(self, deadline: Deadline) -> None:
+        for thread in (self.publisher_thread, self.consumer_thread):
             thread.join_until(deadline)
         # Last, when nobody is left who could have a callback for it.
         _stop(self.callback_observer_thread)
         self.callback_observer_thread.join_until(deadline)
+        # It has the threads, and these have the proxy.
+        self._finalizer.detach()
 
     def _after_fork(self) -> None:
         """Be closed; in a forked child, where the threads of the proxy are not."""
@@ -419,7 +431,7 @@ class SynchronTimeout(_RemoteNames):
             )
         return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the remote method *method_name*."""
         return self[method_name](*args, **kwargs)
 
@@ -483,7 +495,7 @@ class Callback(_RemoteNames):
             id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
         return id
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> str:
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
         """Call the remote method *method_name*; return the uid."""
         uid: str = self[method_name](*args, **kwargs)
         return uid
@@ -509,8 +521,12 @@ _open_proxies: weakref.WeakSet[QAMProxy] = weakref.WeakSet()
 
 def _close_open_proxies() -> None:
     """At the end of the interpreter: no thread of ours is cut off in the middle."""
-    for proxy in list(_open_proxies):
-        proxy.close()
+    proxies = list(_open_proxies)
+    for proxy in proxies:
+        proxy._begin_to_close()
+    deadline = Deadline(_CLOSE_TIMEOUT)  # for all of them: a silent broker costs it once
+    for proxy in proxies:
+        proxy._finish_closing(deadline)
 
 
 atexit.register(_close_open_proxies)

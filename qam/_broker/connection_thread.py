@@ -29,6 +29,8 @@ from qam._common.fork import disown_in_child
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
+#: Seconds after the timeout of an attempt to connect for which its error is waited for.
+_ERROR_GRACE = 0.5
 #: Seconds that a thread may take to end after it was asked to stop.
 _EXIT_TIMEOUT = 5.0
 #: Seconds by which two results of _due_at() may differ for the same event.
@@ -101,6 +103,10 @@ class ConnectionThread(threading.Thread, ABC):
     def _before_close(self, connection: Connection) -> None:
         """Do the last work on a connection that is still open."""
 
+    def _without_connection(self) -> float | None:
+        """Do the work that needs no connection; return the seconds until there is more, or None."""
+        return None
+
     def _on_end(self, error: BaseException | None) -> None:
         """Tell the threads that wait on this one that it ends; *error* is None after a stop."""
 
@@ -111,11 +117,27 @@ class ConnectionThread(threading.Thread, ABC):
 
         :raises QAMConnectionException: it can't be opened; the text says where and why.
         """
-        super().start()
+        self.begin()
         try:
-            # One second more than the attempt gets, so that its own, more precise error
+            self.wait_until_open(Deadline(self._connect_timeout))
+        except BaseException:
+            self.exit()
+            raise
+
+    def begin(self) -> None:
+        """Start the thread; do not wait for its connection."""
+        super().start()
+
+    def wait_until_open(self, deadline: Deadline) -> None:
+        """Block until the connection of this thread, which was started, is open.
+
+        :param deadline: when to give up, and to ask the thread to stop.
+        :raises QAMConnectionException: it can't be opened; the text says where and why.
+        """
+        try:
+            # A little longer than the attempt may take, so that its own, more precise error
             # arrives first.
-            self._opened.result(Deadline(self._connect_timeout + 1).wait_time())
+            self._opened.result((deadline.wait_time() or 0.0) + _ERROR_GRACE)
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
@@ -123,9 +145,6 @@ class ConnectionThread(threading.Thread, ABC):
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
-        except BaseException:
-            self.exit()
-            raise
 
     def exit(self) -> None:
         """Close the connection and end the thread; block until that is done.
@@ -322,8 +341,11 @@ class ConnectionThread(threading.Thread, ABC):
         return None
 
     def _pause(self, seconds: float) -> None:
-        """Wait even if woken for work, which can't be done without a connection."""
+        """Wait for *seconds*, even if woken; meanwhile do only work that needs no connection."""
         deadline = Deadline(seconds)
-        while not (self.kill or deadline.expired):
-            self._waker.wait(deadline.wait_time())
+        while True:
+            due = self._without_connection()
+            if self.kill or deadline.expired:
+                return
+            self._waker.wait(sooner(deadline.wait_time(), due))
             self._waker.clear()

@@ -26,7 +26,7 @@ from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
-#: Seconds that the broker has to answer a synchronous request such as a declaration.
+#: Seconds for which the broker may be silent while py-amqp waits for an answer.
 _ANSWER_TIMEOUT = 10.0
 # The exceptions that py-amqp raises when the connection can't be used any more.
 _LOSSES = (
@@ -60,7 +60,11 @@ class AMQPConnection:
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
-        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        # Until the first read, the answers to declarations have to come within that time, too.
+        self._opened_by: Deadline | None = Deadline(timeout)
+        self._transport = _make_transport(
+            endpoint, self._opened_by, self._on_traffic, self._on_life
+        )
         self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
@@ -200,6 +204,7 @@ class AMQPConnection:
 
     def read(self) -> list[Event]:
         """Return the received events; does not wait for more."""
+        self._opened_by = None
         try:
             self._check()
             if self._sleep.end() and self._transport.receive():
@@ -219,7 +224,7 @@ class AMQPConnection:
 
     def _pass_to_py_amqp(self, frame: Frame) -> None:
         # If the frame closes the channel, py-amqp opens it again and waits for the answer.
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
@@ -263,7 +268,7 @@ class AMQPConnection:
 
     def close(self) -> None:
         """Close the connection and free its resources; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
+        self._transport.expect_answer_until(Deadline(_CLOSE_TIMEOUT))
         try:
             if self._lost:
                 raise ConnectionError
@@ -314,6 +319,11 @@ class AMQPConnection:
         else:
             self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
 
+    def _on_life(self) -> None:
+        """Count received bytes as a sign of life, and send heartbeats: the answer may take long."""
+        self._amqp.bytes_recv += 1
+        self.tick()
+
     def _on_blocked(self, blocked: bool) -> None:
         self._events.append(Blocked(blocked))
 
@@ -321,7 +331,10 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        if self._opened_by is not None:
+            self._transport.expect_answer_until(self._opened_by)
+        else:
+            self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._sleep.took_in = True
         with self._losing():
             yield
@@ -349,6 +362,13 @@ class AMQPConnection:
         """
         if self._transport.connected and not isinstance(error, _LOSSES):
             return error  # a bug
+        if self._opened_by is not None and isinstance(error, TimeoutError):
+            self._lost = True
+            return QAMConnectionException(
+                f"can't connect to the broker at {self._endpoint}: "
+                f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
+                executed="no",
+            )
         lost = QAMConnectionException(
             f"the connection to the broker at {self._endpoint} was lost: {error_text(error)}"
         )
@@ -361,6 +381,7 @@ def _make_transport(
     endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
+    on_life: Callable[[], object],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -369,6 +390,7 @@ def _make_transport(
     return BufferedTransport(
         *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
+        on_life,
     )
 
 

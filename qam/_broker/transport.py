@@ -59,6 +59,7 @@ class BufferedTransport(TCPTransport):
     :param deadline: of the handshake.
     :param socket_settings: TCP options, by number.
     :param on_traffic: called with the traffic that comes while py-amqp waits for its own frame.
+    :param on_life: called after bytes have come while py-amqp waits for an answer.
     """
 
     def __init__(
@@ -69,13 +70,17 @@ class BufferedTransport(TCPTransport):
         deadline: Deadline,
         socket_settings: dict[int, int],
         on_traffic: Callable[[Delivery | Confirm], None],
+        on_life: Callable[[], object],
     ) -> None:
         super().__init__("localhost", socket_settings=socket_settings)
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
+        # Seconds without a received byte after which an answer is given up; None to keep the deadline.
+        self._silence: float | None = None
         self._tls = tls
         self._on_traffic = on_traffic
+        self._on_life = on_life
         self.sock: Any = None
         #: The received bytes.
         self.incoming = FrameParser()
@@ -85,10 +90,12 @@ class BufferedTransport(TCPTransport):
 
     def _connect(self, host: str, port: int, timeout: float | None) -> None:
         error: OSError = TimeoutError("timed out")
-        for family, kind, proto, _, address in _resolve(host, port, self._time_left()):
+        addresses = _resolve(host, port, self._time_left())
+        for index, (family, kind, proto, _, address) in enumerate(addresses):
             self.sock = socket.socket(family, kind, proto)
             try:
-                self.sock.settimeout(self._time_left())
+                # An address that does not answer leaves the others their share of the time.
+                self.sock.settimeout((self._time_left() or 0.0) / (len(addresses) - index))
                 self.sock.connect(address)
                 return
             except OSError as failure:
@@ -121,17 +128,33 @@ class BufferedTransport(TCPTransport):
         """Ignore py-amqp's timeouts: the deadline replaces them."""
         yield self.sock
 
+    def expect_answer(self, silence: float) -> None:
+        """Let :meth:`read_frame` wait for an answer until nothing comes for *silence* seconds.
+
+        The answer may come after large messages on a slow network: any byte is a sign of life.
+        """
+        self.deadline, self._silence = Deadline(silence), silence
+
+    def expect_answer_until(self, deadline: Deadline) -> None:
+        """Let :meth:`read_frame` wait until *deadline*, whatever comes."""
+        self.deadline, self._silence = deadline, None
+
     def read_frame(self, unpack: Any = None) -> Frame:
         """Return the next frame for py-amqp; block until it comes, or until the deadline."""
         while True:
             came = self.incoming.parse()
             if came is None:
-                self.wait()
-                self.receive()
+                self._wait_for_more()
             elif isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
                 return came
+
+    def _wait_for_more(self) -> None:
+        self.wait()
+        if self.receive() and self._silence is not None:
+            self.deadline = Deadline(self._silence)
+            self._on_life()
 
     def wait(self) -> None:
         """Block until the socket can be read, or written if bytes wait to be written."""

@@ -271,10 +271,12 @@ class PublisherThread(PublishingThread):
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
+        keeps_record = self.results.server_keeps_record
+        decisions = self._fates.decide(fate, calls, keeps_record, error)
+        # After the calls know of their confirm, by which it is told which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
-        keeps_record = self.results.server_keeps_record
-        return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
+        return self._carry_out(decisions)
 
     def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
         """Do what was decided; return the calls that are to be sent again at once."""

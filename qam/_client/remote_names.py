@@ -22,7 +22,7 @@ class _Method:
         part = _public(name)  # first: a copy in the making has no attributes yet
         return _Method(self.__send, f"{self.__name}.{part}")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__send(self.__name, args, kwargs)
 
     def __repr__(self) -> str:

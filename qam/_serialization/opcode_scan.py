@@ -150,7 +150,7 @@ def is_plain(body: bytes) -> bool:
         return True
     scan = _Scan(body)
     scan.run()
-    return scan.is_plain() and memory_bounds.check(body)[0] <= _MAX_CONTAINERS
+    return scan.is_plain() and memory_bounds.check(body, scan.in_texts)[0] <= _MAX_CONTAINERS
 
 
 class _Scan:
@@ -158,7 +158,7 @@ class _Scan:
 
     __slots__ = (
         *("_body", "_composed", "_depths", "_has_put", "_hashed", "_is_new", "_limit", "_marks"),
-        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "plain"),
+        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "in_texts", "plain"),
     )
 
     def __init__(self, body: bytes) -> None:
@@ -176,6 +176,8 @@ class _Scan:
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
+        #: Bytes of long texts and byte strings.
+        self.in_texts = 0
 
     def is_plain(self) -> bool:
         """Return True if the scan, which is over, found plain values only."""
@@ -234,7 +236,9 @@ class _Scan:
                     position += 1  # most texts are memoized, so do that here
                     memoized += 1
             elif size == LENGTH_4:
-                position += 4 + int.from_bytes(body[position : position + 4], "little")
+                length = int.from_bytes(body[position : position + 4], "little")
+                position += 4 + length
+                self.in_texts += length
                 self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
@@ -318,7 +322,9 @@ class _Scan:
         body = self._body
         if size == LENGTH_8:
             self.plain = self.plain and opcode not in _NOT_PLAIN
-            return position + 8 + int.from_bytes(body[position : position + 8], "little")
+            length = int.from_bytes(body[position : position + 8], "little")
+            self.in_texts += length
+            return position + 8 + length
         if size == REFUSED:
             raise pickle.UnpicklingError(f"the opcode {opcode:#04x} is not allowed in a message")
         after = after_line(body, position)
@@ -327,7 +333,15 @@ class _Scan:
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))
         self.plain = self.plain and opcode not in _NOT_PLAIN
-        return after_line(body, after) if size == TWO_LINES else after
+        return _after_name(body, position, after) if size == TWO_LINES else after
+
+
+def _after_name(body: bytes, start: int, middle: int) -> int:
+    """Return the position after the two lines of a name: module at *start*, name at *middle*."""
+    end = after_line(body, middle)
+    if middle - start < 2 or end - middle < 2:
+        raise pickle.UnpicklingError("a name is empty")  # the C unpickler refuses it, too
+    return end
 
 
 def _check_memo(index: int, size: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from qam._broker.messages import Delivery
 from qam._common.checks import is_count
-from qam._protocol.correlation import CallKey
+from qam._protocol.correlation import CallKey, key_of_body
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
 from qam._protocol.replies import SERVER_LOST
 
@@ -57,8 +57,11 @@ class Call:
     seconds: float | None = None
     #: Its message is of no use, and the broker is to drop it.
     rejected = False
-    #: The id that its caller gave it, once it is read.
+    #: The id that its caller gave it, and its method, once it is read.
     request_id: Any = None
+    method_name = ""
+    #: Its method may run again if its server goes away.
+    idempotent = False
     #: The broker has refused its reply.
     refused = False
     #: Another server may have run its method, and can't answer any more.
@@ -78,19 +81,32 @@ class Call:
         self.delivery = delivery
         self.connection_number = connection_number
         self.arrived = arrived
-        #: By what it is recognized when it comes again; None for a 0.2.x client.
-        self.key: CallKey | None = None
         #: Somebody may have received it before.
         self.marked = delivery.redelivered
         if "headers" in delivery.properties:
             self._read_headers()
-        if (correlation_id := delivery.correlation_id) is not None:
-            self.key = CallKey(delivery.reply_to or "", correlation_id, self.runs)
+        #: By what it is recognized when it comes again.
+        self.key = self._make_key()
 
     def _read_headers(self) -> None:
         self.marked = self.marked or is_resent(self.delivery)
         self.given_back = is_given_back(self.delivery)
         self.runs = runs_of(self.delivery)
+
+    def _make_key(self) -> CallKey:
+        correlation_id = self.delivery.correlation_id
+        if correlation_id is None:
+            return key_of_body(self.delivery.body, self.runs)
+        return CallKey(self.delivery.reply_to or "", correlation_id, self.runs)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """True if it has no correlation id, as from a 0.2.x client, nor has its reply.
+
+        Its client takes whatever comes for the reply to the call that waits; so it must get no
+        reply twice.
+        """
+        return self.delivery.correlation_id is None
 
     @property
     def like(self) -> bytes:

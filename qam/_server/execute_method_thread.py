@@ -107,8 +107,9 @@ class ExecuteMethodThread(threading.Thread):
             request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
-        call.request_id = request.id
-        if call.lost and self._may_run_again(call, request):
+        call.request_id, call.method_name = request.id, request.method_name
+        call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        if call.lost and call.idempotent and call.runs < _MAX_RUNS:
             log.info("%s() runs again: its server went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
@@ -130,10 +131,6 @@ class ExecuteMethodThread(threading.Thread):
             body = decode(self._serializer, call.delivery, envelope=True)
             return Request.from_envelope(body)
         return Request.from_body(decode(self._serializer, call.delivery))
-
-    def _may_run_again(self, call: Call, request: Request) -> bool:
-        idempotent = self._methods.is_idempotent(request.method_name, request.params)
-        return idempotent and call.runs < _MAX_RUNS
 
     def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
         """Have a request dropped; tell its caller why, where there is a way."""

@@ -14,6 +14,7 @@ from enum import Enum
 from qam._broker.messages import Delivery
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
+from qam._server.anonymous_calls import AnonymousCalls
 from qam._server.call import Answer, Call
 from qam._server.held_back import HeldBack
 from qam._server.open_deliveries import OpenDeliveries
@@ -44,13 +45,18 @@ class Intake:
     """
 
     def __init__(self, instance: str, clock: Callable[[], float], warnings: RareWarnings) -> None:
+        self._clock = clock
         self._record = Record()
+        self._anonymous = AnonymousCalls()
+        # Those that a worker has, or is about to get; whatever becomes of their deliveries.
+        self._at_hand: set[Call] = set()
         self._held_back = HeldBack()
         self._deliveries = OpenDeliveries()
         #: What is known of the other servers.
         self.siblings = Siblings(instance, self._record, clock, warnings)
         #: How many connections were opened; what another one brought is not acknowledged.
         self.connection_number = 0
+        self._is_connected = False
 
     # --- the connection -----------------------------------------------------------
 
@@ -60,7 +66,9 @@ class Intake:
         :param without_gap: all that siblings said in the meantime waits in their queue.
         """
         self.connection_number += 1
+        self._is_connected = True
         self._deliveries = OpenDeliveries()
+        self._anonymous.connection_opened(self._clock())
         self.siblings.opened(without_gap)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
@@ -69,20 +77,40 @@ class Intake:
         :param not_started: the requests that no worker has begun with; they are void.
         :param by_message: the broker closed it for something that it does not allow.
         """
+        self._is_connected = False
+        not_started = list(not_started)
+        self._forget(not_started)
+        self._held_back.lost_connection(not_started)
+        self._record.forget(self._anonymous.take_safe(self._clock()))
+        for call in self._at_hand:
+            call.duplicates = None
+        if by_message:
+            self._note_what_outlives_its_delivery()
+        self.siblings.lost()
+
+    def _note_what_outlives_its_delivery(self) -> None:
+        """Perhaps a method runs longer than the broker allows: that is the one that came first.
+
+        Else it would close the channel for the same method again.
+        """
+        others = [call for call in self._at_hand if not call.outlives_its_delivery]
+        if others:
+            min(others, key=_arrival).outlives_its_delivery = True
+
+    def _forget(self, not_started: Iterable[Call]) -> None:
         for call in not_started:
             self._record.drop(call)
-        self._held_back.lost_connection(not_started)
-        for call in self._record.running.values():
-            call.duplicates = None
-            # As after a method that ran longer than the broker allows; it would close
-            # the channel for the same method again.
-            call.outlives_its_delivery |= by_message
-        self.siblings.lost()
+            self._at_hand.discard(call)
 
     @property
     def is_idle(self) -> bool:
         """True if no request is at hand."""
-        return not (self._deliveries or self._record.running)
+        return not (self._deliveries or self._at_hand)
+
+    @property
+    def at_hand(self) -> list[Call]:
+        """The requests that a worker has begun with, or may begin with."""
+        return list(self._at_hand)
 
     # --- requests come ------------------------------------------------------------
 
@@ -103,9 +131,9 @@ class Intake:
     def _judge(self, call: Call) -> Decision:
         """Find out whether a request has been here or elsewhere before."""
         key = call.key
-        if key is None:  # a 0.2.x client: there is nothing by which to recognize it
-            call.lost = call.delivery.redelivered
-            return self._start(call)
+        if call.is_anonymous and not call.delivery.redelivered:
+            # Another call of the same client may be the same in every byte.
+            return self._begin(call)
         if self._record.knows(key):
             return self._judge_known(call, self._record.latest(key))
         if call.marked or self._record.was_asked(key) or self.siblings.is_judging(key):
@@ -119,7 +147,7 @@ class Intake:
         if key in self._record.running:
             return self._add_duplicate(call, self._record.running[key])
         answer = self._record.answer(key)
-        if answer is None:
+        if answer is None and not call.is_anonymous:
             self.siblings.have_repeated(key.next_run)
         return self._answer_again(call, answer)
 
@@ -146,6 +174,7 @@ class Intake:
             return Decision.REFUSE
         if call.lost:
             self._held_back.begin(call)
+        self._at_hand.add(call)
         return Decision.RUN
 
     # --- what was undecided is decided --------------------------------------------
@@ -193,13 +222,13 @@ class Intake:
 
     def settled(self, calls: list[Call]) -> Decisions:
         """*calls* are answered, or nobody can be: decide what becomes of their duplicates."""
-        self._record.end(calls)
-        self._held_back.end(calls)
+        self._end(calls)
         decisions = []
         for call in calls:
             if call.duplicates:
-                decisions += [(self._answer_again(x, call.answer), x) for x in call.duplicates]
-            if call.rejected and self._is_open(call):
+                answer = None if call.is_anonymous else call.answer
+                decisions += [(self._answer_again(x, answer), x) for x in call.duplicates]
+            if call.rejected and self._is_connected and self._is_open(call):
                 self._deliveries.dropped(call.delivery.delivery_tag)
                 decisions.append((Decision.REJECT, call))
         # What was rejected is open no more.
@@ -208,6 +237,15 @@ class Intake:
             [each.delivery.delivery_tag for each in calls if each.connection_number == number]
         )
         return decisions
+
+    def _end(self, calls: list[Call]) -> None:
+        now = self._clock()
+        self._record.end(calls)
+        self._held_back.end(calls)
+        self._at_hand.difference_update(calls)
+        self._anonymous.end(calls, now)
+        if self._is_connected:
+            self._record.forget(self._anonymous.take_safe(now))
 
     def _is_open(self, call: Call) -> bool:
         """False for what another connection brought: its delivery went with it."""
@@ -229,6 +267,9 @@ class Intake:
         :param not_started: those that no worker has begun with.
         """
         calls = list(not_started)
-        for call in calls:
-            self._record.drop(call)
+        self._forget(calls)
         return calls + self._held_back.take_all()
+
+
+def _arrival(call: Call) -> float:
+    return call.arrived

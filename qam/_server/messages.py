@@ -10,7 +10,7 @@ from qam._common.checks import is_count
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_exchange, request_binding
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
-from qam._protocol.replies import REQUEST_UNREADABLE, internal_reply
+from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST, internal_reply
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call, is_resent, not_run, runs_of
 
@@ -74,10 +74,17 @@ class Messages:
 
     def refusal(self, call: Call, why: str) -> Message | None:
         """Return the reply that says why a request can't be taken; None for who can't be told."""
+        return self._failure(call, not_run(call, REQUEST_UNREADABLE), why)
+
+    def loss(self, call: Call, why: str) -> Message | None:
+        """Return the reply that says why nobody will answer *call*; None for who can't be told."""
+        return self._failure(call, SERVER_LOST, why)
+
+    def _failure(self, call: Call, code: int, why: str) -> Message | None:
         routing_key = call.delivery.reply_to
-        if routing_key is None or call.delivery.correlation_id is None:
+        if routing_key is None or call.is_anonymous:
             return None  # a 0.2.x client, or none at all
-        reply = internal_reply(None, not_run(call, REQUEST_UNREADABLE), why)
+        reply = internal_reply(call.request_id, code, why)
         body = self._serializer.encode(reply, call.delivery.body)
         call.answer = Answer(routing_key, body)
         return self.reply(call, call.answer)

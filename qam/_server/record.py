@@ -51,8 +51,6 @@ class Record:
             before.
         """
         key = call.key
-        if key is None:
-            return
         self.running[key] = call
         if key.runs > 1:
             self._note_run(key)
@@ -75,9 +73,11 @@ class Record:
         """*calls* are answered, or there is nothing to answer."""
         for call in calls:
             key = call.key
-            if key is not None and self.running.get(key) is call:
+            if self.running.get(key) is call:
                 del self.running[key]
-                self._answers[key] = answer = call.answer
+                # What has no correlation id is never answered again.
+                answer = None if call.is_anonymous else call.answer
+                self._answers[key] = answer
                 self._bytes += len(answer.body) if answer else 0
         self._forget_oldest()
 
@@ -101,10 +101,15 @@ class Record:
 
     def drop(self, call: Call) -> None:
         """*call* was not begun, and is somebody else's again."""
-        if call.key is not None:
-            self.running.pop(call.key, None)
-            if call.runs > 1:
-                self._forget_run(call.key)
+        self.running.pop(call.key, None)
+        if call.runs > 1:
+            self._forget_run(call.key)
+
+    def forget(self, keys: Iterable[CallKey]) -> None:
+        """Forget the answers to *keys*, as if they had never come."""
+        for key in keys:
+            answer = self._answers.pop(key, None)
+            self._bytes -= len(answer.body) if answer else 0
 
     def note_asked(self, key: CallKey, doubtful: bool = False) -> None:
         """Another server has *key*; or it is *doubtful* who has it, and this one had it last."""

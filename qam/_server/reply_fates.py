@@ -91,7 +91,7 @@ class ReplyFates:
             case Fate.REFUSED:
                 return [each for message in messages for each in self._refused(message, now)]
             case Fate.UNKNOWN:
-                return [self._unknown(message) for message in messages]
+                return [each for message in messages for each in self._unknown(message)]
             case Fate.CULPRIT:
                 return [each for message in messages for each in self._culprit(message, error)]
 
@@ -119,13 +119,16 @@ class ReplyFates:
         too_many = len(self._kept) >= _MAX_KEPT or self._kept.bytes > _MAX_KEPT_BYTES
         return too_many or now - undelivered.since > _RESEND_FOR
 
-    def _unknown(self, message: Message) -> Decision:
-        # Whether it arrived is open; a reply that arrives twice is dropped by its client.
-        # A request that is given back is not: another server may have it by now.
+    def _unknown(self, message: Message) -> list[Decision]:
+        """Send again what may have arrived, except where a copy of it would do harm."""
+        if message.is_reply and "correlation_id" not in message.properties:
+            # A 0.2.x client would take the copy for the result of its next call.
+            return [*_settle([message]), Drop(message)]
         if message.call is not None and not message.is_reply:
+            # Another server may have the request that is given back by now.
             headers = message.properties["headers"]
             message.properties["headers"] = {RESENT: 0, **headers}
-        return SendAgain(message)
+        return [SendAgain(message)]
 
     def _culprit(self, message: Message, error: QAMConnectionException | None) -> list[Decision]:
         to = message.call or message.undelivered

@@ -13,12 +13,13 @@ from qam._broker.events import Cancelled, Event
 from qam._broker.messages import Delivery
 from qam._common.deadline import Deadline, sooner
 from qam._common.logs import get_logger
+from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._server.call import Call
 from qam._server.closing import CloseStep, Closing
 from qam._server.intake import Decision, Decisions, Intake
 from qam._server.mailboxes import ResultQueue, SettledCalls
-from qam._server.messages import Messages
+from qam._server.messages import Message, Messages
 from qam._server.prefetch import Prefetch
 from qam._server.request_queue import RequestQueue
 from qam._server.settings import ServerSettings
@@ -91,8 +92,6 @@ class RequestConsumerThread(ConnectionThread):
         """
         self._closing.begin(deadline.at)
         self._settled.hurry()
-        if self._connection is None:  # nothing at hand can be answered or given back
-            self.kill = True
         self.wake()
 
     def exit(self) -> None:
@@ -155,8 +154,13 @@ class RequestConsumerThread(ConnectionThread):
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self._intake.lost(self._workers.take_back(), error.by_message)
         self._request_queue.lost()
+
+    def _without_connection(self) -> float | None:
+        """Let the methods end that run when the server closes; their replies go another way."""
+        self._take_settled(None)
         if self._closing.begun:
-            self.kill = True
+            self._close_down(None)
+        return self._closing.next_due()
 
     # --- requests come ------------------------------------------------------------
 
@@ -180,9 +184,9 @@ class RequestConsumerThread(ConnectionThread):
 
     # --- what was decided is carried out -----------------------------------------
 
-    def _carry_out(self, decisions: Decisions, connection: Connection) -> None:
+    def _carry_out(self, decisions: Decisions, connection: Connection | None) -> None:
         for decision, call in decisions:
-            if decision is Decision.REJECT:
+            if decision is Decision.REJECT and connection is not None:
                 connection.reject(call.delivery.delivery_tag)
             else:
                 self._carry_out_one(decision, call)
@@ -215,10 +219,7 @@ class RequestConsumerThread(ConnectionThread):
     # --- requests are settled --------------------------------------------------------
 
     def _acknowledge(self, connection: Connection) -> None:
-        settled = self._settled.take_all()
-        if settled:
-            self._request_queue.ran([each.seconds for each in settled if each.seconds is not None])
-            self._carry_out(self._intake.settled(settled), connection)
+        settled = self._take_settled(connection)
         for tag, multiple in self._intake.take_acks():
             connection.acknowledge(tag, multiple)
         if settled and log.isEnabledFor(DEBUG):
@@ -230,26 +231,48 @@ class RequestConsumerThread(ConnectionThread):
                 name = "rejected" if call.rejected else "acknowledged"
                 self.stations.note(name, call.delivery.correlation_id, last=True)
 
+    def _take_settled(self, connection: Connection | None) -> list[Call]:
+        settled = self._settled.take_all()
+        if settled:
+            self._request_queue.ran([each.seconds for each in settled if each.seconds is not None])
+            self._carry_out(self._intake.settled(settled), connection)
+        return settled
+
     # --- closing ------------------------------------------------------------------------
 
-    def _close_down(self, connection: Connection) -> None:
+    def _close_down(self, connection: Connection | None) -> None:
         consuming, idle = self._request_queue.is_consumed, self._intake.is_idle
         match self._closing.next_step(consuming, idle):
-            case CloseStep.STOP_CONSUMING:
+            case CloseStep.STOP_CONSUMING if connection is not None:
                 self._siblings.tell_consuming(False)
                 self._send_words()
                 self._request_queue.cancel(connection)
                 self.wake()  # to look here again after what came with the cancel
-            case CloseStep.LEAVE:
+            case CloseStep.LEAVE if connection is not None:
                 self._leave(connection)
             case CloseStep.GIVE_BACK:
-                # What was not started waits for another server; what still runs does not.
-                calls = self._intake.give_back(self._workers.take_back())
-                for call in calls:
-                    self._results.put(self._messages.request_anew(call, time.monotonic()))
-                self.kill = not calls
-            case CloseStep.END:
+                self._give_up()
+            case CloseStep.LEAVE | CloseStep.END:
                 self.kill = True
+
+    def _give_up(self) -> None:
+        """There is no more time: others run what was not started, and what runs is lost."""
+        now = time.monotonic()
+        not_started = self._intake.give_back(self._workers.take_back())
+        messages = [self._messages.request_anew(call, now) for call in not_started]
+        running = [call for call in self._intake.at_hand if call.answer is None]
+        messages += [told for call in running if (told := self._give_up_call(call)) is not None]
+        for message in messages:
+            self._results.put(message)
+        self.kill = not messages
+
+    def _give_up_call(self, call: Call) -> Message | None:
+        """Return what tells the caller of a method that still runs; None if another server does."""
+        name = printable(call.method_name) or "a method"
+        log.warning("%s() still runs, and the server closes: its reply will be lost", name)
+        if call.idempotent:  # the broker delivers it to another server, which runs it again
+            return None
+        return self._messages.loss(call, f"the server closed while {name}() ran")
 
     def _leave(self, connection: Connection) -> None:
         """Nothing is open: say goodbye, once the broker is known to have all acks."""

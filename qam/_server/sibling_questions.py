@@ -9,7 +9,10 @@ from enum import Enum
 
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call
-from qam._server.known_siblings import VALID
+from qam._server.known_siblings import GRACE, VALID
+
+#: Seconds for which a question may wait to be sent, as while the broker has an alarm.
+_ECHO_TIMEOUT = 10 * GRACE
 
 
 class Verdict(Enum):
@@ -35,7 +38,14 @@ class Question:
     #: before it has been heard.
     echoed_at: float | None = None
     answered: set[str] = field(default_factory=set)
+    #: Somebody says that it is lost; which counts if nobody else has it.
+    lost: bool = False
     verdict: Verdict | None = None
+
+    @property
+    def echo_expected_until(self) -> float:
+        """When it is given up that others hear of this question."""
+        return self.asked_at + _ECHO_TIMEOUT
 
     def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
         """*sender* said mine, lost, never or vouch.
@@ -48,7 +58,7 @@ class Question:
         if said == "mine":
             self.verdict = self.verdict or Verdict.MINE
         elif said == "lost":
-            self.verdict = self.verdict or Verdict.LOST
+            self.lost = True
         elif said == "vouch" and now - self.asked_at < VALID:
             self.vouched = True
 

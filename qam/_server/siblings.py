@@ -116,8 +116,6 @@ class Siblings:
     def ask(self, call: Call) -> None:
         """Find out what is to become of *call*; see :meth:`take_verdicts`."""
         key = call.key
-        if key is None:
-            raise ValueError("a request without a correlation id can't be asked about")
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, is_resent(call.delivery))
@@ -128,8 +126,7 @@ class Siblings:
     def _question(self, key: CallKey, resent: bool) -> Question:
         vouched = self._vouches_for(key, resent)
         question = Question(key, resent, self._clock(), vouched, self._others.present)
-        if self._record.is_lost(key):
-            question.verdict = Verdict.LOST
+        question.lost = self._record.is_lost(key)
         return question
 
     def have_repeated(self, key: CallKey) -> None:
@@ -159,9 +156,9 @@ class Siblings:
 
     def _judge(self, question: Question) -> Verdict | None:
         if question.echoed_at is None:
-            return None
+            return Verdict.LOST if self._clock() >= question.echo_expected_until else None
         if not question.silent:
-            if self._others.absent or self._others.crowded:
+            if question.lost or self._others.absent or self._others.crowded:
                 return Verdict.LOST
             if question.vouched:
                 return Verdict.RUN
@@ -207,8 +204,8 @@ class Siblings:
         """Seconds until there is something to do, if nothing is heard; None for never."""
         soonest = min(self._next_inspection(), self._others.roll_call_ends())
         for each in self._questions:
-            if each.echoed_at is not None:
-                soonest = min(soonest, self._wait_ends(each))
+            echoed = each.echoed_at is not None
+            soonest = min(soonest, self._wait_ends(each) if echoed else each.echo_expected_until)
         return None if soonest == inf else max(0.0, soonest - self._clock())
 
     def _next_inspection(self) -> float:

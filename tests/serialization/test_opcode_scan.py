@@ -131,6 +131,17 @@ def test_what_has_names_is_told_from_what_has_none(protocol: int) -> None:
     assert is_plain(pickle.dumps([b"c\x93" * 2000], 4))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"c\n\n.", b"cm\n\n.", b"c\nn\n.", b"cm\n.", b"(i\n\n.", b"(im\n\n.", b"(i\nn\n."],
+)
+def test_an_empty_name_is_refused_as_c_does(body: bytes) -> None:
+    with pytest.raises((pickle.UnpicklingError, EOFError, UnicodeError)):
+        pickle.loads(body)
+    with pytest.raises(pickle.UnpicklingError):
+        is_plain(START + body)
+
+
 ROWS = [(n, str(n), None, 1.5) for n in range(5000)]
 
 

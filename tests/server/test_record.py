@@ -188,8 +188,16 @@ def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
     assert record.answer(record.latest(key("c:1"))) == Answer("key", b"reply")
 
 
-def test_old_clients_share_no_key() -> None:
-    assert call(None, runs=2).key is None
+def test_what_an_old_client_was_answered_is_not_kept() -> None:
+    record, old = Record(), call(None)
+    assert old.key == call(None).key != call(None, runs=2).key
+    record.begin(old, first=False)
+    old.answer = Answer("key", b"reply")
+    record.end([old])
+    assert record.knows(old.key)
+    assert record.answer(old.key) is None
+    record.forget([old.key])
+    assert not record.knows(old.key)
 
 
 def test_a_client_may_have_any_name() -> None:
