@@ -76,7 +76,7 @@ class BufferedTransport(TCPTransport):
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
-        # Seconds without a received byte after which an answer is given up; None to keep the deadline.
+        # Seconds of silence after which an answer is given up; None to keep the deadline.
         self._silence: float | None = None
         self._tls = tls
         self._on_traffic = on_traffic
