@@ -108,13 +108,13 @@ class TestWhileItIsHeld:
 
         assert not queue.has_more
         assert queue.take(alone=False) == []
-        assert not queue.pass_by(call(results))
+        assert not queue.bypass(call(results))
 
         queue.release()
         assert queue.has_more
         assert queue.take(alone=False) == [waiting]
         lone = call(results)
-        assert queue.pass_by(lone)
+        assert queue.bypass(lone)
         assert lone.times_written == 1
 
     def test_it_is_known_what_was_written_before(
@@ -171,7 +171,7 @@ class TestAQueueThatIsFull:
         added = self.adding(queue, call(results, Deadline(LONG)))
 
         results.close(closed)
-        queue.free_callers()
+        queue.wake_callers()
 
         assert added() is False
 
@@ -203,4 +203,4 @@ def test_in_a_forked_child_its_lock_is_free(queue: MethodQueue) -> None:
     queue.renew_lock()
 
     assert queue._lock is not before
-    queue.free_callers()
+    queue.wake_callers()

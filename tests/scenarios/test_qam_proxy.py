@@ -644,7 +644,7 @@ def test_keyword_calls_are_named_by_what_was_called(proxy: QAMProxy, service: Se
     uid = proxy.callback(len, errors.append).set_timeout(0.05).hold(value=1)
     while proxy.get_callback_state(uid) != 2:
         pass
-    assert "hold() got no result" in str(errors[0])
+    assert "hold() timed out" in str(errors[0])
     service.go_on.set()
 
 

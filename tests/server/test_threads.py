@@ -21,8 +21,8 @@ from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
 from qam._server import dropped_replies, reply_fates
-from qam._server.call import Answer, Call
-from qam._server.execute_method_thread import ExecuteMethodThread, _not_run
+from qam._server.call import Answer, Call, code_if_not_run
+from qam._server.execute_method_thread import ExecuteMethodThread
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
@@ -56,7 +56,7 @@ def call(runs: int = 1, lost: bool = False, number: int = 1) -> Call:
 def test_that_no_method_ran_is_said_only_where_it_is_certain(
     request_: Call, may_have_run: bool
 ) -> None:
-    code = _not_run(request_, METHOD_NOT_FOUND)
+    code = code_if_not_run(request_, METHOD_NOT_FOUND)
     assert code == (SERVER_LOST if may_have_run else METHOD_NOT_FOUND)
 
 
@@ -202,11 +202,11 @@ def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
     for number in range(1000):
         publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer(f"key {number}", b""))])
     # then what is kept of them is little
-    assert len(publisher._dropped._numbers) == dropped_replies._MAX_TOLD + 1
+    assert len(publisher._dropped._numbers) == dropped_replies._MAX_CLIENTS + 1
     publisher._under_way.in_flight = 0
     publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key 1", b""))])
-    assert len(caplog.records) == dropped_replies._MAX_TOLD + 1
-    assert f"{1000 - dropped_replies._MAX_TOLD} replies to other clients" in caplog.text
+    assert len(caplog.records) == dropped_replies._MAX_CLIENTS + 1
+    assert f"{1000 - dropped_replies._MAX_CLIENTS} replies to other clients" in caplog.text
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
