@@ -18,10 +18,10 @@ from qam._protocol.replies import (
     SERVER_FAILED,
     SERVER_LOST,
     exception_reply,
-    in_short,
     internal_reply,
-    is_of_exception,
+    is_exception_reply,
     result_reply,
+    shortened_reply,
 )
 from qam._protocol.requests import Request
 from qam._server.call import Answer, Call, code_if_not_run
@@ -186,8 +186,8 @@ class ExecuteMethodThread(threading.Thread):
 
     def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
         body, why = self._try_to_encode(call, reply)
-        if body is None and is_of_exception(reply):
-            body, why = self._try_to_encode(call, in_short(reply))
+        if body is None and is_exception_reply(reply):
+            body, why = self._try_to_encode(call, shortened_reply(reply))
         if body is not None:
             return body
         self._warnings.warn("%s %s", what, why)

@@ -15,7 +15,7 @@ from types import (
 )
 from typing import Any
 
-from qam._common.static_looks import is_class, mro_of, name_of, namespace_of
+from qam._common.static_inspection import is_class, mro_of, name_of, namespace_of
 
 Method = Callable[..., Any]
 

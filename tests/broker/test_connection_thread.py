@@ -869,7 +869,7 @@ class TestAConnectionThatIsLent:
         broker.settle()
 
         assert [str(error) for error in owner.losses] == [
-            "a caller was interrupted while using the connection"
+            "a caller was interrupted while it used the connection"
         ]
         assert owner._borrow(lambda connection: True)
 

@@ -195,7 +195,9 @@ def test_a_wrong_vhost_is_told(endpoint: Endpoint) -> None:
     wrong = replace(endpoint, vhost="nowhere")
 
     with no_descriptor_left():
-        assert refused(wrong) == "the vhost 'nowhere' does not exist or is not open to this user"
+        assert (
+            refused(wrong) == "the vhost 'nowhere' does not exist, or this user may not access it"
+        )
 
 
 def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

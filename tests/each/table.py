@@ -10,7 +10,7 @@ OTHER = {
     # Names and values, on which everything else stands.
     "qam/_common/doors.py": ["common/test_logs"],
     "qam/_common/printable.py": ["common/test_logs"],
-    "qam/_common/static_looks.py": ["common/test_logs"],
+    "qam/_common/static_inspection.py": ["common/test_logs"],
     "qam/_broker/connection.py": ["broker/test_connection_thread"],
     "qam/_broker/events.py": ["broker/test_unconfirmed"],
     "qam/_broker/endpoint.py": ["broker/test_connection_thread"],
@@ -18,7 +18,10 @@ OTHER = {
     "qam/_client/pending_call.py": ["client/test_call_fates"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
     # What errors look like, which the two sides of their way show.
-    "qam/_common/error_looks.py": ["serialization/test_remote_errors", "protocol/test_replies"],
+    "qam/_common/error_inspection.py": [
+        "serialization/test_remote_errors",
+        "protocol/test_replies",
+    ],
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_common/plain_values.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_protocol/replies.py": ["protocol/test_replies", "serialization/test_remote_errors"],
@@ -85,7 +88,7 @@ _BY_PICKLES = "some of it only hostile pickles reach, which tests/scenarios and 
 #: Why the tests of these modules do not cover enough of them.
 BELOW = {
     "qam/_common/fork.py": "what it does is done in a forked child, where nothing is measured",
-    "qam/_common/error_looks.py": _BY_PICKLES,
+    "qam/_common/error_inspection.py": _BY_PICKLES,
     "qam/_common/plain_values.py": _BY_PICKLES,
     "qam/_serialization/cost_bounds.py": _BY_PICKLES,
     "qam/_serialization/enum_members.py": _BY_PICKLES,

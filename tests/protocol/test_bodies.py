@@ -23,10 +23,10 @@ def test_a_body_is_a_dict() -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (delivery(b"[]"), "is no dict but list"),
+        (delivery(b"[]"), "is a list, not a dict"),
         (delivery(b"{"), "can't be decoded as json"),
         (delivery(b"{}", "text/plain"), "only json .* is accepted"),
-        (delivery(b"{}", None), "of content type None"),
+        (delivery(b"{}", None), "has the content type None"),
         (Delivery(b"", 1, too_large=TooLarge(20, 10)), "has 20 bytes"),
     ],
 )

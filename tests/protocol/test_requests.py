@@ -29,7 +29,7 @@ def test_an_id_is_something_small_that_can_be_sent_back(id: Any) -> None:
     ids=repr,
 )
 def test_what_is_of_the_wrong_type_is_no_request(wrong: dict[str, Any]) -> None:
-    with pytest.raises(QAMSerializationException, match="a request lacks method_name"):
+    with pytest.raises(QAMSerializationException, match="a request must have a method_name"):
         Request.from_body({**BODY, **wrong})
 
 

@@ -140,7 +140,9 @@ def test_a_peer_decodes_nothing_but_its_own_serializer(
     with (
         serving(server_id=server_id, serializer=mine, **broker.kwargs) as service,
         QAMProxy(server_id, timeout=60, serializer="pickle", **broker.kwargs) as proxy,
-        pytest.raises(qam.QAMSerializationException, match="configure both sides alike"),
+        pytest.raises(
+            qam.QAMSerializationException, match="configure the same serializer on both sides"
+        ),
     ):
         proxy.add(1, 2)
     assert service.runs == []
@@ -360,7 +362,7 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
     # a client can't serve, nor declare the exchange of a server that never ran
     with pytest.raises(QAMConnectionException, match="'alice' may not declare it"):
         qam.QAMServer(server_id="qamserver", **client)
-    with pytest.raises(QAMConnectionException, match="its server does that"):
+    with pytest.raises(QAMConnectionException, match="start its server"):
         QAMProxy("qamserver", client_id="alice", **client)
 
     with serving(server_id="qamserver", **server):
