@@ -15,7 +15,7 @@ SUPPORT = ROOT / "tests" / "support"
 ENVIRONMENTS = sorted(
     {name for names in re.findall(r"tox run -e ([\w,]+)", PAGE) for name in names.split(",")}
 )
-#: The rows of what `tests/support` offers.
+#: The rows of the tools in `tests/support`.
 TOOLS = re.findall(
     r"^\| (.*) \| (.*) \|$", PAGE.partition("The tools in `tests/support`")[2], re.MULTILINE
 )

@@ -225,8 +225,8 @@ ODD_VALUES: dict[str, dict[str, bytes]] = {
         "msgpack": b"\x91" * 500 + b"\xc0",
     },
     "lists 100,000 deep": {"pickle": lists_in_each_other(100_000)},
-    "a list in itself": {"pickle": pickle.dumps(list_of_itself())},
-    "a list that has another twice, and so on": {"pickle": pickle.dumps(shared_lists(40))},
+    "a list that contains itself": {"pickle": pickle.dumps(list_of_itself())},
+    "a list that contains another one twice, and so on": {"pickle": pickle.dumps(shared_lists(40))},
     "a network of 2**128 addresses": {"pickle": pickle.dumps(ipaddress.ip_network("::/0"))},
     "a range of a thousand million": {"pickle": pickle.dumps(range(10**9 - 1))},
 }
@@ -238,8 +238,8 @@ ODD_KINDS: dict[str, object] = {
     "NaN": 0.0,
     "lists 500 deep": [],
     "lists 100,000 deep": [],
-    "a list in itself": [],
-    "a list that has another twice, and so on": [],
+    "a list that contains itself": [],
+    "a list that contains another one twice, and so on": [],
     "a network of 2**128 addresses": ipaddress.ip_network("::/0"),
     "a range of a thousand million": range(0),
 }

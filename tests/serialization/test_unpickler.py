@@ -613,7 +613,7 @@ def test_trust_is_for_classes_functions_modules_and_names(trust_again: None) -> 
     for wrong in ("", ".models", "a b", "x:y"):
         with pytest.raises(ValueError, match="is not the name"):
             trust(wrong)
-    with pytest.raises(TypeError, match=r"written @qam\.trust"):
+    with pytest.raises(TypeError, match=r"write the decorator as @qam\.trust"):
         trust()
     for things in (Point, "uuid"):
         with pytest.raises(TypeError, match="trusted must be a list"):
