@@ -36,6 +36,7 @@ from qam._common.checks import (
 from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
+from qam._common.logs import flush as flush_logs
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -382,6 +383,7 @@ class QAMProxy(_RemoteNames):
         self.callback_observer_thread.join_until(deadline)
         # It keeps the threads alive, and these keep the proxy alive.
         self._finalizer.detach()
+        flush_logs()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed."""

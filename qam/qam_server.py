@@ -28,6 +28,7 @@ from qam._common.deadline import Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
+from qam._common.logs import flush as flush_logs
 from qam._common.logs import get_logger
 from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
@@ -338,6 +339,7 @@ class QAMServer:
         self._consumer.begin_to_close(Deadline(timeout))
         if threading.current_thread() not in (self._waits_in_serve, *self._workers):
             self._life.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
+            flush_logs()
 
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; no more requests are received, perhaps because of *error*."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from qam import QAMProxy
+from qam._common import logs
 from tests.support import examples  # noqa: F401  # has the profiles
 from tests.support.forwarder import Forwarder
 from tests.support.programs import find_program, how_to_install
@@ -28,6 +29,8 @@ settings.load_profile("gate")  # --hypothesis-profile, which comes later, names 
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
+# And its log records to be handled.
+LOGS_ARE_HANDLED_WITHIN = 60.0  # seconds
 
 # One of these that began last would run alone at the end, while the other processes have nothing.
 TAKE_LONGEST = {
@@ -68,6 +71,29 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     begin_as_from_a_terminal(str(tmp_path_factory.mktemp("home")))
 
 
+class FlushedCapture(pytest.LogCaptureFixture):
+    """Has the records of the library's threads too, which another thread handles."""
+
+    @property
+    def handler(self) -> Any:
+        logs.flush(LOGS_ARE_HANDLED_WITHIN)
+        return super().handler
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log as it is when the test looks."""
+    caplog.__class__ = FlushedCapture
+    return caplog
+
+
+@pytest.fixture(autouse=True)
+def logs_are_flushed() -> Iterator[None]:
+    """Nothing that one test logs is handled in the next."""
+    yield
+    logs.flush(LOGS_ARE_HANDLED_WITHIN)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fails a test whose threads do not end with it."""
@@ -81,11 +107,11 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def _started_since(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads that are new and alive, without the one by which pytest-timeout watches."""
+    """The threads that are new and alive, without those that live as long as the process."""
     return [
         thread
         for thread in threading.enumerate()
-        if thread not in before and not thread.name.startswith("pytest_timeout")
+        if thread not in before and not thread.name.startswith(("pytest_timeout", "qam log thread"))
     ]
 
 

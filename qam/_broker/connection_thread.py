@@ -26,6 +26,7 @@ from qam._broker.reconnection import Reconnection
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, sooner
 from qam._common.fork import disown_in_child
+from qam._common.own_threads import OwnThread
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
@@ -37,7 +38,7 @@ _EXIT_TIMEOUT = 5.0
 _ROUNDING = 0.001
 
 
-class ConnectionThread(threading.Thread, ABC):
+class ConnectionThread(OwnThread, ABC):
     """A thread that owns a connection and keeps it open.
 
     The thread is a daemon, because a thread that is still connecting must not delay the exit of

@@ -1,6 +1,5 @@
 """The threads of a server that run its methods."""
 
-import threading
 import time
 from logging import DEBUG
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
+from qam._common.own_threads import OwnThread
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.bodies import decode
@@ -38,7 +38,7 @@ log = get_logger("qam.qam_server")
 _MAX_RUNS = 3
 
 
-class ExecuteMethodThread(threading.Thread):
+class ExecuteMethodThread(OwnThread):
     """Runs one method after the other, and hands the replies to the ReplyPublisherThread.
 
     :param settings: the settings of the server.
