@@ -14,6 +14,11 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     return float(timeout)
 
 
+def check_timeout_or_none(timeout: object) -> float | None:
+    """Return *timeout* as float seconds, None for no timeout; raise as :func:`check_timeout`."""
+    return None if timeout is None else check_timeout(timeout)
+
+
 # Seconds.  AMQP has 16 bits for a heartbeat.
 _LONGEST_HEARTBEAT = 65535
 
