@@ -251,6 +251,7 @@ class ConnectionThread(OwnThread, ABC):
             self._log_noted()
 
     def _lose(self, connection: Connection, error: QAMConnectionException) -> None:
+        self._reconnection.is_news(str(error), time.monotonic())
         self._log.warning("%s; connecting again", error)
         self._on_lost(connection, error)
         if not error.by_message:
@@ -338,7 +339,8 @@ class ConnectionThread(OwnThread, ABC):
             try:
                 connection = self._open()
             except QAMConnectionException as error:
-                self._log.debug("%s", error)
+                news = self._reconnection.is_news(str(error), time.monotonic())
+                self._log.log(logging.WARNING if news else logging.DEBUG, "%s; trying again", error)
                 self._pause(self._reconnection.pause_after_failure())
             else:
                 self._log.info("connected again to the broker at %s", self._reconnection)
