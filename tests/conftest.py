@@ -107,11 +107,11 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def _started_since(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads that are new and alive, without those that live as long as the process."""
+    """The threads that are new and alive, without the one by which pytest-timeout watches."""
     return [
         thread
         for thread in threading.enumerate()
-        if thread not in before and not thread.name.startswith(("pytest_timeout", "qam log thread"))
+        if thread not in before and not thread.name.startswith("pytest_timeout")
     ]
 
 

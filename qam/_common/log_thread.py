@@ -11,14 +11,17 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from queue import SimpleQueue
+from math import inf
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 from qam._common.fork import disown_in_child
 
 #: Records that may wait; further ones are counted, and dropped.
 _MAX_WAITING = 1000
-#: Seconds between two tries to start the thread.
+#: Seconds that the thread waits for another record before it ends.
+_IDLE_TIME = 5.0
+#: Seconds until another try, where the thread could not be started.
 _RESTART_DELAY = 1.0
 
 Job = Callable[[], object]
@@ -27,8 +30,9 @@ Job = Callable[[], object]
 class LogThread:
     """Handles log records in a thread of its own, in the order in which they were queued.
 
-    The thread is a daemon, and starts with the first record.  Any thread may call the methods,
-    also a finalizer or a signal handler in the middle of one of them.
+    The thread is a daemon.  It starts with a record, and ends when there are no more for some
+    time.  Any thread may call the methods, also a finalizer or a signal handler in the middle of
+    one of them.
     """
 
     def __init__(self) -> None:
@@ -37,11 +41,11 @@ class LogThread:
 
     def _begin_anew(self) -> None:
         # Reentrant by itself: a finalizer may log while a record is being queued.
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         # Guards the start of the thread.  It is never waited for.
         self._starting = threading.Lock()
-        self._tried_at = -_RESTART_DELAY
+        self._failed_at = -inf
         # How many records were dropped, and how many of those were reported.
         self._drops = count(1)
         self._dropped = self._reported = 0
@@ -62,36 +66,49 @@ class LogThread:
         self._start()
 
     def flush(self, timeout: float) -> None:
-        """Wait until the records queued so far are handled, *timeout* seconds at most."""
-        if self._thread is None or self.is_here or not self._thread.is_alive():
-            return
-        done = threading.Event()
-        self._jobs.put(done.set)
-        done.wait(timeout)
+        """Wait until the records queued so far are handled, *timeout* seconds at most.
+
+        The thread has ended then.
+        """
+        thread = self._thread
+        if thread is not None and not self.is_here:
+            self._jobs.put(None)
+            with suppress(RuntimeError):  # it is being started at this moment
+                thread.join(timeout)
 
     def _start(self) -> None:
         if self._thread is not None or not self._starting.acquire(blocking=False):
             return
         try:
-            if self._thread is None and monotonic() - self._tried_at >= _RESTART_DELAY:
-                self._tried_at = monotonic()
-                thread = threading.Thread(target=self._run, name="qam log thread", daemon=True)
-                thread.start()
-                self._thread = thread
+            if self._thread is None and monotonic() - self._failed_at >= _RESTART_DELAY:
+                self._thread = threading.Thread(
+                    target=self._run, name="qam log thread", daemon=True
+                )
+                self._thread.start()
         except RuntimeError:
-            pass  # there are no more threads now; the next record tries again
+            # There are no more threads now; a later record tries again.
+            self._thread, self._failed_at = None, monotonic()
         finally:
             self._starting.release()
 
     def _run(self) -> None:
-        while True:
-            job = self._jobs.get()
+        while (job := self._next_job()) is not None:
             try:
                 job()
                 self._report_drops()
             except BaseException:
                 _show_error()
             del job
+        self._thread = None
+        # Whoever queued something before that has seen a thread, and started none.
+        if not self._jobs.empty():
+            self._start()
+
+    def _next_job(self) -> Job | None:
+        try:
+            return self._jobs.get(timeout=_IDLE_TIME)
+        except Empty:
+            return None
 
     def _report_drops(self) -> None:
         dropped = self._dropped

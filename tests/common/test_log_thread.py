@@ -203,6 +203,32 @@ def test_nothing_is_waited_for_before_the_first_record() -> None:
     LogThread().flush(LONG)
 
 
+def test_no_thread_is_left_once_all_is_handled(log: logging.Logger, kept: Kept) -> None:
+    for number in range(3):
+        in_thread_of_ours(lambda number=number: log.warning("number %d", number))  # type: ignore
+        logs.flush(LONG)
+        assert "qam log thread" not in {each.name for each in threading.enumerate()}
+    assert kept.messages == ["number 0", "number 1", "number 2"]
+
+
+def test_a_record_that_comes_as_the_thread_ends_is_handled(
+    log: logging.Logger, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a thread that waits for nothing
+    monkeypatch.setattr("qam._common.log_thread._IDLE_TIME", 0.0)
+
+    def log_now_and_then() -> None:
+        for number in range(200):
+            log.warning("number %d", number)
+            time.sleep(0.0002)
+
+    # when records come all the time
+    in_thread_of_ours(log_now_and_then)
+    # then
+    until(lambda: len(kept.records) == 200)
+    logs.flush(LONG)
+
+
 def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
