@@ -1,7 +1,7 @@
 """Checks of the arguments of proxies and servers; every error names the argument."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 
@@ -88,3 +88,12 @@ def is_short_text(value: object) -> bool:
 def is_count(value: object) -> TypeGuard[int]:
     """Return True if *value*, from a received header, is a count that a peer may send."""
     return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def check_exceptions(types: object, name: str) -> tuple[type[BaseException], ...]:
+    """Return *types* as a tuple; raise TypeError naming *name* unless all are exception classes."""
+    found = tuple(types) if isinstance(types, Iterable) else (types,)
+    for each in found:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"{name} must be classes of exceptions, as (KeyError,), not {each!r}")
+    return found
