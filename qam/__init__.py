@@ -33,14 +33,14 @@ __all__ = [
     "QAMServer",
     "AMQPCredentials",
     "trust",
-    # what a proxy consists of
+    # the parts of a proxy
     "Callback",
     "SynchronTimeout",
     "ConsumerThread",
     "PublisherThread",
     "CallbackObserverThread",
     "ExecuteCallbackThread",
-    # what a call can raise
+    # the exceptions of a call
     "QAMException",
     "QAMMethodNotFoundException",
     "QAMTimeoutException",
@@ -56,9 +56,9 @@ offer(__name__, trust)
 
 
 def __getattr__(name: str) -> Any:
-    """Return ``__version__``, which is looked up when it is asked for."""
+    """Return ``__version__``, which is looked up only when it is used."""
     if name == "__version__":
-        from importlib.metadata import version  # takes longer than all the rest of the import
+        from importlib.metadata import version  # takes longer than the rest of the import
 
         return version("qam")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

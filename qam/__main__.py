@@ -13,10 +13,12 @@ from qam.exceptions import QAMException
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names; return the exit code.
 
+    Blocks until the command is over.
+
     :param argv: the arguments, without the program's name; None for those of the process.
-    :returns: 0; 1 if the broker can't be used, which is said on stderr; 2 if there is
-        no command.
-    :raises SystemExit: the arguments are wrong (2), or help was asked for (0).
+    :returns: 0; 1 if the broker can't be used, with the reason on stderr, or if the reader of
+        stdout has gone; 2 if there is no command.
+    :raises SystemExit: the arguments are wrong (2), or help was requested (0).
     """
     parser = _parser()
     options = parser.parse_args(argv)
@@ -55,8 +57,8 @@ def _run_demo(broker: str | None) -> int:
         _demo.run(broker)
     except QAMException as error:
         return _fail(error)
-    except BrokenPipeError:  # who read the output has gone, as in: qam demo | head -1
-        # The interpreter flushes stdout at its end, and would complain again.
+    except BrokenPipeError:  # the reader of the output has gone, as in: qam demo | head -1
+        # The interpreter flushes stdout when it exits, which would raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Where the broker is, and as whom to connect."""
+"""Where the broker is, and with which user and password to connect."""
 
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials
 from qam._common.doors import offer

@@ -1,21 +1,21 @@
-"""Everything that a call can raise beside what its own method raised.
+"""The exceptions that a call can raise beside those of its own method.
 
 ::
 
     QAMException                        the root: .executed, .safe_to_retry
-     +- QAMMethodNotFoundException      the server knows no method of that name
+     +- QAMMethodNotFoundException      the server has no method of that name
      +- QAMTimeoutException             also a TimeoutError
      +- QAMConnectionException          also a ConnectionError
-     +- QAMServerNotFoundException      nobody ever declared that server_id
-     +- QAMServerLostException          the server went away while it had the call
-     +- QAMClosedException              the proxy was closed under the call
+     +- QAMServerNotFoundException      no server ever served that server_id
+     +- QAMServerLostException          the server died while it had the call
+     +- QAMClosedException              the proxy or server is closed
      +- QAMSerializationException       arguments or result can't be encoded or decoded
 
-    RemoteException                     what the method raised, where its type can't be built here
+    RemoteException                     the method raised a type that can't be built here
 
-A call that fails raises either what its method raised, or a
-:class:`QAMException`.  The two never mix: an exception of this library that a
-remote method lets through reaches the caller as a :class:`RemoteException`.
+A call that fails raises either the exception of its method, or a :class:`QAMException`.
+The two never mix: if the remote method raises an exception of this library, its caller gets
+that as a :class:`RemoteException`.
 """
 
 from typing import Any, Literal
@@ -24,12 +24,12 @@ Executed = Literal["no", "unknown", "yes"]
 
 
 class QAMException(Exception):
-    """The call did not deliver a result of its method.
+    """The call ended without a result or an exception of its method.
 
     :param args: the text, as for every exception.
-    :param executed: ``"no"`` if the method surely did not run and never will for
-        this call, ``"unknown"`` if it may have run or may still run, ``"yes"`` if
-        it ran and only its result was lost.
+    :param executed: ``"no"`` if the method did not run and never will for this call,
+        ``"unknown"`` if it may have run or may still run, ``"yes"`` if it ran and only its
+        result was lost.
     """
 
     _executed_by_default: Executed = "unknown"
@@ -41,7 +41,7 @@ class QAMException(Exception):
 
     @property
     def safe_to_retry(self) -> bool:
-        """True if the same call can be made again without running twice."""
+        """True if the method did not run, so that the same call can be made again."""
         return self.executed == "no"
 
 
@@ -52,18 +52,18 @@ class QAMMethodNotFoundException(QAMException):
 
 
 class QAMTimeoutException(QAMException, TimeoutError):
-    """No result came within the time that the caller gave."""
+    """No result came within the timeout of the call."""
 
 
 class QAMConnectionException(QAMException, ConnectionError):
-    """The broker can't be reached, refuses us, or went away with the call."""
+    """The broker can't be reached, refuses the connection or a request, or was lost."""
 
-    #: True if the broker ended the channel because of something that was sent on it.
+    #: True if the broker closed the channel because of a message on it.
     by_message: bool = False
 
 
 class QAMServerNotFoundException(QAMException):
-    """The broker has no request queue for the server_id: nobody ever served it."""
+    """The broker has no request queue for the server_id: no server ever served it."""
 
     _executed_by_default: Executed = "no"
 
@@ -79,16 +79,16 @@ class QAMClosedException(QAMException):
 
 
 class QAMSerializationException(QAMException):
-    """The arguments or the result can't be encoded, decoded, or are not allowed."""
+    """The arguments or the result can't be encoded or decoded, are too large, or not allowed."""
 
     _executed_by_default: Executed = "no"
 
 
 class RemoteException(Exception):
-    """What a remote method raised, where that type can't be built in this process.
+    """The remote method raised an exception whose type can't be built in this process.
 
-    Its ``args`` are those of the remote exception.  One that is no plain value is shown
-    by a text there.
+    Its ``args`` are those of the remote exception.  A text replaces each one that is no plain
+    value.
 
     :param type_name: the remote type, as ``module.QualifiedName``.
     :param remote_args: the remote exception's ``args``, a tuple.

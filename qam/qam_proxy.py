@@ -74,55 +74,59 @@ QAMMEthodNotFoundException = QAMMethodNotFoundException
 
 #: Seconds that closing takes at most.
 _CLOSE_TIMEOUT = 5.0
-#: Seconds after which it is asked what becomes of a call whose result is not there.
+#: Seconds without a result after which the publisher is told to look for the call's confirm.
 _SOON = 0.02
 
-# Lets another thread run without waiting; sleeping waits, even for 0 seconds.
-_give_way: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
+# Lets other threads run, without a wait; time.sleep waits, even for 0 seconds.
+_let_others_run: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class QAMProxy(_RemoteNames):
     """Sends method calls to a QAMServer and receives their results.
 
     Every public name that is not an attribute of the proxy is a remote method:
-    ``proxy.add(2, 3)``, ``proxy.instance.method(2)``.  A call waits for its result;
-    see :meth:`callback` for calls that do not.  A proxy may be shared by threads.
-    Use it in a ``with`` statement, or :meth:`close` it.
+    ``proxy.add(2, 3)``, ``proxy.instance.method(2)``.  A call waits for its result; calls by
+    :meth:`callback` do not.  Threads may share a proxy.  Use it in a ``with`` statement, or
+    :meth:`close` it.
+
+    The constructor waits until both connections are open, *connect_timeout* seconds at most.
 
     :param server_id: the id of the QAMServer.
-    :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
+    :param hostname: the host of the broker; or a URL, ``amqp://…``, ``amqps://…``, or
         ``memory://name`` for a broker inside this process; or a list of names or URLs,
         the nodes of a cluster.
     :param port: the broker's port.
-    :param username: who connects to the broker.
-    :param password: their password.
+    :param username: the user that connects to the broker.
+    :param password: the user's password.
     :param vhost: the broker's virtual host.
-    :param client_id: a name for this client's reply queue; by default a random one.
-        Clients may share one.
+    :param client_id: a label for this client, a part of the name of its reply queue; by
+        default a random one.  Several clients may have the same.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param timeout: seconds that each call has if nothing else is said.  None, the
-        default, waits without end, also for a server that is known but not running.
-    :param pickle_protocol: the pickle protocol to write; 2 for a server on Python 2.
+    :param timeout: seconds that a call may take, unless :meth:`set_timeout` sets another one.
+        With None, the default, a call waits without limit, also for a server that is known
+        but not running.
+    :param pickle_protocol: the pickle protocol of the requests; 2 for a server on Python 2.
     :param connect_timeout: seconds that connecting to the broker may take.
-    :param trusted: classes, or names of modules and classes, that messages may build
-        here, beside those of :func:`qam.trust`.
+    :param trusted: classes, or names of modules and classes, whose instances messages may
+        create in this process, beside those of :func:`qam.trust`.
     :param max_message_bytes: the size of the largest request that is sent and of the
         largest reply that is received; a call with a larger one raises.
-    :param max_queued: how many calls may wait to be sent, as while the broker is away;
-        None for any number.  Beyond that a call waits for room, up to its timeout; a
-        call by a callback fails.
-    :param queue_arguments: what the reply queue is declared with, as
+    :param max_queued: how many calls may wait to be sent, as while the broker is away; None
+        for any number.  Any further call waits for room, up to its timeout; the call of a
+        callback fails instead.
+    :param queue_arguments: the arguments of the reply queue, such as
         ``{'x-queue-type': 'quorum'}`` on a cluster.
-    :param persistent: True: requests and replies survive the broker's restart and a lost
-        connection.  False: they travel faster and are kept nowhere; the calls under way
-        when a connection is lost end with a :class:`QAMConnectionException`.
-    :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
-        of them counts as lost.
-    :raises QAMConnectionException: the broker can't be reached or refuses us.
-    :raises TypeError, ValueError: an argument is wrong; names it.
+    :param persistent: True: requests and replies survive a restart of the broker and the
+        loss of a connection.  False: calls are faster, and requests and replies are kept
+        nowhere; if a connection is lost, the calls that were sent end with a
+        :class:`QAMConnectionException`.
+    :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
+        them counts as lost.
+    :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
+    :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
 
     def __init__(
@@ -155,17 +159,17 @@ class QAMProxy(_RemoteNames):
         self.amqp_credentials = AMQPCredentials(
             hostname, port, username, password, vhost, ssl, heartbeat
         ).resolved()
-        #: The name of this client.
+        #: The label of this client.
         self.client_id = client_id or uuid.uuid4().hex
         #: The name of the serializer.
         self.serializer = serializer
         self._server_id = server_id
         self._timeout = None if timeout is None else check_timeout(timeout)
         self._closing = False
-        # Unlike the name it is nobody else's: no two proxies see each other's replies.
+        # Unlike the label it is unique, so no proxy gets the replies of another.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
-        check_timeout(connect_timeout, "connect_timeout")
+        opened_by = Deadline(check_timeout(connect_timeout, "connect_timeout"))
         check_count(max_message_bytes, "max_message_bytes")
         check_flag(persistent, "persistent")
         #: Sends the calls.
@@ -194,20 +198,25 @@ class QAMProxy(_RemoteNames):
         )
         #: Watches over the callbacks.
         self.callback_observer_thread = CallbackObserverThread(self)
-        self._start()
+        self._start(opened_by)
 
-    def _start(self) -> None:
+    def _start(self, opened_by: Deadline) -> None:
         owners = (self.consumer_thread, self.publisher_thread)
         observer = self.callback_observer_thread
         try:
-            for thread in (*owners, observer):
-                thread.start()
-            # An idle proxy that is dropped takes its threads along.
-            weakref.finalize(self, _stop, *owners, observer).atexit = False
-        except BaseException:
-            _stop(observer)
             for owner in owners:
-                owner.exit()
+                owner.begin()
+            for owner in owners:
+                owner.wait_until_open(opened_by)
+            observer.start()
+            # If an idle proxy is dropped, its threads end.
+            self._finalizer = weakref.finalize(self, _stop, *owners, observer)
+            self._finalizer.atexit = False
+        except BaseException:
+            _stop(observer, *owners)
+            end = Deadline(_CLOSE_TIMEOUT)
+            for owner in owners:
+                owner.join_until(end)
             raise
         _open_proxies.add(self)
         disown_in_child(self)
@@ -227,12 +236,13 @@ class QAMProxy(_RemoteNames):
         kwargs: dict[str, Any],
         timeout: float | None,
     ) -> Any:
-        """Call a remote method and wait for its result."""
+        """Call a remote method, and wait for its result."""
         if self.consumer_thread.is_here or self.publisher_thread.is_here:
-            # A finalizer may run anywhere; the call would wait for who can't go on meanwhile.
+            # The call would wait for its own thread.  A finalizer may run in any thread, in the
+            # middle of any code.
             raise QAMException(
-                f"{method_name}() was called in a thread of the proxy, or by a finalizer or a "
-                "signal handler in the middle of another call; use a callback there",
+                f"{method_name}() can't wait for its result here: it was called in a thread of the "
+                "proxy, or by a finalizer or signal handler inside another call; use a callback",
                 executed="no",
             )
         deadline = Deadline(timeout)
@@ -246,21 +256,21 @@ class QAMProxy(_RemoteNames):
                 raise self.publisher_thread.give_up(call)
         except BaseException as error:
             self.publisher_thread.look_again()
-            if sent is not None:  # Ctrl-C: nobody waits for it any more
+            if sent is not None:  # as after Ctrl-C: nobody waits for the call any more
                 self.publisher_thread.withdraw(sent)
             self.consumer_thread.free_result_item(id)
             if call is not None and log.isEnabledFor(DEBUG):
                 self.publisher_thread.stations.ended(call, f"by a {type(error).__name__}")
             raise
-        # This gives the slot back, too; a second time might take it from another call.
+        # This also frees the slot.  To free it twice might take it from another call.
         return self.consumer_thread.get_result(id)
 
     def _wait(self, id: int, deadline: Deadline) -> bool:
-        """Wait for the outcome of a call; return whether it is there."""
+        """Wait for the outcome of a call; return False if it did not come until *deadline*."""
         soon = Deadline(_SOON)
         if soon.at < deadline.at and self._results.wait(id, soon):
             return True
-        self.publisher_thread.look_again()  # the broker may say what becomes of the call
+        self.publisher_thread.look_again()  # the broker may have returned or refused the request
         return self._results.wait(id, deadline)
 
     def _begin_call(
@@ -278,10 +288,10 @@ class QAMProxy(_RemoteNames):
         )
 
     def set_timeout(self, timeout: float) -> "SynchronTimeout":
-        """Return an object whose calls wait *timeout* seconds at most.
+        """Return an object whose calls wait for *timeout* seconds at most; does not wait.
 
-        ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if the
-        result is not there after ten seconds.
+        ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if there is no
+        result after ten seconds.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
@@ -294,14 +304,14 @@ class QAMProxy(_RemoteNames):
         callback_method: Callable[[Any], Any],
         exception_method: Callable[[Exception], Any] | None = None,
     ) -> "Callback":
-        """Return an object whose calls do not wait: ``callback_method(result)`` is called.
+        """Return an object whose calls do not wait; *callback_method* gets the result.
 
-        ``uid = proxy.callback(success, error).add(2, 4)`` returns at once.  The
-        functions are called in another thread, and may call the proxy.
+        ``uid = proxy.callback(success, error).add(2, 4)`` returns at once.  The functions
+        are called in another thread, and may call the proxy.
 
         :param callback_method: called with the result.
-        :param exception_method: called with the exception if the call fails; without
-            it a failure is logged.
+        :param exception_method: called with the exception if the call fails; if it is None,
+            the failure is logged.
         :raises TypeError: one of them is not callable.
         """
         if not callable(callback_method):
@@ -314,13 +324,14 @@ class QAMProxy(_RemoteNames):
     def get_callback_state(self, uid: str) -> int:
         """Return the state of a callback: 0 waiting, 1 being executed, 2 finished.
 
-        A uid that is not known counts as finished.  Does not wait, but lets other
-        threads run, so it can be asked in a loop.
+        An unknown uid counts as finished.  Does not wait, but lets other threads run, so a
+        loop may call it.
 
-        :param uid: what a call by a callback has returned.
-        :raises TypeError: *uid* is a :class:`Callback`, on which no method was called.
+        :param uid: the uid that the call of a callback has returned.
+        :returns: 0, 1 or 2.
+        :raises TypeError: *uid* is a :class:`Callback`, of which no method was called.
         """
-        _give_way()
+        _let_others_run()
         item = self.callback_observer_thread.callback_uid_dict.get(uid)
         if item is not None:
             return int(item["state"])
@@ -332,8 +343,8 @@ class QAMProxy(_RemoteNames):
         return FINISHED
 
     def get_num_waiting_callbacks(self) -> int:
-        """Return how many callbacks are not executed yet; does not wait."""
-        _give_way()
+        """Return how many callbacks are not finished yet; does not wait."""
+        _let_others_run()
         return len(self.callback_observer_thread.callback_uid_dict)
 
     # --- closing ----------------------------------------------------------------
@@ -344,29 +355,36 @@ class QAMProxy(_RemoteNames):
         return self._closing
 
     def close(self) -> None:
-        """Stop the threads and close the connections; a second time does nothing.
+        """Stop the threads and close the connections; a second call does nothing.
 
-        Calls that still wait, and callbacks, end with a :class:`QAMClosedException`.
-        Takes five seconds at most, whatever the broker does.
+        Calls and callbacks that still wait end with a :class:`QAMClosedException`.  Waits for
+        the threads, five seconds at most, even if the broker does not respond.
         """
         if self._closing:
             return
+        self._begin_to_close()
+        self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+
+    def _begin_to_close(self) -> None:
+        """End the calls, and ask the owners of connections to end; wait for nothing."""
         self._closing = True
         _open_proxies.discard(self)
-        deadline = Deadline(_CLOSE_TIMEOUT)
-        owners = (self.publisher_thread, self.consumer_thread)
         try:
             self.publisher_thread.close_calls(self._closed)
         finally:
-            _stop(*owners)
-        for thread in owners:
+            _stop(self.publisher_thread, self.consumer_thread)
+
+    def _finish_closing(self, deadline: Deadline) -> None:
+        for thread in (self.publisher_thread, self.consumer_thread):
             thread.join_until(deadline)
-        # Last, when nobody is left who could have a callback for it.
+        # Last: the other threads may have made callbacks ready until they ended.
         _stop(self.callback_observer_thread)
         self.callback_observer_thread.join_until(deadline)
+        # It keeps the threads alive, and these keep the proxy alive.
+        self._finalizer.detach()
 
     def _after_fork(self) -> None:
-        """Be closed; in a forked child, where the threads of the proxy are not."""
+        """In a forked child, which does not have the threads of the proxy: be closed."""
         self._closing = True
         _open_proxies.discard(self)
 
@@ -396,13 +414,14 @@ class QAMProxy(_RemoteNames):
 
 
 class SynchronTimeout(_RemoteNames):
-    """Calls the methods of a proxy, each within a timeout.
+    """Calls the methods of a proxy, each with a timeout.
 
     ``synchron_timeout.add(2, 3)`` or ``synchron_timeout('add', 2, 3)``.
 
     :param parent: the :class:`QAMProxy`.
     :param client_id: names the routing key by which replies come back.
-    :param timeout: seconds.
+    :param timeout: seconds that a call may take.
+    :raises TypeError, ValueError: *timeout* is not a positive number.
     """
 
     def __init__(self, parent: QAMProxy, client_id: str, timeout: float) -> None:
@@ -412,15 +431,15 @@ class SynchronTimeout(_RemoteNames):
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if method_name == "callback" and args and callable(args[0]):
-            # A remote method of that name is hardly meant: a function can't be sent.
+            # It is hardly a remote method of that name: a function can't be sent.
             raise TypeError(
                 "callback() comes before set_timeout(), as in "
                 "proxy.callback(success).set_timeout(10).add(2, 4)"
             )
         return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Call the remote method *method_name*."""
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the remote method *method_name*, and wait for its result."""
         return self[method_name](*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -428,17 +447,17 @@ class SynchronTimeout(_RemoteNames):
 
 
 class Callback(_RemoteNames):
-    """Calls the methods of a proxy without waiting; its functions get the outcome.
+    """Calls the methods of a proxy without a wait; its functions get the outcomes.
 
     ``callback.add(2, 3)`` or ``callback('add', 2, 3)`` returns a uid, a str, for
-    :meth:`QAMProxy.get_callback_state`.  Each use makes a call.
+    :meth:`QAMProxy.get_callback_state`.  Each use makes another call.
 
     :param parent: the :class:`QAMProxy`.
     :param id: the slot that was reserved for the call.
     :param client_id: names the routing key by which the reply comes back.
     """
 
-    # The slot, until a call uses it; there is none before __init__ has run, either.
+    # The reserved slot; None once a call has used it, and before __init__ has run.
     _id: int | None = None
 
     def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
@@ -450,9 +469,9 @@ class Callback(_RemoteNames):
         self._functions = slot["callback_method"], slot["exception_method"]
 
     def set_timeout(self, timeout: float) -> Self:
-        """Give the calls *timeout* seconds; return this Callback.
+        """Let the calls take *timeout* seconds at most; return this Callback.
 
-        After that the error function gets a :class:`QAMTimeoutException`.
+        After that time the error function gets a :class:`QAMTimeoutException`.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
@@ -477,14 +496,14 @@ class Callback(_RemoteNames):
         return uid
 
     def _take_slot(self) -> int:
-        """Return the slot that was reserved; a second use needs another."""
+        """Return the reserved slot; for a second use reserve another one."""
         id, self._id = self._id, None
         if id is None:
             id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
         return id
 
-    def __call__(self, method_name: str, *args: Any, **kwargs: Any) -> str:
-        """Call the remote method *method_name*; return the uid."""
+    def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
+        """Call the remote method *method_name*; return the uid of the call, without a wait."""
         uid: str = self[method_name](*args, **kwargs)
         return uid
 
@@ -499,7 +518,7 @@ class Callback(_RemoteNames):
 def _stop(
     *threads: PublisherThread | ConsumerThread | CallbackObserverThread,
 ) -> None:
-    """Have threads end; from a finalizer too, so it waits for nothing."""
+    """Ask *threads* to end; waits for nothing, since a finalizer calls it too."""
     for thread in threads:
         thread.ask_to_stop()
 
@@ -508,9 +527,13 @@ _open_proxies: weakref.WeakSet[QAMProxy] = weakref.WeakSet()
 
 
 def _close_open_proxies() -> None:
-    """At the end of the interpreter: no thread of ours is cut off in the middle."""
-    for proxy in list(_open_proxies):
-        proxy.close()
+    """At the end of the interpreter: let no thread of a proxy be cut off in the middle."""
+    proxies = list(_open_proxies)
+    for proxy in proxies:
+        proxy._begin_to_close()
+    deadline = Deadline(_CLOSE_TIMEOUT)  # one for all, so a silent broker costs it only once
+    for proxy in proxies:
+        proxy._finish_closing(deadline)
 
 
 atexit.register(_close_open_proxies)

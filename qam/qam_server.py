@@ -59,38 +59,39 @@ _NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")
 class QAMServer:
     """Runs registered methods for QAMProxies.
 
-    The constructor connects and declares the server's queue, so that requests wait
-    in it until :meth:`serve`.  Methods run in several threads at once.
+    The constructor connects, and declares the request queue, in which requests wait until
+    :meth:`serve`.  It waits for that, up to *connect_timeout*.  Methods run in several threads
+    at once.
 
-    :param hostname: where the broker runs; or a URL, ``amqp://…``, ``amqps://…``, or
+    :param hostname: the host of the broker; or a URL, ``amqp://…``, ``amqps://…``, or
         ``memory://name`` for a broker inside this process; or a list of names or URLs,
         the nodes of a cluster.
     :param port: the broker's port.
-    :param username: who connects to the broker.
-    :param password: their password.
+    :param username: the user that connects to the broker.
+    :param password: the user's password.
     :param vhost: the broker's virtual host.
-    :param server_id: the id by which proxies find this server.  Servers that share
-        one share the work.
+    :param server_id: the id by which proxies find this server.  Servers with the same id
+        share the work.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the proxies are configured.
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param max_workers: how many methods run at once, at most.
-    :param prefetch: how many requests the server holds, at most, up to 65,535; by default
-        as many as workers, and more while methods are short.
+    :param prefetch: how many unacknowledged requests the broker delivers to the server, up
+        to 65,535; by default as many as workers, and more while methods are short.
     :param connect_timeout: seconds that connecting to the broker may take.
-    :param trusted: classes, or names of modules and classes, that messages may build
-        here, beside those of :func:`qam.trust`.
+    :param trusted: classes, or names of modules and classes, whose instances messages may
+        create in this process, beside those of :func:`qam.trust`.
     :param max_message_bytes: the size of the largest request that is received and of the
-        largest reply that is sent; the callers of larger ones are told.
-    :param send_tracebacks: False if callers get no tracebacks, which name files and lines of
+        largest reply that is sent; a call with a larger one raises at its caller.
+    :param send_tracebacks: False to send callers no tracebacks, which name files and lines of
         this process and quote its source.
-    :param queue_arguments: what the request queue is declared with, as
+    :param queue_arguments: the arguments of the request queue, such as
         ``{'x-queue-type': 'quorum'}`` on a cluster; the same for all servers of one id.
-    :param heartbeat: whole seconds between heartbeats; a broker without a sign for two
-        of them counts as lost.
-    :raises QAMConnectionException: the broker can't be reached or refuses us.
-    :raises TypeError, ValueError: an argument is wrong; names it.
+    :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
+        them counts as lost.
+    :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
+    :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class QAMServer:
         #: The id by which proxies find this server.
         self.server_id = server_id
         self._methods = MethodRegistry()
-        # What the threads hand to each other, then the threads.
+        # First the mailboxes between the threads, then the threads.
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
@@ -166,7 +167,7 @@ class QAMServer:
         finally:
             connection.close()
 
-    # --- what is offered --------------------------------------------------------
+    # --- methods ----------------------------------------------------------------
 
     def register_function(
         self,
@@ -175,19 +176,19 @@ class QAMServer:
         *,
         idempotent: bool = False,
     ) -> Any:
-        """Offer a function to the proxies; can also be used as a decorator.
+        """Offer a function to the proxies; can also be used as a decorator; does not wait.
 
         ``@server.register_function`` or ``@server.register_function(name='plus')``.
 
         :param method: the function.
         :param name: the name by which it is called; by default its own.
-        :param idempotent: True if it does no harm to run it again for the same call: when
-            its server dies in the middle, another runs it, three times in all at most.
+        :param idempotent: True if running it again for the same call does no harm.  If the
+            server dies while it runs, another server runs it again, three times in all at most.
         :returns: the function.
         :raises TypeError: *method* is not callable, or it is a coroutine or generator
             function, also inside a :func:`functools.partial` or a cache.
-        :raises ValueError: the name is none that can be called: not an identifier, or with a
-            leading underscore.
+        :raises ValueError: *name* is not a valid method name: it is not an identifier, or
+            begins with an underscore.
         """
         if method is None:
             return lambda decorated: self.register_function(decorated, name, idempotent=idempotent)
@@ -202,45 +203,46 @@ class QAMServer:
         methods: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
     ) -> None:
-        """Offer the public methods of an instance, as ``proxy.name.method()``.
+        """Offer the public methods of an instance, as ``proxy.name.method()``; does not wait.
 
-        Those are the methods of its type: functions, static and class methods, cached and
-        partial ones, and those of builtin types.  Properties, classes and other objects are
-        not offered, nor is what stands in the instance itself, as after
-        ``self.run = subprocess.run``, unless *methods* names it.  No code of *instance* is
-        run to find that out.
+        By default these are the methods of its type: functions, static and class methods,
+        cached and partial ones, and those of builtin types.  Properties, classes and other
+        objects are not offered.  Callable attributes of the instance itself, as after
+        ``self.run = subprocess.run``, are offered only if *methods* names them.  Finding the
+        methods runs no code of *instance*.
 
         :param instance: the instance.
-        :param name: the name by which it is reached.
-        :param methods: the names of those that are offered; by default all methods of the
-            type.  A name may also stand for what the instance itself has and that can be
-            called; a leading underscore, a property or a class is refused.
-        :param idempotent: the names of those that may run again, see
+        :param name: the name by which it is called.
+        :param methods: the names of the methods to offer; by default all public methods of the
+            type.  A name may also be that of a callable attribute of the instance itself.  A
+            name with a leading underscore, a property or a class is refused.
+        :param idempotent: the names of the methods that may run again, see
             :meth:`register_function`.
-        :raises TypeError: *instance* is a class, or has no public methods; or one that would be
-            offered is a coroutine or generator function, which can't be called from afar.
-        :raises ValueError: the name is none that can be called, or one of *methods* or
-            *idempotent* is no public method.
+        :raises TypeError: *instance* is a class, or has no public methods; or one of the
+            methods to offer is a coroutine or generator function, which can't be called
+            remotely.
+        :raises ValueError: *name* is not a valid name, or one of *methods* or *idempotent* is
+            no public method.
         """
         self._methods.add_instance(instance, name, methods, idempotent)
 
     # --- serving ----------------------------------------------------------------
 
     def serve(self, *, stop_on: Iterable[signal.Signals] = ()) -> None:
-        """Take and answer requests until :meth:`close`; blocks.
+        """Receive and answer requests until :meth:`close`; blocks.
 
-        Ctrl-C closes the server, then raises KeyboardInterrupt.  A connection that is
-        lost is opened again.  Returns at once if the server was closed before.
+        Ctrl-C closes the server, then raises KeyboardInterrupt.  A lost connection is opened
+        again.  Returns at once if the server was closed before.
 
-        :param stop_on: signals that close the server meanwhile, as ``[signal.SIGTERM]``;
-            in the main thread only.
+        :param stop_on: signals that close the server meanwhile, such as ``[signal.SIGTERM]``;
+            only in the main thread.
         :raises TypeError: *stop_on* is no list.
-        :raises ValueError: *stop_on* is given in another thread than the main one, or has
-            something in it that is no signal, or can't be handled.
+        :raises ValueError: *stop_on* is used outside the main thread, or contains an object
+            that is no signal, or a signal that can't be handled.
         :raises QAMClosedException: the process was forked after the server was made; or
             the server died of an internal error.
         :raises QAMConnectionException: the broker can't be reached at the start.
-        :raises RuntimeError: the server serves already.
+        :raises RuntimeError: the server serves already, or has served.
         """
         stop_on = _check_signals(stop_on)
         if stop_on and threading.current_thread() is not threading.main_thread():
@@ -261,7 +263,7 @@ class QAMServer:
 
     @contextmanager
     def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
-        """Have *signals* close the server meanwhile."""
+        """While the context lasts, let *signals* close the server."""
         before: dict[signal.Signals, Any] = {}
         try:
             for each in signals:
@@ -272,19 +274,19 @@ class QAMServer:
                 signal.signal(each, handler)
 
     def start(self) -> None:
-        """Serve in threads of its own; return when requests are being taken.
+        """Serve in other threads; waits until the server consumes requests, then returns.
 
         :raises QAMConnectionException: the broker can't be reached.
         :raises QAMClosedException: the server is closed, or the process was forked after
             it was made.
-        :raises RuntimeError: the server serves already.
+        :raises RuntimeError: the server serves already, or has served.
         """
         if not self._begin():
             raise QAMClosedException("the server is closed; make a new one")
         self._start_threads()
 
     def _begin(self) -> bool:
-        """Make this the one time that the server serves; False if it is closed."""
+        """Begin to serve, which a server does once; return False if it is closed."""
         begun = self._life.begin()
         if begun:
             _serving.add(self)
@@ -292,11 +294,11 @@ class QAMServer:
 
     def _start_threads(self) -> None:
         try:
-            # One to begin with: at the end of the interpreter there may be no other any more.
+            # One worker now: at the end of the interpreter no thread may start any more.
             self._workers.start_worker()
             self._publisher.start()
             self._consumer.start()
-            # Longer only while the broker has an alarm: then there could be no replies.
+            # It takes longer only while the broker has an alarm: then no reply could be sent.
             self._consumer.taking.wait(self._settings.connect_timeout)
         except BaseException:
             self._consumer.exit()
@@ -304,13 +306,13 @@ class QAMServer:
             raise
 
     def _publisher_ended(self, error: BaseException | None) -> None:
-        """There will be no more replies; if that is because of a bug, the server ends."""
+        """Note the end of the publisher; if a bug ended it, end the server, which can't reply."""
         if error is not None:
             self._life.fail(error)
             self._consumer.ask_to_stop()
 
     def _after_fork(self) -> None:
-        """Be closed; in a forked child, where the threads of the server are not."""
+        """In a forked child, which does not have the threads of the server: be closed."""
         self._life.after_fork()
         _serving.discard(self)
 
@@ -319,13 +321,15 @@ class QAMServer:
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Take no more requests, answer those at hand, and end the threads.
 
-        Waits until that is done; but called by a method of the server, or by a signal
-        handler in the thread that waits in :meth:`serve`, it only asks, and returns.
-        Before :meth:`serve`, or when it is done already, it returns at once.
+        Waits until that is done, at most five seconds longer than *timeout*.  But if a method
+        of the server calls it, or a signal handler in the thread that waits in :meth:`serve`,
+        it only begins to close, and returns.
+        Before :meth:`serve`, and after the end, it returns at once.
 
-        :param timeout: seconds for the methods that run.  What was not started by then
-            is given back to the queue; the callers of what still runs learn that it is
-            lost.
+        :param timeout: seconds for the requests at hand.  Those not started by then are given
+            back to the queue.  A method that still runs then can't reply any more: its caller
+            gets a :class:`~qam.exceptions.QAMServerLostException`, or another server runs it
+            again if it is idempotent.
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
         timeout = check_timeout(timeout)
@@ -336,7 +340,7 @@ class QAMServer:
             self._life.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
 
     def _end(self, error: BaseException | None) -> None:
-        """End the other threads; in the last one, when requests are taken no more."""
+        """End the other threads; no more requests are received, perhaps because of *error*."""
         self._life.fail(error)
         self._workers.close()
         self._publisher.exit()
@@ -377,7 +381,7 @@ _serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()
 
 
 def _close_serving() -> None:
-    """At the end of the interpreter: no method is cut off in the middle."""
+    """At the end of the interpreter: let no method be cut off in the middle."""
     for server in list(_serving):
         server.close()
 

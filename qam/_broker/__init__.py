@@ -1,1 +1,1 @@
-"""One connection to one broker, and the thread that owns it."""
+"""A connection to a broker, and the thread that owns it."""

@@ -1,7 +1,7 @@
-"""Opens a connection to the first broker that takes one."""
+"""Opens a connection to the first broker that accepts one."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
@@ -12,27 +12,34 @@ from qam.exceptions import QAMConnectionException
 
 
 def connect(endpoint: Endpoint, timeout: float) -> Connection:
-    """Open a connection to the broker within *timeout* seconds.
+    """Open a connection to the broker at *endpoint* within *timeout* seconds.
 
-    :raises QAMConnectionException: it can't be reached or refuses us; says where and why.
+    :raises QAMConnectionException: the broker can't be reached, or refuses the connection; the
+        text says where and why.
     """
     if endpoint.is_memory:
         return MemoryConnection(endpoint.host)
     return AMQPConnection(endpoint, timeout)
 
 
-#: Seconds that a connection may take to open.
+#: Opens a connection to an endpoint within so many seconds, as :func:`connect` does.
+Connect = Callable[[Endpoint, float], Connection]
+
+#: Seconds that an attempt to open a connection may take.
 CONNECT_TIMEOUT = 5.0
 
 
-def connect_first(endpoints: Iterable[Endpoint], timeout: float) -> Connection:
-    """Open a connection to the first of *endpoints* that takes one, within *timeout* seconds.
+def connect_first(
+    endpoints: Iterable[Endpoint], timeout: float, connect: Connect = connect
+) -> Connection:
+    """Open a connection to the first of *endpoints* that accepts one, within *timeout* seconds.
 
-    :raises QAMConnectionException: none does; says where and why it failed last.
+    :param connect: opens a connection to one endpoint.
+    :raises QAMConnectionException: none does; the text says where and why the last one failed.
     """
     deadline, left = Deadline(timeout), deque(endpoints)
     while True:
-        # What time is left is shared by the endpoints that are left.
+        # The remaining endpoints share the remaining time.
         share = timeout / len(left)
         try:
             return connect(left.popleft(), share)

@@ -1,4 +1,4 @@
-"""Why a connection to the broker could not be opened, in a person's words."""
+"""Explains to a person why a connection to the broker could not be opened."""
 
 import socket
 import ssl
@@ -8,21 +8,21 @@ import amqp
 from qam._broker.endpoint import Endpoint
 from qam._common.printable import printable
 
-# OpenSSL's codes of a certificate that does not name the host, or the address.
+# OpenSSL's error codes for a certificate that does not name the host, or the address.
 _WRONG_NAME = {62, 64}
 _EXPIRED = 10
-# Its codes of one that is not made by RFC 5280, which it looks at with VERIFY_X509_STRICT only.
+# Its codes for a certificate that violates RFC 5280; it checks that with VERIFY_X509_STRICT only.
 _MALFORMED = range(80, 95)
-# What OpenSSL makes of a peer that answers in plain text.
+# The errors of OpenSSL if a peer answers in plain text.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 
 
 def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
-    """Say why *error* came while connecting within *timeout* seconds."""
+    """Return the reason for *error*, raised by an attempt to connect within *timeout* seconds."""
     if isinstance(error, amqp.AccessRefused):
         return "access refused; are user name and password right?"
     if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
-        return f"the vhost {endpoint.vhost!r} does not exist or is not open to this user"
+        return f"the vhost {endpoint.vhost!r} does not exist, or this user may not access it"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, ConnectionRefusedError):
@@ -32,18 +32,18 @@ def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
     if isinstance(error, ssl.SSLError):
         return _why_no_tls(error, endpoint.host)
     if isinstance(error, ConnectionError) and endpoint.tls is not None:
-        return f"{words(error)}; {_CLIENT_CERTIFICATE}"
-    return words(error)
+        return f"{error_text(error)}; {_CLIENT_CERTIFICATE}"
+    return error_text(error)
 
 
-def words(error: Exception) -> str:
-    """Return what *error* says, in one printable line; its type if that is nothing."""
+def error_text(error: Exception) -> str:
+    """Return the text of *error* in one printable line; the name of its type if it has none."""
     text = getattr(error, "reply_text", None) or str(error)
     return printable(text or type(error).__name__)
 
 
 _CLIENT_CERTIFICATE = (
-    "if it wants a certificate of its clients, "
+    "if the broker requires a client certificate, "
     "pass one as 'certfile' and 'keyfile' in the dict ssl={…}"
 )
 
@@ -53,7 +53,7 @@ def _why_no_tls(error: ssl.SSLError, host: str) -> str:
         return f"TLS failed: {_why_not_verified(error, host)}"
     reason = error.reason or ""
     if reason in _NO_TLS:
-        return "that port does not speak TLS; RabbitMQ's port for TLS is 5671 if not set otherwise"
+        return "that port does not speak TLS; RabbitMQ's default port for TLS is 5671"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
         return f"TLS failed ({reason}); {_CLIENT_CERTIFICATE}"
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
@@ -64,18 +64,18 @@ def _why_no_tls(error: ssl.SSLError, host: str) -> str:
 def _why_not_verified(error: ssl.SSLCertVerificationError, host: str) -> str:
     if error.verify_code in _WRONG_NAME:
         return (
-            f"the broker's certificate is not made out to {host!r} ({error.verify_message}); "
-            "connect by the name that it has, or pass ssl={'server_hostname': …}"
+            f"the broker's certificate does not name {host!r} ({error.verify_message}); "
+            "connect by a name in the certificate, or pass ssl={'server_hostname': …}"
         )
     if error.verify_code == _EXPIRED:
         return "the broker's certificate has expired"
     if error.verify_code in _MALFORMED:
         return (
-            "the certificate of the broker or of its authority is not made as it has to be "
-            f"({error.verify_message}); have it made anew, or pass as ssl=… an SSLContext without "
-            "ssl.VERIFY_X509_STRICT, which Python 3.13 and later set"
+            "the certificate of the broker or of its authority violates RFC 5280 "
+            f"({error.verify_message}); have it issued again, or pass as ssl=… an SSLContext "
+            "without ssl.VERIFY_X509_STRICT, which Python 3.13 and later set"
         )
     return (
         f"the broker's certificate is not trusted ({error.verify_message}); "
-        "if its authority is your own, pass ssl={'ca_certs': …}"
+        "if you use an authority of your own, pass ssl={'ca_certs': …}"
     )

@@ -1,9 +1,9 @@
-"""A connection to the broker, as its one owner sees it.
+"""The interface of a connection to the broker, for the one thread that owns it.
 
-Four verbs carry the traffic: ``write`` a batch of messages, ``read`` what came as
-events, ``tick`` for what time asks for, and ``wait`` until there is more.  All of a
-connection belongs to the thread that opened it; but while that waits, another may
-write in its place.
+Four methods carry the traffic: ``write`` publishes a batch of messages, ``read`` returns
+received events, ``tick`` sends heartbeats, and ``wait`` sleeps until there is more to do.  A
+connection belongs to the thread that opened it; but while that thread waits, another one may
+borrow it.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from qam.exceptions import QAMConnectionException
 
 
 class QueueIsDown(QAMConnectionException):
-    """The node of a cluster that has the queue is not there."""
+    """The node of a cluster that has the queue is down."""
 
 
 class Connection(Protocol):
-    """What an owner can do with its connection.
+    """A connection to a broker.
 
-    Every method raises :class:`~qam.exceptions.QAMConnectionException` when the
-    connection is lost; it is of no use then.
+    Every method raises :class:`~qam.exceptions.QAMConnectionException` when the connection is
+    lost; it can't be used any more then.
     """
 
     def declare_exchange(self, name: str) -> None:
@@ -32,17 +32,18 @@ class Connection(Protocol):
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
         """Declare a durable queue and bind it to its exchange.
 
-        :raises QueueIsDown: the connection stands, and is as good as new.
+        :raises QueueIsDown: its node is down; the connection is still usable, with a new channel.
         """
 
     def inspect_queue(self, queue: str) -> QueueState | None:
-        """Return what waits in *queue*, and how many consumers it has; None if it is not there.
+        """Return how many messages and consumers *queue* has; None if it does not exist.
 
-        Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
+        If it may not exist, call this before :meth:`confirm` and :meth:`consume`: the broker
+        then closes the channel.
         """
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue with all that is in it."""
+        """Delete a queue with all its messages."""
 
     def consume(
         self,
@@ -54,53 +55,56 @@ class Connection(Protocol):
     ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any).
 
-        :param no_ack: what it delivers counts as acknowledged.
-        :param max_bytes: of a larger body only the size is delivered; None for any.
+        :param no_ack: deliveries count as acknowledged.
+        :param max_bytes: a delivery with a larger body comes without the body; None for no limit.
         """
 
     def cancel(self, consumer: Consumer) -> None:
-        """End a consumer; what it delivered can still be acknowledged."""
+        """End a consumer; its deliveries can still be acknowledged."""
 
     def confirm(self, also_plain: bool = False) -> None:
-        """Ask for confirms of what is written from now on.
+        """Request confirms for the messages written from now on.
 
-        :param also_plain: messages that want no confirm will be written, too.
+        :param also_plain: whether messages without a confirm will be written, too.
         """
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; the fate of those that want a confirm comes as events.
+        """Publish *messages*; the fate of a message with a confirm is reported by events.
 
-        Of the others comes only the fate of those that are mandatory and unroutable.
+        A message without a confirm is reported only if it is mandatory and unroutable.
         """
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends it."""
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends the ack."""
 
     def reject(self, tag: int) -> None:
-        """Have the broker drop a delivery."""
+        """Make the broker drop a delivery."""
 
     def flush(self) -> bool:
-        """Send what waits, as far as the network takes it; return whether that was all."""
+        """Send buffered bytes as far as the network takes them; return whether it took all."""
 
     def read(self) -> list[Event]:
-        """Return what has come; does not wait for more.
+        """Return the received events; does not wait for more.
 
-        What came before a loss that it raises is left for :meth:`take_events`.
+        If this raises the loss of the connection, :meth:`take_events` returns the events that
+        came before.
         """
 
     def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
-        """Wait up to *timeout* seconds for something to :meth:`read`, or until woken.
+        """Wait up to *timeout* seconds until there is something to :meth:`read`, or *waker* wakes.
 
-        What comes may be left to come for *read_delay* seconds, so that it is taken in with
-        what comes after it.  Another thread may write meanwhile; if it can't
-        :meth:`flush` all that it has written it has to wake this one.
+        Another thread may write meanwhile; if it can't :meth:`flush` everything, it has to wake
+        this one.
+
+        :param read_delay: seconds for which incoming data may stay unread, so that they are read
+            together with later data.
         """
 
     def rest(self) -> None:
-        """Let what comes not end the :meth:`wait` that goes on, or begins.
+        """Keep incoming data from ending the current :meth:`wait`, or the next one.
 
-        For another thread, which wakes the one that waits.  The loss of the connection ends
-        it all the same.
+        Called by another thread, which will wake the waiting one.  The loss of the connection
+        still ends the wait.
         """
 
     @property
@@ -108,20 +112,23 @@ class Connection(Protocol):
         """True from :meth:`rest` until the next :meth:`read`."""
 
     def take_events(self) -> list[Event]:
-        """Return what came and was not returned yet; also after the loss of the connection."""
+        """Return the events that were not returned yet; also after the loss of the connection."""
 
     def tick(self) -> float | None:
-        """Do what time asks for; return the seconds until it has to be called again."""
+        """Send a heartbeat if one is due; return the seconds until the next call is needed.
+
+        :returns: None if no other call is needed.
+        """
 
     @property
     def congested(self) -> bool:
         """True while the network takes no more; :meth:`wait` returns when it does again."""
 
     def take_unconfirmed(self) -> list[Publish]:
-        """Return the messages whose fate is open; also after the loss of the connection."""
+        """Return the messages without a fate; also after the loss of the connection."""
 
     def close(self) -> None:
-        """Say goodbye and give everything back; never raises, takes a second at most."""
+        """Close the connection and free its resources; never raises, takes a second at most."""
 
     def detach(self) -> None:
-        """Give back the descriptors alone; in a forked child, whose parent uses the connection."""
+        """Close the descriptors only; in a forked child, whose parent uses the connection."""

@@ -1,12 +1,11 @@
 """The loop that every connection-owning thread runs: connect, heartbeat, read, write, reconnect.
 
-The proxy's ConsumerThread and PublisherThread and the server's two counterparts are
-such threads.  Others hand over their work under a lock and call
-:meth:`ConnectionThread.wake`.
+The proxy's ConsumerThread and PublisherThread and the server's two counterparts are such
+threads.  Other threads hand over work under a lock, and then call :meth:`ConnectionThread.wake`.
 
-While its owner sleeps, another thread can borrow the connection.  A lone call has nothing
-to be written together with; so its caller writes it, and no thread has to be woken, which
-would take longer than the writing.
+While the owner of a connection sleeps, another thread can borrow it.  No other request could be
+written together with that of a lone call.  So its caller writes it: that is quicker than to wake
+the owner.
 """
 
 import logging
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from qam._broker.connect import CONNECT_TIMEOUT, connect_first
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect, connect_first
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
@@ -30,24 +29,27 @@ from qam._common.fork import disown_in_child
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
-#: Seconds that a thread may take to end after it was asked to.
+#: Seconds after the timeout of an attempt to connect for which its error is waited for.
+_ERROR_GRACE = 0.5
+#: Seconds that a thread may take to end after it was asked to stop.
 _EXIT_TIMEOUT = 5.0
-#: Seconds by which the same time may differ, told twice from now.
+#: Seconds by which two results of _due_at() may differ for the same event.
 _ROUNDING = 0.001
 
 
 class ConnectionThread(threading.Thread, ABC):
     """A thread that owns a connection and keeps it open.
 
-    The thread is a daemon: one that is still connecting must not hold up the end
-    of the interpreter.  Proxies and servers end theirs before that.
+    The thread is a daemon, because a thread that is still connecting must not delay the exit of
+    the interpreter.  Proxies and servers stop their threads before that.
 
     :param name: the thread's name.
-    :param endpoints: where to connect, in the order in which that is tried.
-    :param log: where losses and recoveries are logged, once each.
+    :param endpoints: the endpoints to try, in that order.
+    :param log: the logger for losses and recoveries, each logged once.
     :param connect_timeout: seconds that one attempt to connect may take.
-    :param waker: wakes this thread, where others have it too; it is closed at the thread's end.
-    :param stations: where it is noted what passes here, if others have it too.
+    :param waker: wakes this thread; None for a new one.  The thread closes it when it ends.
+    :param stations: the stations of the calls that pass here; None for new ones.
+    :param connect: opens a connection to one of *endpoints*.
     """
 
     def __init__(
@@ -58,64 +60,87 @@ class ConnectionThread(threading.Thread, ABC):
         connect_timeout: float = CONNECT_TIMEOUT,
         waker: Waker | None = None,
         stations: Stations | None = None,
+        connect: Connect = connect,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._log = log
-        #: What is noted here, and logged at the level DEBUG when no lock is held.
+        #: Noted while locks are held, and logged at the level DEBUG when none is held.
         self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
+        self._connect = connect
         self._reconnection = Reconnection(endpoints)
         self._connection: Connection | None = None
         self._waker = waker or Waker()
         self._loan = Loan(self._waker)
-        #: True once the thread is asked to stop; never taken back.
+        #: True once the thread is asked to stop; never reset.
         self.kill = False
-        # The first opening: done when it succeeded, or failed with the reason.
+        # The result of the first attempt to connect: None, or the exception.
         self._opened: Future[None] = Future()
         disown_in_child(self)
 
-    # --- what an owner does with its connection; in its own thread -----------
+    # --- what subclasses do with the connection; in this thread ---------------
 
     @abstractmethod
     def _on_open(self, connection: Connection) -> None:
-        """Declare and consume what this owner needs, on a new connection."""
+        """Declare and consume the queues of this thread, on a new connection."""
 
     @abstractmethod
     def _write(self, connection: Connection) -> None:
-        """Write what waits to be written."""
+        """Write the messages and acks that wait to be written."""
 
     @abstractmethod
     def _on_events(self, events: Sequence[Event]) -> None:
-        """Take in what the broker sent."""
+        """Handle events from the broker."""
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
-        """The connection is gone; what was under way on it has an open fate."""
+        """Handle the loss of the connection: messages under way have no known fate."""
 
     def _next_due(self) -> float | None:
-        """Seconds until :meth:`_write` has to be called if nothing happens; None for never."""
+        """Return the seconds until :meth:`_write` has to be called anyway; None for never."""
         return None
 
     def _read_delay(self) -> float:
-        """Seconds for which what the broker sends may wait, to be read together with more."""
+        """Return the seconds for which data may stay unread, to be read together with more."""
         return 0.0
 
     def _before_close(self, connection: Connection) -> None:
-        """A last thing to do on a connection that still stands."""
+        """Do the last work on a connection that is still open."""
+
+    def _without_connection(self) -> float | None:
+        """Do the work that needs no connection; return the seconds until there is more, or None."""
+        return None
 
     def _on_end(self, error: BaseException | None) -> None:
-        """The thread ends, because of *error* or because it was asked to: tell who waits on it."""
+        """Tell the threads that wait on this one that it ends; *error* is None after a stop."""
 
-    # --- what other threads may call ------------------------------------------
+    # --- for other threads ----------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; return when its connection is open.
+        """Start the thread; block until its connection is open.
 
-        :raises QAMConnectionException: it can't be opened; says where and why.
+        :raises QAMConnectionException: it can't be opened; the text says where and why.
         """
-        super().start()
+        self.begin()
         try:
-            # One second more than the attempt gets: its own, more precise error comes first.
-            self._opened.result(Deadline(self._connect_timeout + 1).wait_time())
+            self.wait_until_open(Deadline(self._connect_timeout))
+        except BaseException:
+            self.exit()
+            raise
+
+    def begin(self) -> None:
+        """Start the thread; do not wait for its connection."""
+        super().start()
+
+    def wait_until_open(self, deadline: Deadline) -> None:
+        """Block until the connection of this thread, which was started, is open.
+
+        :param deadline: when to give up, and to ask the thread to stop.
+        :raises QAMConnectionException: it can't be opened; the text says where and why.
+        """
+        try:
+            # A little longer than the attempt may take, so that its own, more precise error
+            # arrives first.
+            self._opened.result((deadline.wait_time() or 0.0) + _ERROR_GRACE)
         except TimeoutError:
             self.ask_to_stop()
             raise QAMConnectionException(
@@ -123,25 +148,22 @@ class ConnectionThread(threading.Thread, ABC):
                 f"no answer within {self._connect_timeout:g} seconds",
                 executed="no",
             ) from None
-        except BaseException:
-            self.exit()
-            raise
 
     def exit(self) -> None:
-        """Close the connection and end the thread; return when that is done.
+        """Close the connection and end the thread; block until that is done.
 
-        Waits five seconds at most, and not at all when called by the thread itself.
+        Blocks five seconds at most, and not at all when called by the thread itself.
         """
         self.ask_to_stop()
         self.join_until(Deadline(_EXIT_TIMEOUT))
 
     def join_until(self, deadline: Deadline) -> None:
-        """Wait for the thread's end; not at all when called by the thread itself."""
+        """Wait until the thread has ended; return at once when called by the thread itself."""
         if self.ident is not None and self is not threading.current_thread():
             self.join(deadline.wait_time())
 
     def _after_fork(self) -> None:
-        """Give up the connection without a word; in a forked child."""
+        """Give up the connection without sending anything; in a forked child."""
         self.kill = True
         self._loan.after_fork()
         if self._connection is not None:
@@ -150,33 +172,33 @@ class ConnectionThread(threading.Thread, ABC):
 
     @property
     def is_here(self) -> bool:
-        """Whether the thread that asks is this one, or does its work at this moment."""
+        """Whether the calling thread is this one, or has borrowed its connection or waker."""
         return self.is_in_the_middle or threading.current_thread() is self
 
     @property
     def is_in_the_middle(self) -> bool:
-        """Whether the thread that asks holds a lock of this one: it is a finalizer then."""
+        """Whether the calling thread holds a lock of this one, as a finalizer inside it does."""
         return self._loan.is_here or self._waker.is_in_use_here
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection; a moment's view."""
+        """Whether there is a connection at this moment."""
         return self._connection is not None
 
     def wake(self) -> None:
-        """Make the owner look for work."""
+        """Make this thread look for work; any thread may call it."""
         self._waker.wake()
 
     def look_again(self) -> None:
-        """Read what came while this thread rests; any thread may call it, at any time."""
+        """Make this thread read what came while it rested; any thread may call it, at any time."""
         connection = self._connection
         if connection is not None and connection.rests:
             self.wake()
 
     def _log_noted(self) -> None:
-        """Log what was noted while the connection was in use.
+        """Log the stations that were noted while the connection was in use.
 
-        Not if this is a finalizer in the middle of something: then the owner does it.
+        A finalizer that runs while its thread holds a lock leaves that to the owner.
         """
         if self.stations.has_unlogged and not self.is_in_the_middle:
             self.stations.log()
@@ -188,7 +210,7 @@ class ConnectionThread(threading.Thread, ABC):
     # --- the loop -------------------------------------------------------------
 
     def run(self) -> None:
-        """Own the connection until :meth:`exit`; called by ``start``."""
+        """Own the connection until :meth:`exit` is called."""
         failure: BaseException | None = None
         try:
             self._own_connection()
@@ -199,12 +221,14 @@ class ConnectionThread(threading.Thread, ABC):
         self._on_end(failure)
         self._waker.close()
         if not self._opened.done():
-            self._opened.set_exception(failure or QAMConnectionException("stopped"))
+            self._opened.set_exception(
+                failure or QAMConnectionException("the thread was stopped before it had connected")
+            )
 
     def _own_connection(self) -> None:
-        """Keep the connection open until asked to stop.
+        """Keep the connection open until the thread is asked to stop.
 
-        :raises QAMConnectionException: it could not be opened the first time.
+        :raises QAMConnectionException: the first attempt to connect failed.
         """
         connection: Connection | None = self._open()
         self._opened.set_result(None)
@@ -250,15 +274,14 @@ class ConnectionThread(threading.Thread, ABC):
             connection.wait(wait_time, self._waker, self._read_delay())
 
     def _borrow(self, use: Callable[[Connection], bool], rest: bool = False) -> bool:
-        """Call *use* with the connection, in the thread that calls; return what it returns.
-
-        Returns False if the connection is not there, or somebody uses it at this moment: this
-        thread, another one, or the same one, of which a finalizer has taken hold.  Returns
-        True if the connection is lost by that.  Does not wait.
+        """Call *use* with the connection, in the calling thread; does not wait.
 
         :param use: returns whether it has used the connection.
-        :param rest: what comes because of that need not wake this thread.  Whoever calls sees
-            to it that :meth:`look_again` is called when it may have become urgent.
+        :param rest: whether the answers to *use* need not wake this thread.  The caller has to
+            make sure that :meth:`look_again` is called when they may have become urgent.
+        :returns: the result of *use*.  False if there is no connection, or it is in use: by this
+            thread, by another one, or by the calling thread, which a finalizer has interrupted.
+            True if *use* has lost the connection.
         """
         return not self.is_here and self._loan.borrow(partial(self._lend, use, rest))
 
@@ -270,7 +293,7 @@ class ConnectionThread(threading.Thread, ABC):
         return done
 
     def _hand_back(self, connection: Connection, due: float, rest: bool) -> None:
-        """Have this thread, which was to wake at *due*, wake for what is left, or rest."""
+        """Let this thread rest, or wake it if it has more to do, or before the time *due*."""
         has_to_wake = not connection.flush() or self._due_at() < due - _ROUNDING
         if has_to_wake or (connection.rests and not rest):
             self.wake()
@@ -278,22 +301,23 @@ class ConnectionThread(threading.Thread, ABC):
             connection.rest()
 
     def _due_at(self) -> float:
-        """When there is something to do, on the monotonic clock; infinite for never."""
+        """Return when there is something to do, on the monotonic clock; infinite for never."""
         due = self._next_due()
         return math.inf if due is None else time.monotonic() + due
 
     def _work(self, connection: Connection) -> float | None:
-        """Do all that is to do now; return the seconds until there is more, None for never."""
+        """Do all work that is due; return the seconds until there is more, None for never."""
         self._on_events(connection.read())
         self._write(connection)
         congested = connection.congested
         connection.flush()
         if congested and not connection.congested:
-            self.wake()  # for what waited for room
+            self.wake()  # to write the messages that waited for room
         return sooner(connection.tick(), self._next_due())
 
     def _open(self) -> Connection:
-        connection = connect_first(self._reconnection.candidates(), self._connect_timeout)
+        candidates = self._reconnection.candidates()
+        connection = connect_first(candidates, self._connect_timeout, self._connect)
         self._connection = connection
         self._reconnection.opened(time.monotonic())
         try:
@@ -307,7 +331,7 @@ class ConnectionThread(threading.Thread, ABC):
         return connection
 
     def _open_again(self) -> Connection | None:
-        """Try to connect, at once and then ever more slowly, until it works or is not wanted."""
+        """Connect again, with growing pauses between attempts; return None if asked to stop."""
         self._pause(self._reconnection.pause_after_loss(time.monotonic()))
         while not self.kill:
             try:
@@ -321,8 +345,11 @@ class ConnectionThread(threading.Thread, ABC):
         return None
 
     def _pause(self, seconds: float) -> None:
-        """Wait, in spite of wakes for work that has to wait too."""
+        """Wait for *seconds*, even if woken; meanwhile do only work that needs no connection."""
         deadline = Deadline(seconds)
-        while not (self.kill or deadline.expired):
-            self._waker.wait(deadline.wait_time())
+        while True:
+            due = self._without_connection()
+            if self.kill or deadline.expired:
+                return
+            self._waker.wait(sooner(deadline.wait_time(), due))
             self._waker.clear()

@@ -1,4 +1,4 @@
-"""Where the broker is, and as whom to connect."""
+"""The credentials that a user passes: where the broker is, and as which user to connect."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,32 +17,34 @@ _PORT, _TLS_PORT = 5672, 5671
 _USER, _PASSWORD, _VHOST = "guest", "guest", "/"  # RabbitMQ's own defaults
 _BESIDE_A_URL = {"port": _PORT, "username": _USER, "password": _PASSWORD, "vhost": _VHOST}
 
-#: Seconds between heartbeats if nothing else is said.
+#: Seconds between heartbeats by default.
 HEARTBEAT = 10
 
 
 @dataclass(frozen=True, repr=False)
 class AMQPCredentials:
-    """All that is needed to open a connection to the broker.
+    """The data needed to open a connection to the broker.  Opens no connection itself.
 
     :param hostname: name or address of the broker, ``host`` or ``host:port``; or a whole URL:
         ``amqp://user:password@host:port/vhost``, ``amqps://…`` (TLS), or ``memory://name``
-        for a broker inside this process.  Or a list of names or URLs: the nodes of a
-        cluster, of which the next one is tried when one is lost.
+        for a broker inside this process.  Or a list of names or URLs, the nodes of a
+        cluster: when one is lost, the next one is tried.
     :param port: the broker's AMQP port.
-    :param username: who connects.
-    :param password: their password; never shown by ``repr``.
+    :param username: the user to connect as.
+    :param password: the user's password; never shown by ``repr``.
     :param vhost: the virtual host.
     :param ssl: True for TLS, verified against the system's authorities and the host name;
-        or an :class:`ssl.SSLContext`; or a dict, where ``{}`` is as good as True:
+        or an :class:`ssl.SSLContext`; or a dict (``{}`` means the same as True) of
         ``ca_certs`` (a file of authorities, in place of the system's), ``certfile``,
-        ``keyfile`` and ``password`` (one's own certificate), ``ciphers``,
-        ``server_hostname`` (whom the certificate names, if not the host), and, to
+        ``keyfile`` and ``password`` (the client's own certificate), ``ciphers``,
+        ``server_hostname`` (the name in the certificate, if not the host's), and, to
         verify less, ``check_hostname=False`` or ``cert_reqs=ssl.CERT_NONE``.
-    :param heartbeat: whole seconds between heartbeats, unless the broker wants them
-        more often; a peer without a sign for two of them counts as lost.
-    :raises ValueError: *hostname* is a URL of another scheme, or a URL beside a
-        port, username, password or vhost of one's own; *ssl* has an unknown key.
+    :param heartbeat: whole seconds between heartbeats, unless the broker demands a shorter
+        interval.  The connection counts as lost if nothing comes for two intervals.
+    :raises TypeError: an argument has the wrong type.
+    :raises ValueError: *hostname* is an empty list or no host name, *port* or *heartbeat* is out
+        of its range, or *ssl* has an unknown key.  The proxy or server that gets the credentials
+        also refuses a wrong URL, and a URL beside another port, username, password or vhost.
     """
 
     hostname: str | Sequence[str] = "localhost"
@@ -57,10 +59,10 @@ class AMQPCredentials:
         if not isinstance(self.hostname, (str, list, tuple)):
             _check_host(self.hostname)
         if not isinstance(self.hostname, str):
-            # A tuple of its own: the caller's list may change.
+            # A copy, because the caller may change the list.
             object.__setattr__(self, "hostname", tuple(self.hostname))
         if not self._hosts:
-            raise ValueError("hostname is an empty list; it needs one host at least")
+            raise ValueError("hostname is an empty list; it must have at least one host")
         for host in self._hosts:
             _check_host(host)
         check_heartbeat(self.heartbeat)
@@ -84,12 +86,12 @@ class AMQPCredentials:
 
     @property
     def _has_tls(self) -> bool:
-        # An empty dict is one too.
+        # An empty dict stands for TLS, too.
         return self.ssl is not None and self.ssl is not False
 
     @cached_property
     def tls(self) -> TLS | None:
-        """How connections are secured, made once; None for plain TCP.
+        """The TLS settings of connections, made once; None for plain TCP.
 
         :raises ValueError: a file that ``ssl`` names can't be loaded.
         """
@@ -98,7 +100,7 @@ class AMQPCredentials:
     def __repr__(self) -> str:
         shown = [_shown(host) for host in self._hosts]
         hostname = shown[0] if isinstance(self.hostname, str) else shown
-        # Of ssl no more than that: it may hold a password.
+        # Not the value of ssl, which may hold a password.
         return (
             f"AMQPCredentials(hostname={hostname!r}, port={self.port}, "
             f"username={self.username!r}, vhost={self.vhost!r}, ssl={self._has_tls})"
@@ -112,28 +114,30 @@ class AMQPCredentials:
         return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
 
     def resolved(self) -> "AMQPCredentials":
-        """Return the same with a URL taken apart; itself where there is none, or are several.
+        """Return credentials with the URL in *hostname* split into its parts.
 
-        :raises ValueError: a URL, or a file that ``ssl`` names, is of no use.
+        :returns: itself if *hostname* is no URL, or a list.
+        :raises ValueError: a URL is wrong, or stands beside another port, username, password or
+            vhost; or a file that ``ssl`` names can't be loaded.
         """
-        self.endpoints()  # their errors are the caller's
+        self.endpoints()  # for its errors
         return self._without_url() if isinstance(self.hostname, str) else self
 
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return where connections are opened to, in the order in which that is tried.
+        """Return the endpoints to connect to, in the order in which they are tried.
 
-        :raises ValueError: a URL, or a file that ``ssl`` names, is of no use.
+        :raises ValueError: as :meth:`resolved` does.
         """
         if isinstance(self.hostname, str):
             return (self._without_url()._endpoint(),)
         each_alone = [replace(self, hostname=host) for host in self.hostname]
         endpoints = tuple(each._without_url()._endpoint() for each in each_alone)
         if len(endpoints) > 1 and any(endpoint.is_memory for endpoint in endpoints):
-            raise ValueError("hostname: memory:// stands alone; it has no other nodes")
+            raise ValueError("hostname: a memory:// broker can't be one of several hosts")
         return endpoints
 
     def _endpoint(self) -> Endpoint:
-        """Return the endpoint of the one host, which is no URL."""
+        """Return the endpoint of *hostname*, which is one host name or address here."""
         return Endpoint(
             host=str(self.hostname),
             port=self.port,
@@ -161,32 +165,34 @@ class AMQPCredentials:
         if not colon or ":" in port:  # a name, or an address of version 6
             return self
         if not (name and port.isdecimal()):
-            raise ValueError(f"hostname: after the ':' in {hostname!r} there must be a port")
+            raise ValueError(f"hostname: {hostname!r} needs a port number after the ':'")
         return replace(self, hostname=name, port=int(port))
 
     def _refuse_a_second_answer(self, scheme: str) -> None:
         for name, default in _BESIDE_A_URL.items():
             if getattr(self, name) != default:
-                raise ValueError(f"hostname is a URL ({scheme}://…); {name} belongs into it")
+                raise ValueError(
+                    f"hostname is a URL ({scheme}://…), so {name} must be a part of it"
+                )
 
     def _from_url(self, hostname: str, scheme: str) -> "AMQPCredentials":
         try:
             parts = urlsplit(hostname)
-            parts.port  # noqa: B018 - raises for what is no port
+            parts.port  # noqa: B018 - raises if it is no port
         except ValueError:
             raise ValueError(
-                f"hostname: the {scheme}:// URL has no valid port; or its password has something "
-                "special in it that has to be quoted, see urllib.parse.quote"
+                f"hostname: the {scheme}:// URL has no valid port, or its password has special "
+                "characters that have to be quoted, see urllib.parse.quote"
             ) from None
         if "@" in parts.path:
             raise ValueError(
-                f"hostname: in the {scheme}:// URL an '@' follows a '/'; what is special in the "
-                "user name, password or vhost has to be quoted, see urllib.parse.quote"
+                f"hostname: in the {scheme}:// URL an '@' follows a '/'; special characters in the "
+                "user name, password or vhost have to be quoted, see urllib.parse.quote"
             )
         if parts.query or parts.fragment:
             raise ValueError(
-                f"hostname: nothing may follow the vhost in the {scheme}:// URL; what else there "
-                "is to say, as heartbeat, is an argument"
+                f"hostname: nothing may follow the vhost in the {scheme}:// URL; pass other "
+                "settings, such as heartbeat, as arguments"
             )
         url = parse_url(hostname)
         return replace(
@@ -201,14 +207,14 @@ class AMQPCredentials:
 
 
 def _check_host(host: object) -> None:
-    # Of a wrong one only the type is shown: it may hold a password.
+    # Only the type of a wrong value is shown: the value may hold a password.
     shown = type(host).__name__ if host != "" else "an empty text"
     if not isinstance(host, str) or not host:
         raise TypeError(f"hostname must be a host name or a URL, or a list of them, not {shown}")
     if "://" not in host and set(host) & set("@/"):
         raise ValueError(
             "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "
-            "a name has no '@' or '/' in it"
+            "a host name contains no '@' or '/'"
         )
 
 
@@ -216,7 +222,7 @@ def _shown(host: str) -> str:
     if host.startswith("memory://") or "://" not in host:
         return host
     scheme, _, rest = host.partition("://")
-    if "@" not in rest.partition("/")[2]:  # else a password that was not quoted
-        with suppress(ValueError):  # no URL after all
+    if "@" not in rest.partition("/")[2]:  # else the password was not quoted, and would show
+        with suppress(ValueError):  # it is no valid URL
             return str(maybe_sanitize_url(host))
     return f"{scheme}://…"

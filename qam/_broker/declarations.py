@@ -1,6 +1,7 @@
-"""Exchanges and queues, declared on a channel of py-amqp.
+"""Declares exchanges and queues on a channel of py-amqp.
 
-A refusal closes the channel, and py-amqp then opens it again: without its consumers and confirms.
+If the broker refuses, it closes the channel; py-amqp then opens it again, but without its
+consumers and confirms.
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import amqp
 from kombu import Exchange, Queue
 
-from qam._broker.connect_errors import words
+from qam._broker.connect_errors import error_text
 from qam._broker.connection import QueueIsDown
 from qam._broker.endpoint import Endpoint
 from qam._broker.messages import QueueBinding, QueueState
@@ -16,7 +17,7 @@ from qam.exceptions import QAMConnectionException
 
 
 def declare_exchange(channel: Any, endpoint: Endpoint, name: str) -> None:
-    """Declare a durable direct exchange; a user who may not do that needs only that it is there."""
+    """Declare a durable direct exchange; if the user may not, check that it exists."""
     exchange = Exchange(name, type="direct", durable=True)(channel)
     try:
         exchange.declare()
@@ -30,7 +31,7 @@ def _expect_exchange(exchange: Exchange, endpoint: Endpoint) -> None:
     except amqp.NotFound as error:
         raise amqp.NotFound(
             f"the exchange {exchange.name!r} does not exist, and the user "
-            f"{endpoint.username!r} may not declare it; its server does that when it starts"
+            f"{endpoint.username!r} may not declare it; start its server, which declares it"
         ) from error
 
 
@@ -39,8 +40,8 @@ def declare_queue(
 ) -> None:
     """Declare a durable queue and bind it to its exchange.
 
-    :raises QueueIsDown: its node of a cluster is not there.
-    :raises QAMConnectionException: it is there, with other arguments.
+    :raises QueueIsDown: the node of the cluster that has the queue is down.
+    :raises QAMConnectionException: the queue exists with other arguments.
     """
     exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
     queue = Queue(
@@ -53,18 +54,18 @@ def declare_queue(
     try:
         queue.declare()
     except amqp.NotFound as error:
-        raise QueueIsDown(words(error)) from error
+        raise QueueIsDown(error_text(error)) from error
     except amqp.PreconditionFailed as error:
         raise QAMConnectionException(
-            f"the queue {binding.queue} at {endpoint} can't be declared like "
-            f"this: {words(error)}; give the same queue_arguments on all sides, or "
+            f"the queue {binding.queue} at {endpoint} can't be declared with "
+            f"these arguments: {error_text(error)}; pass the same queue_arguments on all sides, or "
             "delete the queue",
             executed="no",
         ) from error
 
 
 def inspect_queue(channel: Any, queue: str) -> QueueState | None:
-    """Return what waits in *queue*, and how many consumers it has; None if it is not there."""
+    """Return how many messages and consumers *queue* has; None if it does not exist."""
     try:
         found = channel.queue_declare(queue, passive=True)
     except amqp.NotFound:

@@ -1,4 +1,4 @@
-"""One broker, as connections are opened to it."""
+"""The address of one broker and the settings to connect to it."""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +7,11 @@ from qam._broker.tls import TLS
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one broker is, and as whom to connect: what credentials come to for each host.
+    """Where one broker is, and as which user to connect; credentials have one for each host.
 
     :param host: its name or address; or ``memory://name`` for a broker inside this process.
-    :param tls: how connections are secured; None for plain TCP.
-    :param heartbeat: whole seconds.
+    :param tls: the TLS settings; None for plain TCP.
+    :param heartbeat: whole seconds between heartbeats.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""What a connection to the broker reports to its owner, beside deliveries."""
+"""The events, beside deliveries, that a connection to the broker reports to its owner."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Refused:
 
 @dataclass(slots=True, frozen=True)
 class Returned:
-    """No queue is bound where this message was to go."""
+    """The broker returned this message: no queue is bound for its route."""
 
     message: Publish
 
@@ -36,14 +36,14 @@ class Unroutable:
 
 @dataclass(slots=True, frozen=True)
 class Cancelled:
-    """The broker ended a consumer of ours: its queue was deleted."""
+    """The broker cancelled this consumer, because its queue was deleted."""
 
     consumer: str
 
 
 @dataclass(slots=True, frozen=True)
 class Blocked:
-    """The broker has raised an alarm and takes no messages, or takes them again."""
+    """The broker has raised an alarm and accepts no messages, or has ended the alarm."""
 
     blocked: bool
 
@@ -52,7 +52,7 @@ Event = Delivery | Confirmed | Refused | Returned | Unroutable | Cancelled | Blo
 
 
 class Consumer(NamedTuple):
-    """A consumer that was started: which queue it reads, under which tag."""
+    """A started consumer: the queue that it consumes from, and its tag."""
 
     queue: str
     tag: str

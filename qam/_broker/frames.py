@@ -1,9 +1,9 @@
-"""The frames of the traffic, packed and parsed by hand: publish, deliver and ack.  No I/O here.
+"""Packs and parses the frames of the traffic: publish, deliver, ack and nack.  No I/O here.
 
-Nearly all of what travels are these three.  py-amqp is general, and takes several
-times as long for each; so here they are packed from parts that are prepared once, and
-parsed out of whatever pieces come from the network.  All other frames are handed
-on as they are, for py-amqp.
+Nearly all frames on a connection are of these methods.  py-amqp handles every method of AMQP, and
+takes several times as long for each frame.  So this module packs them from parts that are
+prepared once, and parses them from the pieces that come from the network.  It passes all other
+frames to py-amqp unparsed.
 
 The layout is that of AMQP 0-9-1, sections 2.3 and 4.2.
 """
@@ -19,21 +19,21 @@ from amqp.serialization import dumps, loads
 
 from qam._broker.messages import Delivery, Publish, Route, TooLarge
 
-# Kinds of frames.
+# Types of frames.
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _KINDS = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
 _END = b"\xce"
-# Class and method, as a payload begins.
+# Class and method: the first bytes of a method frame's payload.
 _BASIC = 60
 _PUBLISH, _DELIVER = pack(">HH", _BASIC, 40), pack(">HH", _BASIC, 60)
 _ACK, _NACK = pack(">HH", _BASIC, 80), pack(">HH", _BASIC, 120)
 _METHOD_SIZE = 4
 
-# Of the arguments of a delivery: class and method, the size of the consumer tag, and behind
-# it the delivery tag and a bit.
+# The payload of basic.deliver without the consumer tag, exchange and routing key: class and
+# method, the size of the consumer tag; and after the tag the delivery tag and a bit.
 _SIZE_BESIDE_CONSUMER_TAG = _METHOD_SIZE + 1 + 9
 
-#: What a frame has around its payload: kind, channel and size before it, an end mark behind.
+#: Bytes around a frame's payload: type, channel and size before it, an end mark after it.
 FRAME_OVERHEAD = 8
 _FRAME_START = Struct(">BHI")
 _START_SIZE = _FRAME_START.size
@@ -50,14 +50,14 @@ _DELIVER_FRAME_START = Struct(">BHI4sB")
 
 
 class Confirm(NamedTuple):
-    """The broker has *tag*, or with *multiple* all up to it; or, not *taken*, refuses them."""
+    """An ack of *tag*, or with *multiple* of all up to it; a nack if not *taken*."""
 
     tag: int
     multiple: bool
     taken: bool = True
 
 
-# Bytes of the longest text.
+# Bytes of the longest short string.
 _MAX_TEXT = 255
 
 #: Any other frame: its kind, channel and payload.
@@ -70,11 +70,11 @@ Frame = tuple[int, int, bytes]
 def _pack_text(value: str) -> bytes:
     octets = value.encode("utf-8", "surrogatepass")
     if len(octets) > _MAX_TEXT:
-        raise ValueError(f"AMQP takes texts of {_MAX_TEXT} bytes, not of {len(octets)}")
+        raise ValueError(f"AMQP takes texts of at most {_MAX_TEXT} bytes, not {len(octets)}")
     return b"%c%b" % (len(octets), octets)
 
 
-# Content types and reply routing keys are few, and the same again and again.
+# Content types and reply routing keys are few, and occur again and again.
 _pack_same_text = lru_cache(maxsize=1024)(_pack_text)
 
 
@@ -104,8 +104,8 @@ def _parse_time(data: bytes, at: int) -> tuple[int, int]:
     return value, at + 8
 
 
-# In the order in which they travel: name, flag, and how the value is packed and parsed; most
-# are texts, which are parsed in line.
+# In the order of the wire: name, flag, and the functions that pack and parse the value.  Without
+# a function it is a text, which is parsed inline.
 _Pack = Callable[[Any], bytes]
 _Parse = Callable[[bytes, int], tuple[Any, int]]
 _PROPERTIES: tuple[tuple[str, int, _Pack, _Parse | None], ...] = (
@@ -128,18 +128,18 @@ _PROPERTIES: tuple[tuple[str, int, _Pack, _Parse | None], ...] = (
 
 _PACKERS = {name: (flag, pack_value) for name, flag, pack_value, _ in _PROPERTIES}
 _FLAGS = {name: flag for name, flag, _, _ in _PROPERTIES}
-# What nearly every message begins with.  The same values come again and again, and so do the
-# bytes that stand for them, which are therefore remembered.
+# The properties that nearly every message begins with.  Their values, and so their bytes, are
+# few; so both directions are cached.
 _BEGINNING = ("content_type", "content_encoding", "delivery_mode")
 _BEGINNING_FLAGS = sum(_FLAGS[name] for name in _BEGINNING)
-_BEGINNING_MASK = _BEGINNING_FLAGS | _FLAGS["headers"]  # which would stand among them
+_BEGINNING_MASK = _BEGINNING_FLAGS | _FLAGS["headers"]  # headers would come among them
 _CORRELATION_ID, _EXPIRATION = _FLAGS["correlation_id"], _FLAGS["expiration"]
 _USUAL = frozenset((*_BEGINNING, "correlation_id", "reply_to", "expiration"))
 _RARE = frozenset(_PACKERS) - _USUAL
 
 
 def _pack_properties(properties: dict[str, Any]) -> tuple[int, bytes]:
-    """Return the flags that say which properties there are, and those."""
+    """Return the flags of *properties*, and their packed values."""
     if not _RARE.isdisjoint(properties):
         return _pack_each(properties)
     get = properties.get
@@ -162,7 +162,7 @@ def _pack_constant(
     delivery_mode: int | None,
     reply_to: str | None,
 ) -> tuple[int, bytes, bytes]:
-    """Return the flags of these properties, and what stands before and behind a correlation_id."""
+    """Return the flags of these properties, and their values before and after correlation_id."""
     beginning = (content_type, content_encoding, delivery_mode)
     flags, before = _pack_each(dict(zip(_BEGINNING, beginning, strict=True)))
     flag, after = _pack_each({"reply_to": reply_to})
@@ -170,7 +170,7 @@ def _pack_constant(
 
 
 def _pack_each(properties: dict[str, Any]) -> tuple[int, bytes]:
-    """Return the flags of any properties, and those, in the order in which they travel."""
+    """Return the flags and packed values of any properties, in the order of the wire."""
     flags, values = 0, []
     for name, (flag, pack_value) in _PACKERS.items():
         if (value := properties.get(name)) is not None:
@@ -181,15 +181,15 @@ def _pack_each(properties: dict[str, Any]) -> tuple[int, bytes]:
 
 @lru_cache(maxsize=256)
 def _parsers(flags: int) -> tuple[tuple[str, _Parse | None], ...]:
-    """Return the names of the properties that *flags* announce, and how each is parsed."""
+    """Return the name and the parser of each property in *flags*."""
     return tuple((name, parse) for name, flag, _, parse in _PROPERTIES if flags & flag)
 
 
 def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
-    """Return the properties in *packed*; none, if they can't be parsed.
+    """Return the properties in *packed*; an empty dict if they can't be parsed.
 
-    Whoever may write to a queue could otherwise end every connection that reads it.  Such
-    a message is refused by who needs its properties.
+    An error here would end the connection, so that one message in a queue could end every
+    connection that consumes from it.  The code that needs the properties refuses the message.
     """
     try:
         if flags & _BEGINNING_MASK != _BEGINNING_FLAGS:
@@ -201,7 +201,7 @@ def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
         left = flags ^ _BEGINNING_FLAGS
         if left != _CORRELATION_ID:
             return _parse_each(properties, packed, end, left)
-        # as in every reply
+        # only a correlation_id is left, as in every reply
         end, start = end + 1 + packed[end], end + 1
         properties["correlation_id"] = packed[start:end].decode("utf-8", "surrogatepass")
         return properties
@@ -215,7 +215,7 @@ def _parse_beginning(packed: bytes) -> dict[str, Any]:
 
 
 def _parse_each(properties: dict[str, Any], packed: bytes, at: int, flags: int) -> dict[str, Any]:
-    """Add to *properties* those that *flags* announce, which begin *at* some place."""
+    """Add to *properties* those in *flags*, whose values begin at position *at*."""
     for name, parse in _parsers(flags):
         if parse is None:
             start = at + 1
@@ -247,9 +247,9 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 def pack_publish(message: Publish, channel: int, frame_max: int) -> list[bytes | memoryview]:
-    """Return the frames that publish *message*, in parts that are to be joined.
+    """Return the frames that publish *message*, as a list of pieces to join.
 
-    :param frame_max: bytes of the largest frame that the broker takes.
+    :param frame_max: bytes of the largest frame that the broker accepts.
     :raises ValueError: a text is too long for AMQP.
     """
     flags, packed = _pack_properties(message.properties)
@@ -284,41 +284,43 @@ def pack_ack(tag: int, multiple: bool, channel: int) -> bytes:
 # --- parsing ------------------------------------------------------------------------
 
 
-# How the alert begins by which a TLS server answers plain text.
+# The first bytes of the alert by which a TLS server answers plain text.
 _TLS_ALERT = b"\x15\x03"
 
 
-def _what_it_speaks(data: bytes) -> str:
+def _why_no_amqp(data: bytes) -> str:
     if data.startswith(_TLS_ALERT):
         return "that port speaks TLS; pass ssl=True, or a URL with amqps://"
     return "the peer does not speak AMQP 0-9-1"
 
 
 class FrameParser:
-    """Makes deliveries, confirms and other frames of the pieces that come from the network."""
+    """Parses deliveries, confirms and other frames from the pieces that come from the network."""
 
     def __init__(self) -> None:
-        #: The largest payload of a frame; a peer that speaks no AMQP names larger ones.
+        #: Bytes of the largest payload; a larger size shows that the peer speaks no AMQP.
         self.frame_max = 131072  # until broker and client have agreed on another size
-        #: Bytes that are still to come of the message that has begun to come.
+        #: Bytes still missing from the body of the incomplete message.
         self.missing = 0
         self._data, self._at = b"", 0
-        # What came behind _data; joined with it when a frame is whole.
+        # The pieces that came after _data; joined with it when a frame is complete.
         self._pieces: list[bytes] = []
         self._unread = 0
-        # The message that is coming: on which channel, what announced it, and what it has so far.
+        # The incomplete message: its channel, the payload of basic.deliver, its content header
+        # and the parts of its body.
         self._channel: int | None = None
         self._arguments = b""
         self._header: bytes | None = None
         self._chunks: list[bytes] = []
-        # Set if it is not taken in, but for its size.
+        # Set if the body is larger than its consumer takes, and is dropped.
         self._too_large: TooLarge | None = None
-        # By consumer, the size of the largest body that it takes; and what each of them takes.
+        # By consumer tag, the size of the largest body that the consumer takes; and the size that
+        # every consumer takes.
         self._limits: dict[str, int] = {}
         self._surely_taken: float = inf
 
     def set_limit(self, consumer_tag: str, max_bytes: int | None) -> None:
-        """Have no larger bodies be taken in for a consumer; None for any, and at its end."""
+        """Drop bodies larger than *max_bytes* for a consumer; None for no limit, and at its end."""
         if max_bytes is None:
             self._limits.pop(consumer_tag, None)
         else:
@@ -326,7 +328,7 @@ class FrameParser:
         self._surely_taken = min(self._limits.values(), default=inf)
 
     def feed(self, data: bytes) -> None:
-        """Take in the next piece."""
+        """Add the next piece from the network."""
         if self._unread:
             self._pieces.append(data)
         else:
@@ -334,9 +336,9 @@ class FrameParser:
         self._unread += len(data)
 
     def parse(self) -> Delivery | Confirm | Frame | None:
-        """Return what came next, as soon as it is whole; None if it is not.
+        """Return the next delivery, confirm or other frame; None if it is not complete yet.
 
-        :raises UnexpectedFrame: what came is no AMQP.
+        :raises UnexpectedFrame: the data are no AMQP.
         """
         if self._channel is None and (delivery := self._whole_message()) is not None:
             return delivery
@@ -358,9 +360,10 @@ class FrameParser:
         return None
 
     def _whole_message(self) -> Delivery | None:
-        """Return the message that is next, if it is here in one piece and in three frames.
+        """Return the next delivery if it is complete, in one piece and in three frames.
 
-        Nearly all are.  Whatever else is next, or wrong with it, is seen to frame by frame.
+        Nearly all are.  Returns None for anything else, also for broken frames: the caller then
+        parses frame by frame.
         """
         data, at = self._data, self._at
         if len(data) - at < _DELIVER_FRAME_START.size:
@@ -396,7 +399,7 @@ class FrameParser:
             return None
         kind, channel, size = _FRAME_START.unpack_from(self._data, self._at)
         if size > self.frame_max or kind not in _KINDS:
-            raise UnexpectedFrame(_what_it_speaks(self._data[self._at :]))
+            raise UnexpectedFrame(_why_no_amqp(self._data[self._at :]))
         if not self._has(size + FRAME_OVERHEAD):
             return None
         data, start = self._data, self._at + _START_SIZE
@@ -408,7 +411,7 @@ class FrameParser:
         return kind, channel, data[start:end]
 
     def _has(self, size: int) -> bool:
-        """Return True if *size* bytes are there; they are in one piece then."""
+        """Return True if *size* bytes have come; they are then in one piece."""
         if len(self._data) - self._at >= size:
             return True
         if self._unread < size:
@@ -419,7 +422,7 @@ class FrameParser:
         return True
 
     def _continue(self, kind: int, payload: bytes) -> None:
-        """Take in the next part of the message that is coming."""
+        """Add the next frame of the incomplete message."""
         if kind != (_HEADER if self._header is None else _BODY):
             raise UnexpectedFrame("the parts of a message from the broker are out of order")
         if self._header is None:
@@ -442,7 +445,7 @@ class FrameParser:
         return TooLarge(size, limit) if limit is not None and size > limit else None
 
     def _delivery(self) -> Delivery:
-        """Return the message that has come."""
+        """Return the delivery that is complete now."""
         chunks, self._chunks = self._chunks, []
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         arguments, header = self._arguments, self._header or b""
@@ -457,10 +460,10 @@ class FrameParser:
 def _delivery(
     data: bytes, start: int, end: int, properties: bytes, flags: int, body: bytes
 ) -> Delivery:
-    """Return a message by its parts.
+    """Return the delivery made of these parts.
 
-    :param data: has the consumer tag from *start* to *end*, and then the delivery tag.
-    :param properties: as they came; *flags* say which there are.
+    :param data: contains the consumer tag from *start* to *end*, and then the delivery tag.
+    :param properties: the packed values of the properties in *flags*.
     """
     tag, bits = _TAG_AND_BIT.unpack_from(data, end)
     consumer_tag = data[start:end].decode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""What is to be sent at a later time.  No clock in here: the time comes in."""
+"""Holds messages until the time at which they are to be sent.  No clock: times are passed in."""
 
 import heapq
 from itertools import count
@@ -13,12 +13,12 @@ Item = TypeVar("Item", bound=_HasBody)
 
 
 class Later(Generic[Item]):
-    """Items that are to be sent at a time of their own; those of the same time in their order."""
+    """Items, each with the time when it is due; items of the same time stay in their order."""
 
     def __init__(self) -> None:
-        #: Bytes in the bodies of what is kept.
+        #: Bytes of the items' bodies.
         self.bytes = 0
-        # A heap of when, a tie-breaker, and what.
+        # A heap of the time, a tie-breaker and the item.
         self._items: list[tuple[float, int, Item]] = []
         self._numbers = count()
 
@@ -31,11 +31,11 @@ class Later(Generic[Item]):
         heapq.heappush(self._items, (due, next(self._numbers), item))
 
     def next_due(self) -> float | None:
-        """Return when the first item is due; None if there is none."""
+        """Return the time when the first item is due; None if there is no item."""
         return self._items[0][0] if self._items else None
 
     def take_due(self, now: float) -> list[Item]:
-        """Take out the items whose time has come, in its order."""
+        """Remove and return the items that are due, the earliest first."""
         due: list[Item] = []
         while self._items and self._items[0][0] <= now:
             item = heapq.heappop(self._items)[2]
@@ -44,5 +44,5 @@ class Later(Generic[Item]):
         return due
 
     def items(self) -> list[Item]:
-        """Return all that is kept, in no order."""
+        """Return all items, in no particular order."""
         return [item for _, _, item in self._items]

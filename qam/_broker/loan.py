@@ -1,4 +1,4 @@
-"""A connection that others borrow while the thread that owns it sleeps."""
+"""Lends a connection to other threads while the thread that owns it sleeps."""
 
 import threading
 from collections.abc import Callable
@@ -10,74 +10,73 @@ from qam.exceptions import QAMConnectionException
 
 
 class Loan:
-    """Who uses a connection: its owner while it works, or one other thread while it sleeps.
+    """Ensures that one thread uses a connection: its owner, or a borrower while the owner sleeps.
 
     :param waker: wakes the owner.
     """
 
     def __init__(self, waker: Waker) -> None:
         self._waker = waker
-        #: Held by whoever uses the connection.  It guards what belongs to the connection, and
-        #: the three below.  Reentrant, as a finalizer that stops the owner may run inside.
+        #: Held by the thread that uses the connection.  It guards the connection and the three
+        #: attributes below.  Reentrant, because a finalizer that stops the owner may run inside.
         self.in_use: Any = threading.RLock()
         self._lent: Connection | None = None
-        # Somebody borrows the connection; if nobody does, Ctrl-C has struck them in the
-        # middle, and how much they have read or written is not known.
+        # True while a thread borrows the connection.  If it stays True afterwards, Ctrl-C has
+        # interrupted the borrower, and nobody knows how much it has read or written.
         self._borrowed = False
-        # The loss of the connection that a borrower noticed, and leaves to the owner.
+        # The loss of the connection that a borrower noticed, for the owner to handle.
         self._loss_noticed: QAMConnectionException | None = None
 
     @property
     def is_here(self) -> bool:
-        """True if the thread that asks uses the connection at this moment."""
+        """True if the calling thread uses the connection at this moment."""
         return bool(self.in_use._is_owned())
 
     def lend(self, connection: Connection) -> None:
-        """Others may borrow *connection* from now on; under :attr:`in_use`."""
+        """Let other threads borrow *connection* from now on; under :attr:`in_use`."""
         self._lent = connection
 
     def check(self) -> None:
-        """Look at what the borrowers left; under :attr:`in_use`.
+        """Check the state in which the borrowers left the connection; under :attr:`in_use`.
 
-        :raises QAMConnectionException: the connection is lost, or in a state that nobody knows.
+        :raises QAMConnectionException: the connection is lost, or its state is unknown.
         """
         if self._loss_noticed is not None:
             raise self._loss_noticed
         if self._borrowed:
-            raise QAMConnectionException("a caller was interrupted while using the connection")
+            raise QAMConnectionException("a caller was interrupted while it used the connection")
 
     def end(self) -> None:
-        """Nobody borrows the connection any more."""
+        """Stop lending the connection."""
         with self.in_use:
             self._lent, self._borrowed, self._loss_noticed = None, False, None
 
     def after_fork(self) -> None:
-        """Lend nothing; in a forked child, where nobody releases the lock."""
+        """Stop lending, and replace the lock, which no thread releases; in a forked child."""
         self.in_use = threading.RLock()
         self._lent = None
 
     def borrow(self, use: Callable[[Connection], bool]) -> bool:
-        """Call *use* with the connection, in the thread that calls; return what it returns.
-
-        Returns False if the connection is not there, or somebody uses it at this moment.
-        Returns True if the connection is lost by that.  Does not wait.
+        """Call *use* with the connection, in the calling thread; does not wait.
 
         :param use: returns whether it has used the connection.
+        :returns: the result of *use*; False if there is no connection, or a thread uses it;
+            True if *use* has lost the connection.
         """
         try:
-            # Inside, because Ctrl-C may strike as soon as it is acquired.
+            # Acquired inside the try, because Ctrl-C may strike right after it.
             free = self.in_use.acquire(blocking=False)
             if not free or self._lent is None or self._borrowed or self._loss_noticed:
                 return False
             return self._borrow(self._lent, use)
         finally:
-            try:  # without a call before it, for the same reason  # noqa: SIM105
+            try:  # no suppress(): Ctrl-C could strike in that call  # noqa: SIM105
                 self.in_use.release()
-            except RuntimeError:  # it is another's
+            except RuntimeError:  # another thread holds it
                 pass
 
     def _borrow(self, connection: Connection, use: Callable[[Connection], bool]) -> bool:
-        self._borrowed = True  # until the end, which Ctrl-C may prevent
+        self._borrowed = True  # stays True if Ctrl-C interrupts the rest
         try:
             done = use(connection)
         except QAMConnectionException as error:

@@ -1,9 +1,8 @@
-"""A broker inside this process: ``memory://name``, for trying out and for tests.
+"""A broker inside this process, ``memory://name``, for tests and first steps.
 
-It does what this library asks of RabbitMQ: direct exchanges, durable queues, round
-robin between consumers with a prefetch, late acks, redelivery, expiration,
-confirms and returns.  A queue lives as long as the process; nothing is written to
-disk.
+It has the features of RabbitMQ that this library uses: direct exchanges, durable queues,
+round robin between consumers with a prefetch, late acks, redelivery, expiration, confirms and
+returns.  A queue lives as long as the process; nothing is written to disk.
 """
 
 import time
@@ -30,7 +29,7 @@ class _Message:
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """A consumer: whose it is, how much it may hold, how much it holds."""
+    """A consumer: its connection, and how many unacknowledged messages it has and may have."""
 
     connection: "MemoryConnection"
     tag: str
@@ -58,17 +57,17 @@ class _Queue:
 
 
 class _Broker:
-    """The queues of one name."""
+    """The queues and bindings of one broker."""
 
     def __init__(self) -> None:
-        # Guards everything below, and what the connections keep of deliveries.
+        # Guards everything below, and the deliveries and events of the connections.
         # Reentrant only so that a thread can tell that it holds it: see `congested`.
         self.lock: Any = RLock()
         self.queues: dict[str, _Queue] = {}
         self.bindings: dict[Route, list[str]] = {}
 
     def put(self, message: Publish, now: float) -> bool:
-        """Put *message* into each queue that its route leads to; False if there is none."""
+        """Put *message* into each queue bound for its route; return False if there is none."""
         names = self.bindings.get(message.route, ())
         time_to_live = message.properties.get("expiration")
         expires_at = inf if time_to_live is None else now + int(time_to_live) / 1000
@@ -79,7 +78,7 @@ class _Broker:
         return bool(names)
 
     def dispatch(self, queue: _Queue, now: float) -> None:
-        """Hand out what waits in *queue*, as far as its readers have room."""
+        """Deliver the messages in *queue*, as far as its consumers have room."""
         while queue.waiting:
             if queue.waiting[0].expires_at <= now:
                 queue.waiting.popleft()
@@ -104,7 +103,7 @@ class _Brokers:
             return self._brokers.setdefault(name, _Broker())
 
     def _after_fork(self) -> None:
-        """Begin anew without brokers, and with a lock that nobody holds; in a forked child."""
+        """Start without brokers, and replace the lock; in a forked child."""
         self._lock = Lock()
         self._brokers = {}
 
@@ -124,7 +123,7 @@ class MemoryConnection:
         self._readers: dict[str, tuple[_Queue, _Reader]] = {}
 
     def declare_exchange(self, name: str) -> None:
-        """Nothing to do: an exchange is the bindings that name it."""
+        """Do nothing: an exchange consists of the bindings that name it."""
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
         """Declare a queue and bind it to its exchange."""
@@ -135,13 +134,13 @@ class MemoryConnection:
                 bound.append(binding.queue)
 
     def inspect_queue(self, queue: str) -> QueueState | None:
-        """Return what waits in *queue*, and how many consumers it has; None if it is not there."""
+        """Return how many messages and consumers *queue* has; None if it does not exist."""
         with self._broker.lock:
             found = self._broker.queues.get(queue)
             return QueueState(len(found.waiting), len(found.readers)) if found else None
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue with all that is in it; its consumers are told."""
+        """Delete a queue with all its messages; cancel its consumers."""
         with self._broker.lock:
             queue = self._broker.queues.pop(name, None)
             for route, bound in list(self._broker.bindings.items()):
@@ -171,17 +170,17 @@ class MemoryConnection:
         return Consumer(queue, reader.tag)
 
     def cancel(self, consumer: Consumer) -> None:
-        """End a consumer; what it delivered can still be acknowledged."""
+        """End a consumer; its deliveries can still be acknowledged."""
         with self._broker.lock:
             source, reader = self._readers[consumer.tag]
             if reader in source.readers:
                 source.readers.remove(reader)
 
     def confirm(self, also_plain: bool = False) -> None:
-        """Nothing to do: here a message is confirmed as soon as it is written."""
+        """Do nothing: every message is confirmed as soon as it is written."""
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; the fate of those that want a confirm comes as events."""
+        """Publish *messages*; the fate of a message with a confirm is reported by events."""
         now = time.monotonic()
         for message in messages:
             with self._broker.lock:
@@ -203,7 +202,7 @@ class MemoryConnection:
                 self._broker.dispatch(queue, time.monotonic())
 
     def reject(self, tag: int) -> None:
-        """Have the broker drop a delivery."""
+        """Make the broker drop a delivery."""
         self.acknowledge(tag)
 
     def _release(self, tag: int) -> _Queue:
@@ -212,7 +211,7 @@ class MemoryConnection:
         return queue
 
     def deliver(self, queue: _Queue, reader: _Reader, message: _Message) -> None:
-        """Take over a message; under the broker's lock, from any thread."""
+        """Receive a message for *reader*; under the broker's lock, from any thread."""
         self._last_tag += 1
         if not reader.no_ack:
             self._unacknowledged[self._last_tag] = queue, reader, message
@@ -231,59 +230,59 @@ class MemoryConnection:
         )
 
     def report(self, event: Event) -> None:
-        """Hand the owner an event; under the broker's lock, from any thread."""
+        """Hand an event to the owner, and wake it; under the broker's lock, from any thread."""
         self._events.append(event)
         if self._waker is not None:
             self._waker.wake()
 
     def flush(self) -> bool:
-        """Nothing waits here, ever."""
+        """Return True: no bytes are ever buffered."""
         return True
 
     def read(self) -> list[Event]:
-        """Return what has come; does not wait for more."""
+        """Return the received events; does not wait for more."""
         with self._broker.lock:
             events = list(self._events)
             self._events.clear()
         return events
 
     def rest(self) -> None:
-        """Do nothing: what comes to a thread that waits wakes it."""
+        """Do nothing: every event wakes the waiting thread."""
 
     @property
     def rests(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     def wait(self, timeout: float | None, waker: Waker, read_delay: float = 0.0) -> None:
         """Wait up to *timeout* seconds for something to :meth:`read`, or until woken."""
-        self._waker = waker  # from here on an event wakes us; one that came before is found below
+        self._waker = waker  # set before the look at _events, so that no event is missed
         if not self._events:
             waker.wait(timeout)
         waker.clear()
 
     def take_events(self) -> list[Event]:
-        """Return nothing: no connection is lost here."""
+        """Return no events: no connection is ever lost."""
         return []
 
     def tick(self) -> float | None:
-        """Nothing is due, ever."""
+        """Return None: there are no heartbeats."""
         return None
 
     @property
     def congested(self) -> bool:
-        """True in a finalizer that runs in the middle of another message to the same broker."""
+        """True in a finalizer whose thread is inside a method that holds the broker's lock."""
         return bool(self._broker.lock._is_owned())
 
     def take_unconfirmed(self) -> list[Publish]:
-        """Nothing is open here, ever."""
+        """Return no messages: each gets its fate when it is written."""
         return []
 
     def detach(self) -> None:
-        """Nothing to do: there is no descriptor."""
+        """Do nothing: there is no descriptor."""
 
     def close(self) -> None:
-        """Give back what is not acknowledged: first in its queue, marked redelivered."""
+        """Put unacknowledged messages back at the head of their queues, marked as redelivered."""
         with self._broker.lock:
             for source, reader in self._readers.values():
                 if reader in source.readers:

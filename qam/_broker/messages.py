@@ -1,4 +1,4 @@
-"""What an owner hands to its connection, and what it gets from it.  No I/O here."""
+"""The messages that an owner writes to its connection and reads from it.  No I/O here."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 TRANSIENT, PERSISTENT = 1, 2
 
-#: The largest body that is sent or received if nothing else is said: what RabbitMQ 4 takes.
+#: Bytes of the largest body that is sent or received by default: the limit of RabbitMQ 4.
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 # RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
@@ -17,7 +17,7 @@ _EXPIRATION = re.compile("[0-9]{1,10}")
 
 
 class Route(NamedTuple):
-    """Where a message is published: an exchange, and the key it is routed by."""
+    """Where a message is published: an exchange and a routing key."""
 
     exchange: str
     routing_key: str
@@ -32,11 +32,11 @@ class QueueBinding(NamedTuple):
 
     @property
     def route(self) -> Route:
-        """The way into this queue."""
+        """The route that leads into this queue."""
         return Route(self.exchange, self.routing_key)
 
 
-# What an owner writes before it looks at what came, and at the time.
+# The largest batch that an owner writes before it reads again and looks at the clock.
 _BATCH_MESSAGES, _BATCH_BYTES = 1000, 1024 * 1024
 
 
@@ -52,22 +52,22 @@ def batch_length(bodies: Iterable[bytes]) -> int:
 
 @dataclass(slots=True, eq=False)
 class Publish:
-    """One message on its way to the broker.
+    """One message to publish.
 
-    *context* belongs to whoever publishes: it comes back with the confirm.
+    *context* belongs to the publisher, which gets it back with the fate of the message.
     """
 
     route: Route
     body: bytes
     properties: dict[str, Any]
     mandatory: bool = True
-    #: Whether the broker is to say that it has taken it.
+    #: Whether the broker is asked for a confirm.
     confirm: bool = True
     context: Any = None
 
 
 class TooLarge(NamedTuple):
-    """Bytes of a body that was not taken in, and how many would have been."""
+    """The size of a dropped body and the limit that it exceeds, both in bytes."""
 
     size: int
     limit: int
@@ -84,19 +84,19 @@ class Delivery:
     delivery_tag: int
     redelivered: bool = False
     properties: dict[str, Any] = field(default_factory=dict)
-    #: The consumer that it came to.
+    #: The tag of the consumer that it came to.
     consumer_tag: str = ""
-    #: Set where its consumer does not take so much: *body* is empty then.
+    #: Set if the body was larger than the consumer takes; *body* is empty then.
     too_large: TooLarge | None = None
 
     @property
     def correlation_id(self) -> str | None:
-        """The call that this message belongs to, where its sender says so."""
+        """The id of the call that this message belongs to; None if its sender set none."""
         return self._text("correlation_id")
 
     @property
     def reply_to(self) -> str | None:
-        """The routing key by which its sender is answered, where it says so."""
+        """The routing key of the reply; None if its sender set none."""
         return self._text("reply_to")
 
     def _text(self, name: str) -> str | None:
@@ -105,15 +105,12 @@ class Delivery:
 
     @property
     def persistent(self) -> bool:
-        """False where its sender would rather lose it than wait for a disk."""
+        """False if its sender lets the broker keep it in memory only."""
         return self.properties.get("delivery_mode") != TRANSIENT
 
     @property
     def time_to_live(self) -> float | None:
-        """Seconds that its sender gave it; None for no end.
-
-        Also for what no broker takes as an expiration.
-        """
+        """Seconds after which it expires; None for never, or for an invalid expiration."""
         expiration = self._text("expiration")
         if expiration is None or not _EXPIRATION.fullmatch(expiration):
             return None
@@ -122,13 +119,13 @@ class Delivery:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """What its sender put into its headers."""
+        """Its headers; empty if its sender set none."""
         headers = self.properties.get("headers")
         return headers if isinstance(headers, dict) else {}
 
 
 class QueueState(NamedTuple):
-    """What the broker says of a queue: messages that wait in it, and consumers."""
+    """How many ready messages and how many consumers a queue has."""
 
     messages: int
     consumers: int

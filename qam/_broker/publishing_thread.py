@@ -1,7 +1,7 @@
-"""What the two threads that publish share: they see to what becomes of each message.
+"""The base of the two publishing threads, which follow each message up to its fate.
 
-Nothing that was handed over is lost with a connection: what the broker has not
-confirmed by then comes back to its owner, who decides whether it is sent again.
+No message is lost with a connection: the messages that the broker has not confirmed come back
+to the subclass, which decides whether to send them again.
 """
 
 import logging
@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.endpoint import Endpoint
@@ -21,12 +22,12 @@ from qam._broker.waker import Waker
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
-#: Seconds for which a confirm waits for others: each would wake two threads by itself.
+#: Seconds for which a confirm may stay unread, so that several confirms wake the threads once.
 _CONFIRM_DELAY = 0.005
 
 
 class PublishingThread(ConnectionThread):
-    """Sends what waits; many messages are under way at once."""
+    """Publishes waiting messages, many of them at once, and handles their fates."""
 
     def __init__(
         self,
@@ -36,53 +37,54 @@ class PublishingThread(ConnectionThread):
         connect_timeout: float,
         waker: Waker | None = None,
         stations: Stations | None = None,
+        connect: Connect = connect,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker, stations)
+        super().__init__(name, endpoints, log, connect_timeout, waker, stations, connect)
         self._blocked = False
         self._under_way = UnderWay()
-        # What the owner's queue holds: calls, or messages.
+        # Items of the subclass's queue, calls or messages, that are sent after a delay.
         self._later: Later[Any] = Later()
 
-    # --- what its owner does; by who uses the connection ------------------------
+    # --- for subclasses; called by the thread that uses the connection ----------
 
     @abstractmethod
     def _next_batch(self, alone: bool) -> list[Publish]:
-        """Take out what is to be written next: a batch, or one message *alone*."""
+        """Remove and return the next messages to write: a batch, or one message if *alone*."""
 
     @abstractmethod
     def _has_more(self) -> bool:
-        """Whether more waits to be written."""
+        """Return whether more messages wait to be written."""
 
     @abstractmethod
     def _send_first(self, items: list[Any]) -> None:
-        """Put *items* before all that waits: such as :meth:`_on_fate` returns."""
+        """Put *items*, as :meth:`_on_fate` returns them, at the head of the queue."""
 
     @abstractmethod
     def _on_fate(
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[Any]:
-        """Carry out what follows from the *fate* of *messages*; return what is sent again at once.
+        """Do what follows from the *fate* of *messages*; return the items to send again at once.
 
         :param error: why the connection was lost, if it was.
         """
 
     def _on_unroutable(self, correlation_id: str | None) -> None:
-        """No queue takes a message of which no confirm was asked for."""
+        """Handle the return of a message without a confirm: no queue takes it."""
 
     def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
-        """Return those that may not have arrived, of messages that wanted no confirm."""
+        """Return the messages without a confirm that may not have arrived."""
         return []
 
     def _on_blocked(self) -> None:
-        """The broker has an alarm, or has none any more."""
+        """Handle the begin or the end of an alarm of the broker."""
 
     def _on_write(self, messages: list[Publish]) -> None:
-        """*messages* are about to be written."""
+        """Note that *messages* are about to be written."""
 
     # --- as owner of a connection ---------------------------------------------
 
     def _send_later(self, item: Any, seconds: float) -> None:
-        """Have *item* sent after some time, on whatever connection there is then."""
+        """Send *item* after so many *seconds*, on the connection that is open then."""
         self._later.add(item, time.monotonic() + seconds)
 
     def _next_due(self) -> float | None:
@@ -93,11 +95,11 @@ class PublishingThread(ConnectionThread):
         if self._later and (due := self._later.take_due(time.monotonic())):
             self._send_first(due)
         if self._has_to_wait(connection) or self._under_way.has_to_wait:
-            return  # each ends with an event, after which we are here again
+            return  # an event ends either wait, and _write is called again after it
         if batch := self._next_batch(self._under_way.one_at_a_time):
             self._write_batch(connection, batch)
         if self._has_more():
-            self.wake()  # for what is left, after a look at what came
+            self.wake()  # to write the rest, after the next read
 
     def _has_to_wait(self, connection: Connection) -> bool:
         return self._blocked or connection.congested
@@ -111,10 +113,10 @@ class PublishingThread(ConnectionThread):
         connection.write(batch)
 
     def _write_now(self, make: Callable[[], Publish | None], rest: bool = False) -> bool:
-        """Write one message in the thread that calls; return False if this one has to do it.
+        """Write one message in the calling thread; return False if this thread has to do it.
 
-        :param make: returns the message, None if it can't be sent now.
-        :param rest: what becomes of it is not urgent; see :meth:`_borrow`.
+        :param make: returns the message; None if it can't be sent now.
+        :param rest: whether its fate is not urgent; see :meth:`_borrow`.
         """
 
         def write(connection: Connection) -> bool:
@@ -139,10 +141,10 @@ class PublishingThread(ConnectionThread):
 
     def _on_events(self, events: Sequence[Event]) -> None:
         if self._take_in(events) and self._under_way.gives_up(time.monotonic()):
-            raise QAMConnectionException("the broker takes no message on this connection")
+            raise QAMConnectionException("the broker refuses every message on this connection")
 
     def _take_in(self, events: Sequence[Event]) -> bool:
-        """See to what became of messages; return whether the broker refused one."""
+        """Handle *events*; return whether the broker refused a message."""
         refused = False
         for event in events:
             match event:
@@ -166,7 +168,7 @@ class PublishingThread(ConnectionThread):
             self._send_first(again)
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
-        self._take_in(connection.take_events())  # what came just before the end
+        self._take_in(connection.take_events())  # events that came just before the loss
         messages = connection.take_unconfirmed() + self._take_unknown(error)
         self._blocked = False
         fate = self._under_way.lost(len(messages), error.by_message)

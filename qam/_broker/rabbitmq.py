@@ -1,4 +1,4 @@
-"""A connection to a RabbitMQ."""
+"""A connection to RabbitMQ, built on py-amqp."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from amqp.exceptions import AMQPError
 from kombu.transport import pyamqp
 
 from qam._broker import declarations
-from qam._broker.connect_errors import why_refused, words
+from qam._broker.connect_errors import error_text, why_refused
 from qam._broker.connection import QueueIsDown
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Blocked, Cancelled, Consumer, Event, Unroutable
@@ -26,23 +26,23 @@ from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
-#: Seconds that the broker has to answer a declaration.
+#: Seconds for which the broker may be silent while py-amqp waits for an answer.
 _ANSWER_TIMEOUT = 10.0
-# What py-amqp raises for a connection that is of no use any more.
+# The exceptions that py-amqp raises when the connection can't be used any more.
 _LOSSES = (
     *(AMQPError, OSError, struct.error),
     *(ArithmeticError, LookupError, RecursionError, ValueError),
 )
 # Larger than any frame: the size in a frame's header has 32 bits.
 _ANY_FRAME = 2**32
-#: Bytes that may wait for the network before no more is written.
+#: Bytes that may wait for the network; while there are more, no message is written.
 _MAX_BACKLOG = 1024 * 1024
-#: Seconds that the broker has to answer our goodbye.
+#: Seconds that the broker has to answer the close of the connection.
 _CLOSE_TIMEOUT = 1.0
 
 
 class _Connection(pyamqp.Connection):
-    """py-amqp's connection, on a socket of ours."""
+    """py-amqp's connection, on a BufferedTransport."""
 
     def __init__(self, transport: BufferedTransport, **options: Any) -> None:
         super().__init__(**options)
@@ -53,18 +53,22 @@ class _Connection(pyamqp.Connection):
 
 
 class AMQPConnection:
-    """A connection to a RabbitMQ, with one channel."""
+    """A connection to RabbitMQ with one channel; a second one is for messages without confirms."""
 
     def __init__(self, endpoint: Endpoint, timeout: float) -> None:
         self._endpoint = endpoint
         self._events: list[Event] = []
         self._unconfirmed = Unconfirmed()
         self._lost = False
-        self._transport = _make_transport(endpoint, Deadline(timeout), self._on_traffic)
+        # Until the first read, the answers to declarations have to come within that time, too.
+        self._opened_by: Deadline | None = Deadline(timeout)
+        self._transport = _make_transport(
+            endpoint, self._opened_by, self._on_traffic, self._on_life
+        )
         self._amqp = _make_connection(endpoint, self._transport, self._on_blocked)
         try:
             self._open()
-        except Exception as error:  # what a peer that is no broker makes of the handshake
+        except Exception as error:  # a peer that is no broker can make the handshake raise anything
             self._collect()
             reason = why_refused(error, endpoint, timeout)
             raise QAMConnectionException(
@@ -75,13 +79,13 @@ class AMQPConnection:
 
     def _open(self) -> None:
         self._amqp.connect()
-        # The broker's, whatever we asked for; 0 says that it has no limit.
+        # The broker's limit, whatever was requested; 0 means no limit.
         self._transport.incoming.frame_max = self._amqp.frame_max or _ANY_FRAME
         self._channel = self._amqp.channel()
         self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
         self._confirms = False
-        # A channel confirms all that it takes, or nothing.
+        # A channel confirms every message or none, so messages without a confirm may need another.
         self._plain_channel_id = self._channel_id
         self._next_tick = 0.0
         self._sleep = Sleep(self._transport)
@@ -89,10 +93,9 @@ class AMQPConnection:
     # --- entities -----------------------------------------------------------
 
     def declare_exchange(self, name: str) -> None:
-        """Declare a durable direct exchange.
+        """Declare a durable direct exchange; if the user may not, check that it exists.
 
-        A user who may not do that needs only that it is there.  To be called before
-        :meth:`confirm` and :meth:`consume`: a refusal makes a new channel.
+        Call this before :meth:`confirm` and :meth:`consume`: after a refusal the channel is new.
         """
         with self._synchronously():
             declarations.declare_exchange(self._channel, self._endpoint, name)
@@ -100,22 +103,23 @@ class AMQPConnection:
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any] | None = None) -> None:
         """Declare a durable queue and bind it to its exchange.
 
-        :raises QueueIsDown: the connection stands, and is as good as new.
-        :raises QAMConnectionException: it is there, with other arguments.
+        :raises QueueIsDown: its node is down; the connection is still usable, with a new channel.
+        :raises QAMConnectionException: the queue exists with other arguments.
         """
         with self._synchronously():
             declarations.declare_queue(self._channel, self._endpoint, binding, arguments)
 
     def inspect_queue(self, queue: str) -> QueueState | None:
-        """Return what waits in *queue*, and how many consumers it has; None if it is not there.
+        """Return how many messages and consumers *queue* has; None if it does not exist.
 
-        Where it may be missing: to be called before :meth:`confirm` and :meth:`consume`.
+        If it may not exist, call this before :meth:`confirm` and :meth:`consume`: the broker
+        then closes the channel.
         """
         with self._synchronously():
             return declarations.inspect_queue(self._channel, queue)
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue with all that is in it."""
+        """Delete a queue with all its messages."""
         with self._synchronously():
             self._channel.queue_delete(name)
 
@@ -129,7 +133,7 @@ class AMQPConnection:
     ) -> Consumer:
         """Start a consumer that holds up to *prefetch* unacknowledged messages (0: any)."""
         with self._synchronously():
-            # Without global, a prefetch holds for the consumers that are started after it.
+            # Without global, a prefetch applies to the consumers that are started after it.
             self._channel.basic_qos(0, prefetch, a_global=False)
             tag = self._channel.basic_consume(
                 queue,
@@ -138,19 +142,19 @@ class AMQPConnection:
                 on_cancel=self._on_cancel,
                 arguments={"x-priority": priority} if priority else None,
             )
-        # In time: what it delivers comes behind the answer, and is not parsed before this thread
-        # looks again.
+        # The limit is set in time: deliveries come after the answer, and are parsed only when this
+        # thread reads again.
         self._transport.incoming.set_limit(tag, max_bytes)
         return Consumer(queue, tag)
 
     def cancel(self, consumer: Consumer) -> None:
-        """End a consumer; what it delivered can still be acknowledged."""
+        """End a consumer; its deliveries can still be acknowledged."""
         with self._synchronously():
             self._channel.basic_cancel(consumer.tag)
         self._transport.incoming.set_limit(consumer.tag, None)
 
     def confirm(self, also_plain: bool = False) -> None:
-        """Ask for confirms of what is written from now on."""
+        """Request confirms for the messages written from now on."""
         self._confirms = True
         with self._synchronously():
             self._channel.confirm_select()
@@ -162,10 +166,10 @@ class AMQPConnection:
     # --- traffic ------------------------------------------------------------
 
     def write(self, messages: Iterable[Publish]) -> None:
-        """Publish *messages*; the fate of those that want a confirm comes as events."""
+        """Publish *messages*; the fate of a message with a confirm is reported by events."""
         batch, frame_max = list(messages), self._transport.incoming.frame_max
         frames: list[bytes | memoryview] = []
-        for message in batch:  # all of them first: whatever fails below concerns them too
+        for message in batch:  # all of them first, since a failure below leaves all without a fate
             if message.confirm:
                 self._unconfirmed.add(message)
         for message in batch:
@@ -173,24 +177,24 @@ class AMQPConnection:
             frames += pack_publish(message, channel, frame_max)
         try:
             self._check()
-            # All at once: a write each would take longer than all that is in them.
+            # All in one write: one system call each would take longer than all the packing.
             self._transport.write(b"".join(frames))
         except Exception as error:
             raise self._loss(error) from error
         self._amqp.bytes_sent += len(batch)
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
-        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends it."""
+        """Acknowledge a delivery, or with *multiple* all up to it; :meth:`flush` sends the ack."""
         self._transport.write_later(pack_ack(tag, multiple, self._channel_id))
         self._amqp.bytes_sent += 1
 
     def reject(self, tag: int) -> None:
-        """Have the broker drop a delivery."""
+        """Make the broker drop a delivery."""
         with self._losing():
             self._channel.basic_reject(tag, requeue=False)
 
     def flush(self) -> bool:
-        """Send what waits, as far as the network takes it; return whether that was all."""
+        """Send buffered bytes as far as the network takes them; return whether it took all."""
         try:
             self._check()
             self._transport.flush()
@@ -199,11 +203,12 @@ class AMQPConnection:
         return not self._transport.backlog
 
     def read(self) -> list[Event]:
-        """Return what has come; does not wait for more."""
+        """Return the received events; does not wait for more."""
+        self._opened_by = None
         try:
             self._check()
             if self._sleep.end() and self._transport.receive():
-                # A sign of life, also if it is a part of a large message.
+                # The broker is alive, even if only a part of a large message has come.
                 self._amqp.bytes_recv += 1
             self._take_in()
         except Exception as error:
@@ -215,15 +220,15 @@ class AMQPConnection:
             if isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
-                self._have_taken(came)
+                self._pass_to_py_amqp(came)
 
-    def _have_taken(self, frame: Frame) -> None:
-        # py-amqp waits for an answer when the broker has closed the channel.
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+    def _pass_to_py_amqp(self, frame: Frame) -> None:
+        # If the frame closes the channel, py-amqp opens it again and waits for the answer.
+        self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._amqp.on_inbound_frame(frame)
 
     def take_events(self) -> list[Event]:
-        """Return what came and was not returned yet; also after the loss of the connection."""
+        """Return the events that were not returned yet; also after the loss of the connection."""
         events, self._events = self._events, []
         return events
 
@@ -232,7 +237,7 @@ class AMQPConnection:
         self._sleep.wait(timeout, waker, read_delay)
 
     def rest(self) -> None:
-        """Let what comes not end the :meth:`wait` that goes on, or begins."""
+        """Keep incoming data from ending the current :meth:`wait`, or the next one."""
         self._sleep.rest()
 
     @property
@@ -241,7 +246,7 @@ class AMQPConnection:
         return self._sleep.rests
 
     def tick(self) -> float | None:
-        """Send a heartbeat if one is due, and notice when the broker's are missing."""
+        """Send a heartbeat if one is due, and raise if the broker's heartbeats are missing."""
         interval = self._amqp.heartbeat / 4
         if not interval:
             return None
@@ -258,26 +263,26 @@ class AMQPConnection:
         return self._transport.backlog > _MAX_BACKLOG
 
     def take_unconfirmed(self) -> list[Publish]:
-        """Return the messages whose fate is open; also after the loss of the connection."""
+        """Return the messages without a fate; also after the loss of the connection."""
         return self._unconfirmed.take_all()
 
     def close(self) -> None:
-        """Say goodbye and give everything back; never raises, takes a second at most."""
-        self._transport.deadline = Deadline(_CLOSE_TIMEOUT)
+        """Close the connection and free its resources; never raises, takes a second at most."""
+        self._transport.expect_answer_until(Deadline(_CLOSE_TIMEOUT))
         try:
             if self._lost:
                 raise ConnectionError
             self._amqp.close()
-        except Exception:  # whatever is left of the connection makes of it
+        except Exception:  # a broken connection can make py-amqp raise anything
             self._transport.abort()
         self._sleep.close()
         self._collect()
 
     def detach(self) -> None:
-        """Give back the descriptors alone; in a forked child, whose parent uses the connection.
+        """Close the descriptors only; in a forked child, whose parent uses the connection.
 
-        What closes a socket shuts it down, for the parent too; so it is taken away
-        from everything that would close it, also when it is collected.
+        The usual close would also shut the socket down for the parent.  So the socket is detached
+        from every object that would close it, even when that is garbage-collected.
         """
         self._sleep.close()
         if (socket := self._transport.detach()) is not None:
@@ -305,7 +310,7 @@ class AMQPConnection:
         self._events.append(Unroutable(message.properties.get("correlation_id")))
 
     def _on_traffic(self, came: Delivery | Confirm) -> None:
-        """Take in what goes past py-amqp; its heartbeats are told that the broker lives."""
+        """Handle a frame that bypasses py-amqp, and count it there as a sign of life."""
         self._amqp.bytes_recv += 1
         if isinstance(came, Delivery):
             self._events.append(came)
@@ -314,6 +319,11 @@ class AMQPConnection:
         else:
             self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))
 
+    def _on_life(self) -> None:
+        """Count received bytes as a sign of life, and send heartbeats: the answer may take long."""
+        self._amqp.bytes_recv += 1
+        self.tick()
+
     def _on_blocked(self, blocked: bool) -> None:
         self._events.append(Blocked(blocked))
 
@@ -321,7 +331,10 @@ class AMQPConnection:
 
     @contextmanager
     def _synchronously(self) -> Iterator[None]:
-        self._transport.deadline = Deadline(_ANSWER_TIMEOUT)
+        if self._opened_by is not None:
+            self._transport.expect_answer_until(self._opened_by)
+        else:
+            self._transport.expect_answer(_ANSWER_TIMEOUT)
         self._sleep.took_in = True
         with self._losing():
             yield
@@ -331,26 +344,33 @@ class AMQPConnection:
         try:
             self._check()
             yield
-        except (QueueIsDown, QAMConnectionException):  # it says already what it is
+        except (QueueIsDown, QAMConnectionException):  # already the right exception
             raise
         except Exception as error:
             raise self._loss(error) from error
 
     def _check(self) -> None:
-        if self._lost:  # the socket may not know it yet
+        if self._lost:  # the socket may still seem open
             raise ConnectionError("it was closed")
 
     def _loss(self, error: Exception) -> Exception:
-        """Turn each way in which py-amqp loses a connection into the one exception.
+        """Return the QAMConnectionException for an *error* of py-amqp; a bug is returned as it is.
 
-        An error that closes the channel counts: py-amqp would open it again
-        silently, without its consumers and its confirms.  A frame that it can't parse
-        shows as what parsing raises, a socket that went away under it as anything.
+        An error that closes the channel counts as a loss: py-amqp would silently open the channel
+        again, without its consumers and confirms.  A frame that py-amqp can't parse raises
+        whatever its parser raises, and a socket that was closed meanwhile can raise anything.
         """
         if self._transport.connected and not isinstance(error, _LOSSES):
             return error  # a bug
+        if self._opened_by is not None and isinstance(error, TimeoutError):
+            self._lost = True
+            return QAMConnectionException(
+                f"can't connect to the broker at {self._endpoint}: "
+                f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
+                executed="no",
+            )
         lost = QAMConnectionException(
-            f"the connection to the broker at {self._endpoint} was lost: {words(error)}"
+            f"the connection to the broker at {self._endpoint} was lost: {error_text(error)}"
         )
         lost.by_message = isinstance(error, amqp.ChannelError)
         self._lost = not lost.by_message
@@ -361,14 +381,16 @@ def _make_transport(
     endpoint: Endpoint,
     deadline: Deadline,
     on_traffic: Callable[[Delivery | Confirm], None],
+    on_life: Callable[[], object],
 ) -> BufferedTransport:
     settings = {}
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # py-amqp's default is one second: too short for a broker that is busy.
+        # py-amqp's default of one second is too short for a busy broker.
         settings[socket.TCP_USER_TIMEOUT] = 2 * endpoint.heartbeat * 1000
     return BufferedTransport(
         *(endpoint.host, endpoint.port, endpoint.tls, deadline, settings),
         on_traffic,
+        on_life,
     )
 
 
@@ -388,4 +410,4 @@ def _make_connection(
 
 
 def _not_called(message: object) -> None:
-    """Stand for the callback of a consumer, whose deliveries go past py-amqp."""
+    """Serve as the callback of a consumer; deliveries bypass py-amqp, so it is never called."""

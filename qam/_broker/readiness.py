@@ -1,4 +1,4 @@
-"""Waiting for a socket and for a waker at once."""
+"""Waits for a socket and a waker at once."""
 
 import select
 import selectors
@@ -7,7 +7,7 @@ from typing import Any
 
 from qam._broker.waker import Waker
 
-#: What to wait for on the socket; its end is noticed in any case.
+#: The interest in a socket: what to wait for.  Its end is noticed in any case.
 NOTHING, TO_READ, TO_WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -17,7 +17,7 @@ class Readiness:
     :param sock: the socket of a connection; it does not block.
     """
 
-    #: Whether it can wait for the waker alone, and still notice the end of the socket.
+    #: Whether a wait with the interest NOTHING notices the end of the socket.
     notices_end = True
 
     def __init__(self, sock: Any) -> None:
@@ -25,7 +25,7 @@ class Readiness:
         self._epoll = select.epoll()
         self._epoll.register(self._descriptor, _events(TO_READ))
         self._interest = TO_READ
-        # Guards _interest, and that the system is told of it: see rest().
+        # Guards _interest, and the call that sets it in the kernel: see rest().
         self._interest_lock = threading.Lock()
         self._waker: Waker | None = None
 
@@ -40,7 +40,7 @@ class Readiness:
         return waker.fileno() in ready, bool(ready.get(self._descriptor, 0) & ~select.EPOLLOUT)
 
     def rest(self) -> None:
-        """Have the wait that goes on end by the waker or the socket's end; from any thread."""
+        """Let only the waker, or the socket's end, end the current wait; any thread may call it."""
         self._set_interest(NOTHING)
 
     def _watch(self, interest: int, waker: Waker) -> None:
@@ -56,19 +56,19 @@ class Readiness:
                 self._epoll.modify(self._descriptor, _events(interest))
 
     def close(self) -> None:
-        """Give its descriptor back."""
+        """Close the descriptor of epoll."""
         self._epoll.close()
 
 
 def _events(interest: int) -> int:
-    # By itself epoll tells only of a reset.
+    # Without this flag epoll reports a reset, but not an orderly end.
     events: int = select.EPOLLRDHUP
     events |= select.EPOLLIN if interest & TO_READ else 0
     return events | (select.EPOLLOUT if interest & TO_WRITE else 0)
 
 
 class _SelectorReadiness:
-    """The same by whatever the system has; only Linux has epoll."""
+    """The same with the system's best selector, where there is no epoll."""
 
     notices_end = False
 
@@ -85,12 +85,12 @@ class _SelectorReadiness:
         return waker in ready, bool(ready.get(self._sock, 0) & TO_READ)
 
     def rest(self) -> None:
-        """Do nothing: the wait that goes on may end sooner."""
+        """Do nothing: incoming data may end the current wait, which is harmless."""
 
     def close(self) -> None:
         self._selector.close()
 
 
 def readiness_of(sock: Any) -> Readiness | _SelectorReadiness:
-    """Return what tells when *sock* is ready, the best that the system has."""
+    """Return a Readiness of *sock*, or its substitute on a system without epoll."""
     return Readiness(sock) if hasattr(select, "epoll") else _SelectorReadiness(sock)

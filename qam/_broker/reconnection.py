@@ -1,4 +1,4 @@
-"""Where and when a lost connection is opened again.  No I/O and no clock here."""
+"""Decides where and when a lost connection is opened again.  No I/O and no clock here."""
 
 import random
 from collections.abc import Sequence
@@ -6,52 +6,52 @@ from collections.abc import Sequence
 from qam._broker.endpoint import Endpoint
 from qam._common.deadline import backoff
 
-#: Seconds before the second, and at most before any, attempt to connect again.
+#: Seconds to pause after the first failed attempt, and at most after any.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
-#: Seconds after which a connection is known to be of use.
+#: Seconds.  A connection that is lost sooner counts as useless.
 _SHORT_LIFE = 1.0
 
 
 class Reconnection:
-    """Paces the attempts to connect, and says which host is the next.
+    """Paces the attempts to connect, and chooses the endpoint to try first.
 
-    :param endpoints: where to connect, in the order in which that is tried.
+    :param endpoints: the endpoints, in the order in which they are tried.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = tuple(endpoints)
-        # How many of them are passed over at first.
+        # How many endpoints were skipped so far; the first one to try follows from it.
         self._skipped = 0
-        # When the last connection was opened; how many before it did not last.
+        # When the last connection was opened; how many short-lived ones came one after the other.
         self._opened_at = 0.0
         self._short_lives = 0
-        # Attempts since the last connection that could be opened.
+        # Failed attempts since the last connection that was of use.
         self._failures = 0
 
     def __str__(self) -> str:
         return " or ".join(map(str, self._endpoints))
 
     def candidates(self) -> list[Endpoint]:
-        """All endpoints, the one to be tried first at the front."""
+        """Return all endpoints, the one to try first at the front."""
         first = self._skipped % len(self._endpoints)
         return [*self._endpoints[first:], *self._endpoints[:first]]
 
     def skip(self) -> None:
-        """The endpoint that was the first did not serve: begin with the one behind it."""
+        """Begin the next attempt with the endpoint after the one that was the first."""
         self._skipped += 1
 
     def opened(self, now: float) -> None:
-        """The broker is reached."""
+        """Note that a connection was opened at the time *now*."""
         self._opened_at = now
 
     def serves(self) -> None:
-        """The connection is declared to be of use; the next attempt begins from the start."""
+        """Note that the connection works, so that pauses start again from the shortest."""
         self._failures = 0
 
     def pause_after_failure(self) -> float:
-        """Return how many seconds to wait once an attempt has failed: ever more, and by chance.
+        """Return how many seconds to pause after a failed attempt: ever more, and random.
 
-        Else all clients of a broker that comes back would connect at the same moments.
+        Otherwise all clients of a broker that comes back would connect at the same moments.
         """
         jitter = random.uniform(0.5, 1.0)  # no secret  # nosec B311
         pause = backoff(self._failures, _FIRST_BACKOFF, _LONGEST_BACKOFF) * jitter
@@ -59,9 +59,9 @@ class Reconnection:
         return pause
 
     def pause_after_loss(self, now: float) -> float:
-        """Return how many seconds to wait once a connection is lost.
+        """Return how many seconds to pause after the loss of a connection.
 
-        None, except where one after the other is of no use although each can be opened.
+        No pause, unless connections are lost soon after they were opened, one after the other.
         """
         if now >= self._opened_at + _SHORT_LIFE:
             self._short_lives = 0

@@ -1,4 +1,4 @@
-"""How the owner of a connection sleeps: what ends its wait, and what does not."""
+"""Lets the owner of a connection sleep, and decides what ends its sleep."""
 
 from qam._broker.readiness import NOTHING, readiness_of
 from qam._broker.transport import BufferedTransport
@@ -9,17 +9,17 @@ from qam._common.deadline import sooner
 class Sleep:
     """The waits on one connection.
 
-    :param transport: of that connection; it is connected.
+    :param transport: the connected transport of that connection.
     """
 
     def __init__(self, transport: BufferedTransport) -> None:
         self._transport = transport
         self._readiness = readiness_of(transport.sock)
-        # Something that was not received yet.
+        # Whether there may be data that were not received yet.
         self._has_come = False
-        #: py-amqp waited for an answer, and took in, perhaps, what is not for it.
+        #: True after py-amqp has waited for an answer: it may have received other frames, too.
         self.took_in = False
-        #: What comes does not end a wait before the next look.
+        #: True if incoming data end no wait until the owner reads again.
         self.rests = False
 
     def wait(self, timeout: float | None, waker: Waker, read_delay: float) -> None:
@@ -36,26 +36,26 @@ class Sleep:
         self._has_come |= readable
 
     def _wait_unread(self, timeout: float | None, waker: Waker, read_delay: float) -> bool:
-        """Wait for *waker* alone; return whether that was all that was to wait for."""
+        """Wait without reading for *read_delay* seconds; return True if *waker* has ended it."""
         if self._transport.backlog or not self._readiness.notices_end:
             return False
         woken, ended = self._readiness.wait(NOTHING, waker, sooner(timeout, read_delay))
         if woken:
             waker.clear()
-            self._has_come = True  # perhaps, by the way
+            self._has_come = True  # data may have come as well
         return woken and not ended
 
     def rest(self) -> None:
-        """Let what comes not end the wait that goes on, or begins; any thread may call this."""
-        self.rests = self._has_come = True  # something perhaps, by the time that it is woken
+        """Keep incoming data from ending the current wait, or the next; any thread may call it."""
+        self.rests = self._has_come = True  # data may come before the owner is woken
         self._readiness.rest()
 
     def end(self) -> bool:
-        """The owner looks at its connection again; return whether something may have come."""
+        """End the rest, as the owner reads again; return whether there may be data to receive."""
         has_come, self._has_come = self._has_come, False
         self.took_in = self.rests = False
         return has_come
 
     def close(self) -> None:
-        """Give its descriptor back."""
+        """Close the descriptor that the waits use."""
         self._readiness.close()

@@ -1,7 +1,7 @@
-"""TLS: from what the user says to a context that verifies.
+"""Makes the TLS context of a connection from the option ``ssl=``; it verifies the broker.
 
-Here and not in kombu: there ``ssl=True`` verifies no host name, ``ssl={}`` is plain
-text, and an SSLContext is ignored.
+kombu is not used for that: its ``ssl=True`` verifies no host name, its ``ssl={}`` means plain
+text, and it ignores an SSLContext.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
-# What a dict may say; those beside "password" as ssl.wrap_socket and kombu call them.
+# The keys of a dict.  Except for "password", ssl.wrap_socket and kombu use the same names.
 _OPTIONS = frozenset(
     {
         "ca_certs",
@@ -27,15 +27,15 @@ _HOW_TO_SAY_IT = "True, False, an ssl.SSLContext, or a dict of " + ", ".join(sor
 
 
 class TLS(NamedTuple):
-    """How a connection is to be secured."""
+    """The TLS settings of a connection."""
 
     context: ssl.SSLContext
-    #: Whom the certificate must name; None for the host that is connected to.
+    #: The name that the certificate must contain; None for the host of the connection.
     server_hostname: str | None = None
 
 
 def check_tls_option(option: object) -> None:
-    """Raise TypeError or ValueError unless *option* is something that ``ssl=`` can be."""
+    """Raise TypeError or ValueError unless *option* is a valid value of ``ssl=``."""
     if option is None or isinstance(option, (bool, ssl.SSLContext)):
         return
     if not isinstance(option, Mapping):
@@ -47,10 +47,10 @@ def check_tls_option(option: object) -> None:
 
 
 def make_tls(option: Any) -> TLS | None:
-    """Return what ``ssl=`` stands for; None for no TLS.
+    """Return the TLS settings for the value of ``ssl=``; None for no TLS.
 
-    Chain and host name are verified unless *option* says otherwise in words: a dict
-    by ``cert_reqs`` or ``check_hostname``, a context by what was set on it.
+    The certificate's chain and host name are verified, unless *option* explicitly says
+    otherwise: a dict by ``cert_reqs`` or ``check_hostname``, a context by its own settings.
 
     :raises ValueError: a file can't be loaded, or the options contradict each other.
     """
@@ -82,7 +82,7 @@ def _make_context(
         raise ValueError("ssl: a keyfile needs the certfile that belongs to it")
     with _naming("ca_certs", ca_certs):
         context = ssl.create_default_context(cafile=ca_certs)
-    # In this order: a context checks no host name of a certificate that it does not verify.
+    # In this order: a context refuses CERT_NONE while it checks the host name.
     context.check_hostname = check_hostname and cert_reqs != ssl.CERT_NONE
     context.verify_mode = cert_reqs
     if ciphers is not None:
@@ -96,7 +96,7 @@ def _make_context(
 
 @contextmanager
 def _naming(option: str, value: object) -> Iterator[None]:
-    """Name *option* in an error of OpenSSL, which does not say what it was reading."""
+    """Name *option* in an error of OpenSSL, which does not name the file."""
     try:
         yield
     except OSError as error:  # SSLError is one
@@ -104,5 +104,5 @@ def _naming(option: str, value: object) -> Iterator[None]:
 
 
 def _no_password() -> NoReturn:
-    # OpenSSL would ask at the terminal.
+    # Otherwise OpenSSL would ask for the password at the terminal.
     raise ValueError("ssl: the keyfile is encrypted; give its password as 'password'")

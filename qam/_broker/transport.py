@@ -1,12 +1,11 @@
-"""The socket under py-amqp: non-blocking, with a buffer each way.
+"""The transport under py-amqp: a non-blocking socket with a buffer in each direction.
 
-py-amqp's own transport reads each frame with several exact ``recv`` calls, and
-blocks in the middle of a frame that does not come.  This one reads what is there
-in one piece, hands out what is whole only, and never blocks on a write: what the
-socket does not take stays in the buffer until it can.
+py-amqp's own transport reads each frame with several ``recv`` calls of exact size, and blocks in
+the middle of an incomplete frame.  This transport receives all available bytes at once, returns
+only complete frames, and never blocks on a write: bytes that the socket does not take stay in
+the buffer.
 
-py-amqp gets the frames that are its own through :meth:`BufferedTransport.read_frame`;
-the traffic goes past it.
+py-amqp gets its frames from :meth:`BufferedTransport.read_frame`; the traffic bypasses it.
 """
 
 import os
@@ -27,12 +26,12 @@ from qam._broker.messages import Delivery
 from qam._broker.tls import TLS
 from qam._common.deadline import Deadline
 
-# Bytes per recv: for small messages faster than larger pieces, which are for large ones.
+# Bytes per recv: small pieces are faster for small messages, large pieces for large messages.
 _READ_SIZE, _LARGE_READ_SIZE = 32768, 262144
 
 
 def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
-    """Return the addresses of *host*; a resolver that hangs is left behind after *timeout*."""
+    """Return the addresses of *host*; give up on a resolver that hangs after *timeout* seconds."""
     with suppress(socket.gaierror):
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     addresses: Future[list[Any]] = Future()
@@ -43,11 +42,11 @@ def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
         except BaseException as error:
             addresses.set_exception(error)
 
-    # A daemon: nothing can interrupt a resolver, also not the interpreter's end.
+    # A daemon, because nothing can interrupt a resolver, and it must not delay the exit.
     resolver = threading.Thread(target=look_up, name=f"qam resolver {host}", daemon=True)
     try:
         resolver.start()
-    except RuntimeError:  # there are no more threads: then it may take as long as it likes
+    except RuntimeError:  # no thread can start: resolve here, without a timeout
         look_up()
     return addresses.result(timeout)
 
@@ -55,11 +54,12 @@ def _resolve(host: str, port: int, timeout: float | None) -> list[Any]:
 class BufferedTransport(TCPTransport):
     """A connected socket, as py-amqp's Connection expects it.
 
-    :param host: the broker, as the user wrote it: TLS checks the certificate against it.
-    :param tls: how the connection is secured; None for plain TCP.
-    :param deadline: by when the handshake has to be through.
+    :param host: the broker's host as the user wrote it; TLS verifies the certificate against it.
+    :param tls: the TLS settings; None for plain TCP.
+    :param deadline: of the handshake.
     :param socket_settings: TCP options, by number.
-    :param on_traffic: takes the traffic that comes while py-amqp waits for a frame of its own.
+    :param on_traffic: called with the traffic that comes while py-amqp waits for its own frame.
+    :param on_life: called after bytes have come while py-amqp waits for an answer.
     """
 
     def __init__(
@@ -70,15 +70,19 @@ class BufferedTransport(TCPTransport):
         deadline: Deadline,
         socket_settings: dict[int, int],
         on_traffic: Callable[[Delivery | Confirm], None],
+        on_life: Callable[[], object],
     ) -> None:
         super().__init__("localhost", socket_settings=socket_settings)
         self.host, self.port = host, port
         #: Until when :meth:`read_frame` and the handshake may wait.
         self.deadline = deadline
+        # Seconds of silence after which an answer is given up; None to keep the deadline.
+        self._silence: float | None = None
         self._tls = tls
         self._on_traffic = on_traffic
+        self._on_life = on_life
         self.sock: Any = None
-        #: What has come.
+        #: The received bytes.
         self.incoming = FrameParser()
         self._outgoing = bytearray()
 
@@ -86,10 +90,12 @@ class BufferedTransport(TCPTransport):
 
     def _connect(self, host: str, port: int, timeout: float | None) -> None:
         error: OSError = TimeoutError("timed out")
-        for family, kind, proto, _, address in _resolve(host, port, self._time_left()):
+        addresses = _resolve(host, port, self._time_left())
+        for index, (family, kind, proto, _, address) in enumerate(addresses):
             self.sock = socket.socket(family, kind, proto)
             try:
-                self.sock.settimeout(self._time_left())
+                # An address that does not answer leaves the others their share of the time.
+                self.sock.settimeout((self._time_left() or 0.0) / (len(addresses) - index))
                 self.sock.connect(address)
                 return
             except OSError as failure:
@@ -111,7 +117,7 @@ class BufferedTransport(TCPTransport):
         self.sock.setblocking(False)
 
     def _set_socket_options(self, socket_settings: dict[int, int]) -> None:
-        # py-amqp would also set back each option of the system to what it just read.
+        # py-amqp would also read every other TCP option and set it to the same value again.
         for option, value in {socket.TCP_NODELAY: 1, **socket_settings}.items():
             self.sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
@@ -119,30 +125,46 @@ class BufferedTransport(TCPTransport):
 
     @contextmanager
     def having_timeout(self, timeout: float | None) -> Iterator[socket.socket]:
-        """py-amqp's own timeouts give way to the one deadline."""
+        """Ignore py-amqp's timeouts: the deadline replaces them."""
         yield self.sock
 
+    def expect_answer(self, silence: float) -> None:
+        """Let :meth:`read_frame` wait for an answer until nothing comes for *silence* seconds.
+
+        The answer may come after large messages on a slow network: any byte is a sign of life.
+        """
+        self.deadline, self._silence = Deadline(silence), silence
+
+    def expect_answer_until(self, deadline: Deadline) -> None:
+        """Let :meth:`read_frame` wait until *deadline*, whatever comes."""
+        self.deadline, self._silence = deadline, None
+
     def read_frame(self, unpack: Any = None) -> Frame:
-        """Return the next frame that is py-amqp's, waiting for it until the deadline."""
+        """Return the next frame for py-amqp; block until it comes, or until the deadline."""
         while True:
             came = self.incoming.parse()
             if came is None:
-                self.wait()
-                self.receive()
+                self._wait_for_more()
             elif isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
                 return came
 
+    def _wait_for_more(self) -> None:
+        self.wait()
+        if self.receive() and self._silence is not None:
+            self.deadline = Deadline(self._silence)
+            self._on_life()
+
     def wait(self) -> None:
-        """Wait until the socket can be read (or written, if something waits for that)."""
+        """Block until the socket can be read, or written if bytes wait to be written."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.sock, self.interest)
             selector.select(self._time_left())
         self.flush()
 
     def receive(self) -> bool:
-        """Take in what has come, and return whether something has; never blocks."""
+        """Receive the available bytes; return whether there were any; never blocks."""
         came = False
         size = _LARGE_READ_SIZE if self.incoming.missing > _READ_SIZE else _READ_SIZE
         pending = True
@@ -156,23 +178,23 @@ class BufferedTransport(TCPTransport):
                 raise ConnectionResetError("the broker closed the connection")
             self.incoming.feed(data)
             came = True
-            # select() does not see what TLS has decrypted already
+            # select() does not report bytes that TLS has already decrypted.
             pending = self._tls is not None and self.sock.pending() > 0
         return came
 
     def abort(self) -> None:
-        """Have nothing that waits be sent any more, also not by the system after the close.
+        """Close the socket, and discard everything unsent, including what the kernel has buffered.
 
-        The broker would get it at some time after what is sent again on another connection.
+        Otherwise the broker could get it after the messages that another connection sends again.
         """
         with suppress(OSError, AttributeError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
-            # Not shut down, which would end it in the usual way.
+            # Without a shutdown, which would end the connection in the orderly way.
             os.close(self.sock.detach())
         self.sock, self.connected = None, False
 
     def detach(self) -> int | None:
-        """Let go of the socket without closing it; return its descriptor, if there is one."""
+        """Detach the socket without closing it; return its descriptor, or None if there is none."""
         socket, self.sock, self.connected = self.sock, None, False
         return None if socket is None else socket.detach()
 
@@ -200,16 +222,16 @@ class BufferedTransport(TCPTransport):
     _write = write
 
     def write_later(self, data: bytes) -> None:
-        """Have *data* sent with what is written next, or by :meth:`flush`."""
+        """Buffer *data*, which the next :meth:`write` or :meth:`flush` sends."""
         self._outgoing += data
 
     def flush(self) -> None:
-        """Send what waits, as far as the socket takes it; never blocks."""
+        """Send the buffered bytes as far as the socket takes them; never blocks."""
         while self._outgoing and (sent := self._send(self._outgoing)):
             del self._outgoing[:sent]
 
     def _send(self, data: bytes | bytearray) -> int:
-        """Return how many bytes of *data* the socket has taken."""
+        """Send *data*; return how many bytes the socket has taken."""
         try:
             return int(self.sock.send(data))
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):

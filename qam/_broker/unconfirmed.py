@@ -1,4 +1,4 @@
-"""Messages that were written and are not confirmed yet, by delivery tag."""
+"""The written messages that are not confirmed yet, by delivery tag."""
 
 from collections import Counter
 
@@ -9,9 +9,9 @@ from qam._broker.messages import Publish
 class Unconfirmed:
     """Matches the broker's confirms and returns with the messages of one channel.
 
-    The broker counts what is published from 1; an ack or nack names one count, or
-    with *multiple* all up to it.  A message that no queue takes is returned first
-    and acked then, so its return is kept until its ack tells which one it was.
+    The broker numbers the published messages from 1.  An ack or nack names one number, or with
+    *multiple* all up to it.  A message that no queue takes is first returned and then acked.  A
+    return has no number, so it is kept until the ack shows which message it was.
     """
 
     def __init__(self) -> None:
@@ -20,17 +20,17 @@ class Unconfirmed:
         self._returned: Counter[str] = Counter()
 
     def add(self, message: Publish) -> None:
-        """Count *message* as the next one written."""
+        """Add *message*, the next one to be written."""
         self._last_tag += 1
         self._messages[self._last_tag] = message
 
     def returned(self, correlation_id: str | None) -> None:
-        """The broker sends the message with *correlation_id* back."""
+        """Note that the broker has returned a message with this *correlation_id*."""
         if correlation_id is not None:
             self._returned[correlation_id] += 1
 
     def acked(self, tag: int, multiple: bool) -> list[Event]:
-        """Return what the broker says with an ack."""
+        """Return the events of an ack."""
         messages = self._settle(tag, multiple)
         if not self._returned:
             return [Confirmed(messages)]
@@ -44,11 +44,11 @@ class Unconfirmed:
         return events
 
     def nacked(self, tag: int, multiple: bool) -> list[Event]:
-        """Return what the broker says with a nack."""
+        """Return the events of a nack."""
         return [Refused(message) for message in self._settle(tag, multiple)]
 
     def take_all(self) -> list[Publish]:
-        """Return all that is unconfirmed, oldest first, and forget it."""
+        """Remove and return all messages, the oldest first."""
         messages = list(self._messages.values())
         self._messages.clear()
         return messages
@@ -59,7 +59,7 @@ class Unconfirmed:
             if not self._messages:
                 self._lowest_tag = self._last_tag + 1
             return settled
-        # Each tag is passed once: what is acked together was never looked at before.
+        # _lowest_tag only grows, so all multiple acks together visit each tag once.
         tags, self._lowest_tag = range(self._lowest_tag, tag + 1), max(self._lowest_tag, tag + 1)
         return [self._messages.pop(each) for each in tags if each in self._messages]
 
@@ -67,7 +67,7 @@ class Unconfirmed:
         correlation_id = message.properties.get("correlation_id")
         if correlation_id is None or correlation_id not in self._returned:
             return False
-        # A message that is sent twice comes back twice.
+        # A message that was sent twice is returned twice.
         self._returned[correlation_id] -= 1
         if not self._returned[correlation_id]:
             del self._returned[correlation_id]

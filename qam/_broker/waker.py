@@ -1,4 +1,4 @@
-"""Wakes the one thread that waits on a selector."""
+"""Wakes a thread that waits on a selector."""
 
 import os
 import selectors
@@ -13,19 +13,19 @@ _ONE = (1).to_bytes(8, "little")
 
 
 class Waker:
-    """Something that a thread can select on, and that any other thread can make ready.
+    """A descriptor for the selector of one thread, the owner; any other thread can make it ready.
 
-    The owner clears it *before* it looks at what it was woken for: whatever is
-    handed over before :meth:`wake` is then seen, and none is lost.
+    The owner clears it *before* it looks for work, so that it sees all work that was handed over
+    before a :meth:`wake`.
     """
 
     def __init__(self) -> None:
         self._closed = True  # until there is something to close
-        # Written by wake() and clear() alone.  It saves the system call where a
-        # wake is already on its way; a stale False costs one call, no wake.
+        # Written by wake() and clear() alone.  It saves the system call if the descriptor is
+        # ready already.  A stale False costs one call, and loses no wake.
         self._awake = False
-        # Guards the descriptor: a late wake must not write to one that was closed,
-        # and perhaps opened again by somebody else.  The write never blocks.
+        # Guards the descriptor: a late wake must not write to a closed descriptor, whose number
+        # another file may have by now.  The write never blocks.
         # Reentrant, because a finalizer that wakes may run inside.
         self._lock: Any = threading.RLock()
         if hasattr(os, "eventfd"):
@@ -37,13 +37,13 @@ class Waker:
                 end.setblocking(False)
             self._reader, self._writer = (end.fileno() for end in self._sockets)
         self._closed = False
-        # For a wait for nothing else; where it can, it takes no descriptor.
+        # For wait(), which waits for nothing else.  poll() needs no descriptor of its own.
         self._selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)()
         self._selector.register(self._reader, selectors.EVENT_READ)
         disown_in_child(self)
 
     def fileno(self) -> int:
-        """The descriptor that is readable after :meth:`wake`."""
+        """Return the descriptor that is readable after :meth:`wake`."""
         return self._reader
 
     def wake(self) -> None:
@@ -56,33 +56,33 @@ class Waker:
 
     @property
     def is_in_use_here(self) -> bool:
-        """Whether the thread that asks is in the middle of :meth:`wake`: it is a finalizer."""
+        """Whether the calling thread is inside :meth:`wake` or :meth:`close`, as a finalizer is."""
         return bool(self._lock._is_owned())
 
     def _write(self) -> None:
         self._awake = True
         try:
-            with suppress(BlockingIOError):  # full, so it is awake
+            with suppress(BlockingIOError):  # full, so the descriptor is ready
                 os.write(self._writer, _ONE)
         except BaseException:  # Ctrl-C: perhaps nothing was written
             self._awake = False
             raise
 
     def wait(self, timeout: float | None) -> None:
-        """Return once woken, or after *timeout* seconds (None: no end); by the owner."""
+        """Block until woken, *timeout* seconds at most (None: no end); by the owner."""
         self._selector.select(timeout)
 
     def clear(self) -> None:
         """Forget past wakes; by the owner, before it looks for work."""
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
-        # After the read: a wake in between then writes nothing, but what it is for is
-        # handed over already and will be seen.  The other way round it would be read
-        # away, and _awake stay True without anything to wake by.
+        # After the read.  A wake between the two writes nothing, but its work is already handed
+        # over, and the owner will see it.  In the other order, the read could consume a wake
+        # that came between the two: _awake would stay True with nothing to read.
         self._awake = False
 
     def close(self) -> None:
-        """Give the descriptors back; by the owner, when it waits no more."""
+        """Close the descriptors; by the owner, when it waits no more."""
         with self._lock:
             if self._closed:
                 return
@@ -94,7 +94,7 @@ class Waker:
                 os.close(self._reader)
 
     def _after_fork(self) -> None:
-        """Give the descriptors back, with a lock that nobody holds; in a forked child."""
+        """Replace the lock, which a thread of the parent may hold, and close; in a forked child."""
         self._lock = threading.RLock()
         self.close()
 

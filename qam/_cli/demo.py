@@ -1,8 +1,7 @@
-"""What ``python -m qam demo`` shows: a server and a proxy, and one call of each kind.
+"""The command ``python -m qam demo``: runs a server and a proxy, and shows one call of each kind.
 
-Server and proxy run in this process, but all that passes between them goes
-through the broker.  Nothing here guesses how long something takes: the one slow
-method ends when the demonstration lets it.
+Server and proxy run in this process, but every message between them goes through the broker.
+No demonstration depends on timing: the one slow method ends when the demonstration lets it.
 """
 
 import threading
@@ -20,23 +19,24 @@ from qam.exceptions import QAMConnectionException, QAMException
 from qam.qam_proxy import QAMProxy
 from qam.qam_server import QAMServer
 
-# Seconds that a call has if its demonstration says nothing else: the broker may die.
+# Seconds that a call may take, unless its demonstration sets a timeout: the broker may die.
 _TIMEOUT = 10.0
 _FINISHED = 2
 
 
 def own_broker() -> str:
-    """Return the URL of a broker inside this process that nobody else uses."""
+    """Return the URL of a new broker inside this process."""
     return f"memory://qam-demo-{uuid.uuid4().hex}"
 
 
 def run(broker: str) -> None:
-    """Show everything at *broker*, a URL; print to stdout.
+    """Run all demonstrations, and print them to stdout.
 
-    Blocks until all is shown and nothing is left at the broker but two exchanges.
+    Blocks until they are over and the request queue is deleted.  Two exchanges stay at the broker.
 
-    :raises QAMConnectionException: the broker can't be reached or refuses us.
-    :raises QAMException: the broker was lost on the way.
+    :param broker: a URL.
+    :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
+    :raises QAMException: the connection to the broker was lost.
     """
     server_id = f"qam-demo-{uuid.uuid4().hex[:12]}"
     with _stage(broker, server_id) as stage:
@@ -51,7 +51,7 @@ def run(broker: str) -> None:
 
 @dataclass
 class Stage:
-    """What a demonstration works with."""
+    """The objects that a demonstration uses."""
 
     proxy: QAMProxy
     endpoint: Endpoint
@@ -60,7 +60,7 @@ class Stage:
 
 
 class Counter:
-    """An instance whose methods are offered."""
+    """The class of a registered instance."""
 
     def __init__(self) -> None:
         self._total = 0
@@ -81,7 +81,8 @@ def _stage(broker: str, server_id: str) -> Iterator[Stage]:
         stack.callback(_delete_request_queue, endpoint, server_id)
         stack.enter_context(server)
         proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))
-        # The server ends before the proxy: it answers what nobody waits for any more, too.
+        # The server closes before the proxy: it also answers the call that has timed out, and
+        # the proxy has to receive that reply.
         stack.callback(server.close)
         stage = Stage(proxy, endpoint)
         _register(server, stage)
@@ -119,15 +120,15 @@ def _delete_request_queue(endpoint: Endpoint, server_id: str) -> None:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What is shown, a line of code, and what plays it: returns what came of it, as lines."""
+    """A title, the line of code to show, and the function that runs it and returns the output."""
 
-    what: str
+    title: str
     code: str
     play: Callable[[Stage], list[str]]
 
 
 def _show(demonstration: Demonstration, stage: Stage) -> None:
-    print(f"\n# {demonstration.what}\n>>> {demonstration.code}")
+    print(f"\n# {demonstration.title}\n>>> {demonstration.code}")
     print(*demonstration.play(stage), sep="\n")
 
 
@@ -146,7 +147,7 @@ def _callback(stage: Stage) -> list[str]:
         seen.append(f"state {proxy.get_callback_state(uid)}: success({result}) is called")
 
     def error(exception: Exception) -> None:
-        seen.append(f"error({_told(exception)}) is called")
+        seen.append(f"error({_described(exception)}) is called")
 
     try:
         uid = proxy.callback(success, error).slow_add(2, 4)
@@ -174,7 +175,7 @@ def _unknown_method(stage: Stage) -> list[str]:
 
 
 def _outcome(call: Callable[[], Any]) -> list[str]:
-    """Return the result of *call*, or what it raised; the loss of the broker goes on up."""
+    """Return the result of *call*, or its exception, as lines; raise a QAMConnectionException."""
     try:
         return [repr(call())]
     except QAMConnectionException:
@@ -182,7 +183,7 @@ def _outcome(call: Callable[[], Any]) -> list[str]:
     except Exception as error:
         notes: list[str] = getattr(error, "__notes__", [])
         return [
-            _told(error),
+            _described(error),
             *(f"the server's traceback ends: {_last_line(note)}" for note in notes),
         ]
 
@@ -191,7 +192,7 @@ def _last_line(text: str) -> str:
     return text.splitlines()[-1]
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     executed = f" (executed: {error.executed})" if isinstance(error, QAMException) else ""
     return f"{type(error).__name__}: {error}{executed}"
 
@@ -206,7 +207,9 @@ DEMONSTRATIONS = (
     ),
     Demonstration("A timeout.", "proxy.set_timeout(0.2).slow_add(2, 3)", _timeout),
     Demonstration(
-        "What the method raises, the caller gets.", "proxy.divide(1, 0)", _remote_exception
+        "The caller gets the exception that the method raised.",
+        "proxy.divide(1, 0)",
+        _remote_exception,
     ),
     Demonstration("A method that does not exist.", "proxy.subtract(3, 2)", _unknown_method),
 )

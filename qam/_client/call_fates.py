@@ -1,4 +1,4 @@
-"""What becomes of calls: which are sent again, and when; which end, and with what exception.
+"""Decides which calls are sent again, and when, and which calls end, and with which exception.
 
 No I/O, no threads, no locks and no clock: facts and the time come in, decisions go out.  The
 PublisherThread carries them out.
@@ -20,8 +20,10 @@ from qam.exceptions import (
     QAMTimeoutException,
 )
 
-#: Seconds before a request is sent again that the broker did not take, first and at most.
+#: Seconds before a refused request is sent again: after its first refusal, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+_NOT_TWICE = "it is not sent again, since the server might run it twice"
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,7 +36,7 @@ class End:
 
 @dataclass(slots=True, frozen=True)
 class SendAgain:
-    """The request is sent again: before all that waits, or *after* so many seconds."""
+    """The request is sent again: before all queued ones, or *after* so many seconds."""
 
     call: PendingCall
     after: float = 0.0
@@ -47,11 +49,12 @@ Decision = End | SendAgain
 class CallFates:
     """Decides what becomes of the calls of one proxy.
 
-    Nothing is sent twice to a server that is not known to keep a record: it would run twice.
+    A request is sent a second time only if the server is known to keep a record: any other
+    server would run it twice.
 
     :param server_id: the server that is called.
     :param broker: where the broker is, for the texts of exceptions.
-    :param persistent: whether requests and replies are kept by the broker.
+    :param persistent: whether the broker keeps requests and replies.
     """
 
     server_id: str
@@ -67,8 +70,8 @@ class CallFates:
     ) -> list[Decision]:
         """Return what follows from the *fate* of the requests of *calls*.
 
-        :param server_keeps_record: what the last reply says: a request that comes twice
-            runs once.
+        :param server_keeps_record: True if the last reply came from a server that runs a
+            request once, even if it receives it twice.
         :param error: why the connection was lost, if it was.
         """
         match fate:
@@ -85,65 +88,65 @@ class CallFates:
             case Fate.REFUSED if server_keeps_record:
                 return [_after_refusal(call) for call in calls]
             case Fate.REFUSED:
-                why = "and the broker did not take it"
+                why = f"but the broker refused the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why) for call in calls]
             case Fate.UNKNOWN if server_keeps_record:
                 return [SendAgain(call) for call in calls]
             case Fate.UNKNOWN:
-                why = f"but {error} before the broker confirmed that it has it"
+                why = f"but {error} before the broker confirmed the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why, error) for call in calls]
 
     def replies_lost(
         self, calls: Iterable[PendingCall], server_keeps_record: bool
     ) -> list[Decision]:
-        """Return what follows for *calls*, which are open, when the reply queue was deleted.
+        """Return what follows for *calls*, all open, after the reply queue was deleted.
 
-        The server's record has the replies.
+        A server that keeps a record still has the replies in it.
         """
         sent = [call for call in calls if call.times_written]
         if self.persistent and server_keeps_record:
             return [SendAgain(call) for call in sent]
-        why = "but the reply queue was deleted, and the replies in it"
+        why = "but the reply queue was deleted, perhaps with the reply in it"
         return [_end_of_sent(call, why) for call in sent]
 
     def connection_lost(
         self, calls: Iterable[PendingCall], error: QAMConnectionException
     ) -> list[Decision]:
-        """Return what follows for *calls*, which are open, when one of the connections is lost.
+        """Return what follows for *calls*, all open, after one of the connections was lost.
 
-        What nobody keeps is gone with it: requests that were sent, or their replies.
+        Transient requests and replies are lost with it.
         """
         if self.persistent:
             return []
-        why = f"but {error} before its result came"
+        why = f"but {error} before the reply came"
         return [_end_of_sent(call, why, error) for call in calls if call.times_written]
 
     def server_not_found(self, executed: Executed) -> QAMServerNotFoundException:
-        """Return the exception of a call whose request reached no queue."""
+        """Return the exception of a call whose request no queue took."""
         return QAMServerNotFoundException(
-            f"no server with the server_id {self.server_id!r} has ever been there: "
-            f"its request queue does not exist at {self.broker}",
+            f"the server_id {self.server_id!r} has no request queue at {self.broker}: no server "
+            "has ever served it there; start one, or check the server_id",
             executed=executed,
         )
 
     def phase(self, call: PendingCall, connected: bool, can_receive: bool, blocked: bool) -> str:
-        """Return what a call is waiting for, in words that follow "it" or "since"."""
+        """Return what a call waits for, as a clause that can follow "and"."""
         if call.confirmed:
-            return "the broker has it: it waits for a server, or runs"
+            return "the request is queued or running"
         if not connected or not (call.times_written or can_receive):
             return "there is no connection to the broker"
         if blocked:
-            return "the broker has an alarm and takes no messages"
+            return "the broker has an alarm and accepts no messages"
         if call.times_written:
-            unconfirmed = ", and the broker has not confirmed it yet"
-            return f"it was sent{unconfirmed if self.persistent else ''}"
-        return "it waits to be sent"
+            unconfirmed = ", and the broker has not confirmed it"
+            return f"the request was sent{unconfirmed if self.persistent else ''}"
+        return "the queued requests have not been written yet"
 
 
-def age_if_written_before(call: PendingCall, now: float) -> int | None:
+def note_written(call: PendingCall, now: float) -> int | None:
     """Note that a request is being written; return its age in milliseconds if it is a copy.
 
-    A copy is marked with that, for servers that have the request already.
+    Each later copy carries the age of the first one, for servers that have received that.
     """
     if call.times_written == 1:
         call.written_at = now
@@ -155,29 +158,33 @@ def age_if_written_before(call: PendingCall, now: float) -> int | None:
 def timed_out(call: PendingCall, withdrawn: bool, phase: str) -> QAMTimeoutException:
     """Return the exception of a call whose time is up.
 
-    :param withdrawn: its request was not written, and never will be.
-    :param phase: what it was waiting for, see :meth:`CallFates.phase`.
+    :param withdrawn: True if its request was not written, and never will be.
+    :param phase: what the call waited for, see :meth:`CallFates.phase`.
     """
-    sent = "" if withdrawn else ", and it may have run or may still run"
+    if withdrawn:
+        ran = "; the request was not sent, and the method will not run"
+    elif call.confirmed:
+        ran = ", and may still run"
+    else:
+        ran = "; the method may have run, or may still run"
     return QAMTimeoutException(
-        f"{call.method_name}() got no result within {call.deadline.timeout:g} seconds: "
-        f"{phase}{sent}",
+        f"{call.method_name}() timed out after {call.deadline.timeout:g} s; {phase}{ran}",
         executed="no" if withdrawn else "unknown",
     )
 
 
 def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAMException:
-    """Return the exception of a call for which there is no room in the method queue."""
+    """Return the exception of a call for which the method queue has no room."""
     return QAMException(
         f"{call.method_name}() was not sent: max_queued={max_queued} calls "
-        f"wait already, since {phase}",
+        f"are queued already, and {phase}",
         executed="no",
     )
 
 
 def thread_ended(error: BaseException | None, executed: Executed) -> QAMClosedException:
-    """Return the exception of a call whose proxy lost one of its threads, perhaps by *error*."""
-    why = f" by an internal error ({describe(error)})" if error else ""
+    """Return the exception of a call after a thread of its proxy ended, perhaps by *error*."""
+    why = f" because of an internal error ({describe(error)})" if error else ""
     closed = QAMClosedException(
         f"a thread of the proxy ended{why}; make a new proxy", executed=executed
     )
@@ -186,7 +193,7 @@ def thread_ended(error: BaseException | None, executed: Executed) -> QAMClosedEx
 
 
 def _executed(call: PendingCall) -> Executed:
-    """Whether a request ran of which the last copy surely did not."""
+    """Return whether a request ran whose last copy did not: an earlier copy may have."""
     return "no" if call.times_written == 1 else "unknown"
 
 
@@ -197,7 +204,7 @@ def _after_refusal(call: PendingCall) -> SendAgain:
 
 def _refused_for_good(call: PendingCall, error: QAMConnectionException | None) -> End:
     failure = QAMConnectionException(
-        f"the broker refuses {call.method_name}(): {error}", executed=_executed(call)
+        f"the broker refused the request of {call.method_name}(): {error}", executed=_executed(call)
     )
     failure.__cause__ = error
     return End(call, failure)

@@ -1,4 +1,4 @@
-"""Which stations the calls of a proxy pass; noted at the level DEBUG only."""
+"""Notes the stations that the calls of a proxy pass, at the level DEBUG only."""
 
 import logging
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ _AFTER_FATE = {
 
 
 class CallStations(Stations):
-    """The stations of one proxy's calls, from the queue to the end.
+    """The stations of one proxy's calls, from the method queue to the outcome.
 
-    :param log: where they are logged.
-    :param client_id: whose calls these are.
+    :param log: the logger for the stations.
+    :param client_id: the proxy's id on the wire, a part of each correlation id.
     :param results: knows which calls are open.
     :param persistent: whether the broker confirms requests.
     """
@@ -36,7 +36,7 @@ class CallStations(Stations):
         self._persistent = persistent
 
     def queued(self, call: PendingCall) -> None:
-        """*call* is about to wait for being written, or for room in the queue."""
+        """*call* is about to be queued, or to wait for room in the queue."""
         self._note(call, "queued")
 
     def written(self, calls: Iterable[PendingCall]) -> None:
@@ -45,21 +45,21 @@ class CallStations(Stations):
             self._note(call, "written" if call.times_written == 1 else "written again")
 
     def have_fate(self, fate: Fate, calls: Iterable[PendingCall]) -> None:
-        """The broker said something of the requests of *calls*, or can't any more."""
+        """The requests of *calls* have their *fate*."""
         for call in calls:
             is_last = fate is Fate.CONFIRMED and not self._results.is_open(call.call_id)
             self._note(call, _AFTER_FATE[fate], is_last)
 
     def received(self, outcomes: Iterable[Outcome]) -> None:
-        """The replies to calls came; perhaps too late."""
+        """Replies were received, some perhaps after the end of their calls."""
         for call_id, _ in outcomes:
             if call_id is not None:
                 is_last = not self._results.is_open(call_id)
                 self.note("received", self._correlation_id(call_id), last=is_last)
 
     def ended(self, call: PendingCall, how: str) -> None:
-        """The outcome of *call* is handed to its caller: log it; *how* follows "ended"."""
-        # A confirm may still come.
+        """The caller of *call* gets its outcome: log that; *how* follows "ended"."""
+        # The confirm of a persistent request may still come.
         is_last = call.confirmed or not (self._persistent and call.times_written)
         self._note(call, f"ended {how}", is_last)
         if not self._results.is_in_use_here:

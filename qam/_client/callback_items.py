@@ -1,4 +1,4 @@
-"""The callbacks that are not executed yet."""
+"""The callbacks that are not finished yet."""
 
 import threading
 import uuid
@@ -16,30 +16,30 @@ CallbackItem = dict[str, Any]
 
 
 class CallbackItems:
-    """The callbacks that are not executed yet: their states, their slots and their timeouts."""
+    """The callbacks that are not finished yet: their states, their slots and their timeouts."""
 
     def __init__(self) -> None:
-        #: By uid: dicts with ``id`` (the slot) and ``state``.
+        #: The items by uid: dicts with ``id`` (the slot) and ``state``.
         self.by_uid: dict[str, CallbackItem] = {}
-        #: Guards which items there are, and their timeouts.  To look one up or to store its
-        #: state is one step, and needs no lock.  Reentrant, because a finalizer that makes
-        #: a call may run inside.
+        #: Guards which items there are, and their timeouts.  Looking up an item and storing
+        #: its state are single steps, which need no lock.  Reentrant, because a finalizer
+        #: that makes a call may run while this thread holds it.
         self.lock = threading.RLock()
         self.timeouts = CallbackTimeouts()
-        # By slot, until it is given back: a slot is another callback's only after that, so
-        # no lock is needed.  What a call leaves behind that could not be made is overwritten
-        # by the next one in its slot.
+        # The uid by slot, until the slot is freed.  Only after that another callback can use
+        # the slot, so no lock is needed.  A call that could not be made leaves its entry
+        # behind; the next call in its slot overwrites it.
         self._uids: dict[int, str] = {}
-        # A uid is nobody else's: neither of another proxy, nor of an earlier callback.
+        # A uid is unique: no other proxy and no earlier callback has it.
         self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
 
     def add(self, slot_id: int, deadline: Deadline, parent: Any) -> str:
         """Add a callback in the state 0 (waiting), and return its uid.
 
-        :param parent: what lives while it waits.
+        :param parent: the proxy, which the item keeps alive while it waits.
         """
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
-        # Not more: many may wait, and a dict of six takes twice as much.
+        # Five entries at most: many items may wait, and a dict of six is twice as large.
         item = {
             "id": slot_id,
             "state": WAITING,
@@ -53,31 +53,31 @@ class CallbackItems:
         return uid
 
     def watch(self, uid: str, call: PendingCall) -> bool:
-        """Note when the time of *uid* is up, whose *call* was made; True if that is the next."""
+        """Watch the deadline of *uid*, whose *call* was made; return True if it is the next one."""
         with self.lock:
             item = self.by_uid.get(uid)
-            if item is None:  # its outcome was there at once
+            if item is None:  # it has finished already
                 return False
             item["call"] = call
-            self.timeouts.forget_others(self.by_uid, len(self.by_uid))
+            self.timeouts.forget_finished(self.by_uid, len(self.by_uid))
             return self.timeouts.add(uid, call.deadline.at)
 
-    def take_past(self, now: float) -> list[tuple[str, CallbackItem]]:
-        """Return the callbacks whose time is up, each once."""
+    def take_expired(self, now: float) -> list[tuple[str, CallbackItem]]:
+        """Return the callbacks whose time is up; each is returned once."""
         with self.lock:
-            past = self.timeouts.take_past(now)
+            past = self.timeouts.take_expired(now)
             return [(uid, self.by_uid[uid]) for uid in past if uid in self.by_uid]
 
     def uid_in(self, slot_id: int) -> str:
-        """Return the uid of the callback in a slot; "" for one without an item."""
+        """Return the uid of the callback in a slot; "" if it has no item."""
         return self._uids.get(slot_id, "")
 
-    def leave_slot(self, slot_id: int) -> None:
-        """The slot is about to be given back."""
+    def forget_slot(self, slot_id: int) -> None:
+        """Forget the uid of a slot that is about to be freed."""
         self._uids.pop(slot_id, None)
 
     def set_state(self, uid: str, state: int) -> None:
-        """Set the state of *uid*, if it is there."""
+        """Set the state of *uid*, unless it is finished."""
         item = self.by_uid.get(uid)
         if item is not None:
             item["state"] = state
@@ -88,13 +88,13 @@ class CallbackItems:
             self.by_uid.pop(uid, None)
 
     def finish(self, uid: str) -> None:
-        """Have *uid* in the state 2 (finished), and forget it."""
+        """Set *uid* to the state 2 (finished), and forget it."""
         item = self.by_uid.get(uid)
         if item is not None:
             item["state"] = FINISHED
             self.remove(uid)
 
     def clear_after_fork(self) -> None:
-        """Have no items, and a lock that nobody holds; in a forked child."""
+        """In a forked child: drop all items, and make a new lock, which nobody holds."""
         self.lock = threading.RLock()
         self.by_uid.clear()

@@ -16,21 +16,21 @@ from qam._common.printable import printable
 
 log = get_logger("qam.qam_proxy")
 
-#: Seconds that a callback that is ready waits for an idle thread before another starts.
+#: Seconds that a ready callback waits for an idle thread before another thread is started.
 _START_DELAY = 0.01
-#: From this many threads on that grows with their number.
+#: From this many threads on, the delay grows with their number.
 _MANY_THREADS = 16
 #: Seconds that an idle thread waits for another callback before it ends.
 _IDLE_TIME = 5.0
-#: Seconds that closing waits for callbacks that run.
+#: Seconds that closing waits for running callbacks.
 _EXIT_TIMEOUT = 5.0
 
 
 class CallbackObserverThread(threading.Thread):
     """Watches over the callbacks: their states, their timeouts, and the threads that run them.
 
-    It sleeps until a callback is ready that no idle thread is there for, or until
-    the next timeout is due.
+    It sleeps until a callback is ready and finds no idle thread, or until the next timeout
+    is due.
 
     :param parent: the :class:`QAMProxy` whose callbacks these are.
     """
@@ -58,12 +58,12 @@ class CallbackObserverThread(threading.Thread):
 
     @property
     def callback_uid_dict(self) -> dict[str, CallbackItem]:
-        """The callbacks that are not executed yet, by uid: dicts with ``id`` and ``state``."""
+        """The callbacks that are not finished yet, by uid: dicts with ``id`` and ``state``."""
         return self._items.by_uid
 
     @property
     def callback_dict_lock(self) -> threading.RLock:
-        """Guards which callbacks there are; a lookup needs no lock."""
+        """Guards which callbacks there are; looking one up needs no lock."""
         return self._items.lock
 
     #: The same lock, as the original spells it.
@@ -74,24 +74,24 @@ class CallbackObserverThread(threading.Thread):
 
         :param id: its slot in the result list.
         :param timeout: seconds until its error function gets a QAMTimeoutException;
-            None for no end.
+            None for no limit.
         :returns: its uid.
         """
         return self.add_item(id, NO_END if timeout is None else Deadline(timeout))
 
     def add_item(self, id: int, deadline: Deadline) -> str:
-        """Add a callback in the state 0 (waiting), and return its uid; the proxy lives with it."""
+        """Add a callback in the state 0 (waiting), which keeps the proxy alive; return its uid."""
         return self._items.add(id, deadline, self._parent())
 
     def watch(self, uid: str, call: PendingCall) -> None:
-        """From now on mind the deadline of *uid*, whose *call* was queued."""
+        """Watch the deadline of *uid* from now on; its *call* was made."""
         if self._items.watch(uid, call):
             self._ready.bell.ring()
 
     def get_callback_item(self, uid: str) -> CallbackItem:
         """Return the item of *uid*: a dict with its ``id`` and ``state``.
 
-        An item that is finished, or was never there, has the id None and the state 2.
+        For a callback that is finished, or never existed, the id is None and the state 2.
         """
         return self._items.by_uid.get(uid) or {"id": None, "state": FINISHED}
 
@@ -100,21 +100,21 @@ class CallbackObserverThread(threading.Thread):
         self._items.set_state(uid, state)
 
     def remove_callback_item(self, uid: str) -> None:
-        """Forget the callback *uid*, because it was executed; its state is 2 from then on."""
+        """Forget the callback *uid*, which was executed; its state counts as 2 from now on."""
         self._items.remove(uid)
 
     def finish(self, uid: str) -> None:
-        """Have the callback *uid* in the state 2 (finished), and forget it."""
+        """Set the callback *uid* to the state 2 (finished), and forget it."""
         self._items.finish(uid)
 
     # --- when a callback is ready -----------------------------------------------
 
-    def _job_of(self, id: int) -> CallbackJob:
+    def _make_job(self, id: int) -> CallbackJob:
         return self._execute_callback_of, id, self._items.uid_in(id)
 
     def _execute_callback_of(self, id: int) -> None:
-        """Call the success or error function of the slot *id*; in an ExecuteCallbackThread."""
-        self._items.leave_slot(id)
+        """Call the success or error function of the slot *id*; runs in an ExecuteCallbackThread."""
+        self._items.forget_slot(id)
         slot = self._publisher.results.slots[id]
         method, exception_method = slot["callback_method"], slot["exception_method"]
         try:
@@ -143,7 +143,7 @@ class CallbackObserverThread(threading.Thread):
     # --- the thread -------------------------------------------------------------
 
     def run(self) -> None:
-        """Watch until :meth:`exit`, and until no callback waits for a thread then."""
+        """Watch until :meth:`exit`, and after it until no ready callback waits for a thread."""
         try:
             while not (self.kill and self._ready.slot_ids.waiting_since() is None):
                 for uid, item in self._wait():
@@ -154,18 +154,18 @@ class CallbackObserverThread(threading.Thread):
             self._on_death(error)
 
     def _on_death(self, error: BaseException) -> None:
-        """End every call; one thread executes the error functions, one after the other."""
+        """End every call; one last thread executes their error functions, one after the other."""
         self._publisher.end_calls(error)
         self._start_thread()
 
     def _wait(self) -> list[tuple[str, CallbackItem]]:
-        """Wait until something is to do; return the items whose time is up."""
+        """Wait until there is something to do; return the items whose time is up."""
         due = min(self._next_start(), self._items.timeouts.next)
         self._ready.bell.wait(max(0.0, due - time.monotonic()))
-        return self._items.take_past(time.monotonic())
+        return self._items.take_expired(time.monotonic())
 
     def _next_start(self) -> float:
-        """When another thread has to start, if none becomes idle before."""
+        """Return when another thread has to start, unless one becomes idle before."""
         waiting_since = self._ready.slot_ids.waiting_since()
         with self._items.lock:
             return self._rule.next_start(waiting_since, len(self._threads))
@@ -178,39 +178,39 @@ class CallbackObserverThread(threading.Thread):
         id, parent = self._ready.slot_ids.take_one(), self.parent
         if id is None or parent is None:
             return
-        thread = ExecuteCallbackThread(parent, *self._job_of(id))
+        thread = ExecuteCallbackThread(parent, *self._make_job(id))
         with self._items.lock:
             self._threads.add(thread)
             self._rule.started(time.monotonic())
         try:
             thread.start()
         except RuntimeError:
-            self._do_without(thread, id)
+            self._handle_failed_start(thread, id)
 
-    def _do_without(self, thread: "ExecuteCallbackThread", id: int) -> None:
-        """Mind the callback of the slot *id*, for which *thread* could not be started."""
+    def _handle_failed_start(self, thread: "ExecuteCallbackThread", id: int) -> None:
+        """Handle the callback of the slot *id*, for which *thread* could not be started."""
         with self._items.lock:
             self._threads.discard(thread)
             self._rule.started(time.monotonic())
-        if threading.main_thread().is_alive():  # the system has no more; those there are go on
-            log.exception("a callback has to wait")
+        if threading.main_thread().is_alive():  # out of threads: those that run go on
+            log.exception("a callback has to wait: no other thread can be started")
             self._ready.slot_ids.put_back(id)
-        else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start none from then on
-            thread.execute(self._job_of(id))
+        else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start no thread from then on
+            thread.execute(self._make_job(id))
 
     def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""
         id = self._ready.slot_ids.get(_IDLE_TIME)
         if id is not None:
-            return self._job_of(id)
+            return self._make_job(id)
         with self._items.lock:
             self._threads.discard(thread)
         return None
 
     def exit(self) -> None:
-        """End the thread, and those that execute callbacks, when what is ready is executed.
+        """Execute the callbacks that are ready, then end this thread and those that execute them.
 
-        Waits five seconds at most, and never for the thread that calls it.
+        Waits five seconds at most, and never for the calling thread.
         """
         self.ask_to_stop()
         self.join_until(Deadline(_EXIT_TIMEOUT))
@@ -221,14 +221,14 @@ class CallbackObserverThread(threading.Thread):
         self._ready.bell.ring()
 
     def _after_fork(self) -> None:
-        """Watch over nothing, with a lock that nobody holds; in a forked child."""
+        """In a forked child: forget all callbacks and threads, and make new locks."""
         self._items.clear_after_fork()
         self._ready.bell.renew_lock()
         self.kill = True
         self._threads.clear()
 
     def join_until(self, deadline: Deadline) -> None:
-        """Wait for the end of the threads; not for the one that calls."""
+        """Wait for the end of the threads, except for the calling one."""
         with self._items.lock:
             threads = [self, *self._threads]
         for thread in threads:

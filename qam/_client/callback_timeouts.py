@@ -1,4 +1,4 @@
-"""When the time of callbacks is up.  No clock in here: the time comes in."""
+"""The deadlines of callbacks.  No clock in here: the time comes in."""
 
 import heapq
 import math
@@ -6,9 +6,9 @@ from collections.abc import Container
 
 
 class CallbackTimeouts:
-    """The times at which callbacks end, by uid; the next one first.
+    """The deadlines of callbacks, by uid; the next one first.
 
-    The lock of the callback items guards it.
+    The lock of the callback items guards them.
     """
 
     def __init__(self) -> None:
@@ -19,26 +19,26 @@ class CallbackTimeouts:
 
     @property
     def next(self) -> float:
-        """When the next one is up; infinite if there is none."""
+        """The next deadline; infinite if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def add(self, uid: str, at: float) -> bool:
-        """The time of *uid* is up *at* that time; return True if that is the next one."""
+        """Add the deadline of *uid*, which is *at* that time; return True if it is the next one."""
         heapq.heappush(self._heap, (at, uid))
         return self._heap[0][1] == uid
 
-    def take_past(self, now: float) -> list[str]:
-        """Take out those whose time is up."""
+    def take_expired(self, now: float) -> list[str]:
+        """Take out the callbacks whose time is up, and return their uids."""
         past = []
         while self._heap and self._heap[0][0] <= now:
             past.append(heapq.heappop(self._heap)[1])
         return past
 
-    def forget_others(self, waiting: Container[str], number: int) -> None:
-        """Forget those that do not wait any more, when they are the most.
+    def forget_finished(self, waiting: Container[str], number: int) -> None:
+        """Forget the callbacks that do not wait any more, once they are in the majority.
 
-        Most callbacks finish long before their timeout.  So each costs a constant time in
-        the end.
+        Most callbacks finish long before their timeout.  Forgetting them together costs a
+        constant time for each.
 
         :param waiting: the *number* uids that wait.
         """

@@ -1,4 +1,4 @@
-"""The thread of a proxy that receives."""
+"""The thread of a proxy that receives replies."""
 
 import math
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from logging import DEBUG
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -28,36 +28,37 @@ log = get_logger("qam.qam_proxy")
 
 Message = dict[str, Any]
 
-#: Seconds for which a reply waits to be acknowledged with others: nothing waits for that.
+#: Seconds for which the acknowledgement of a reply waits for others: nothing depends on it.
 _ACKNOWLEDGE_DELAY = 0.05
-#: Seconds after a reply after which the publisher looks for confirms, if it rests.
+#: Seconds from a reply until a resting publisher is told to look for confirms.
 _LOOK_AGAIN_DELAY = 0.5
-#: Seconds for which a reply waits for others, for each call that is open; if that is worth
-#: while, and at most.  A call that is one of many takes fifty times as long in any case.
+#: Seconds for which a reply waits for others: for each open call, the shortest wait that
+#: pays, and the longest.  A call among many takes fifty times as long anyway.
 _DELAY_PER_CALL, _LEAST_DELAY, _MOST_DELAY = 2e-6, 0.0002, 0.005
 
 
 class ConsumerThread(ConnectionThread):
     """Receives the replies of the server and stores them in the result list.
 
-    The message that is received is a dict of ``id`` (int), ``result``,
-    ``exception`` (bool) and ``internal_exception`` (int).  It is decoded by whoever
-    asks for the result: this thread runs no code of anybody else.  The reply of a
-    0.2.x server is decoded here, since only its body says which call it answers.
+    A reply is a dict of ``id`` (int), ``result``, ``exception`` (bool) and
+    ``internal_exception`` (int).  The thread that asks for the result decodes it, since
+    unpickling can run user code, and this thread runs none.  The reply of a 0.2.x server
+    is decoded here, since only its body says which call it answers.
 
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
     :param server_id: the server whose replies are received.
     :param client_id: names the reply queue and its routing key.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
-    :param publisher: sends the calls whose replies are received, and has their results; by
-        default one of its own, which is not started.
-    :param queue_arguments: what the reply queue is declared with, beside its expiry.
+    :param publisher: sends the calls, and has the result list; by default one of its own,
+        which is not started.
+    :param queue_arguments: the arguments of the reply queue, beside its expiry.
     :param connect_timeout: seconds that connecting may take.
-    :param max_message_bytes: the size of the largest reply that is received.
+    :param max_message_bytes: the size of the largest reply that is received, in bytes.
     :param persistent: whether the broker keeps requests and replies.
+    :param connect: opens a connection to one of the brokers.
     """
 
-    #: States of a slot: nobody uses it; its call has no outcome yet; it has.
+    #: States of a slot: no call uses it; its call has no outcome yet; its call has one.
     FREE, WAITING, DONE = FREE, WAITING, DONE
 
     def __init__(
@@ -72,11 +73,12 @@ class ConsumerThread(ConnectionThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam ConsumerThread {client_id}"
         publisher = publisher or PublisherThread(amqp_credentials, server_id, client_id, serializer)
         endpoints, stations = amqp_credentials.endpoints(), publisher.stations
-        super().__init__(name, endpoints, log, connect_timeout, stations=stations)
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
@@ -91,7 +93,7 @@ class ConsumerThread(ConnectionThread):
         self.consumer: Consumer | None = None
         self._last_tag = 0
         self._warnings = RareWarnings(log)
-        # When the replies that came are acknowledged, and when the publisher looks again.
+        # When the received replies are acknowledged, and when the publisher is to look again.
         self._acknowledge_at = self._look_again_at = math.inf
 
     @property
@@ -114,16 +116,16 @@ class ConsumerThread(ConnectionThread):
     ) -> int:
         """Reserve a slot for a new call.
 
-        :param callback_method: called with the result when it arrives, or None.
+        :param callback_method: called with the result; None for a call that is waited for.
         :param exception_method: called with the exception if the call fails, or None.
         :returns: the id of the slot, which is in the state WAITING now.
         """
         return self._results.reserve(callback_method, exception_method)
 
     def free_result_item(self, id: int) -> None:
-        """Free a slot.  A reply that still comes for its call is dropped.
+        """Free a slot.  A late reply to its call is dropped.
 
-        :param id: the slot's id; one that is free already stays so.
+        :param id: the slot's id; a slot that is free already stays free.
         """
         self._results.free(id)
 
@@ -135,11 +137,11 @@ class ConsumerThread(ConnectionThread):
         return bool(self.result_list[id]["state"] == DONE)
 
     def get_result_item(self, id: int) -> Any:
-        """Return what a slot has received; does not wait, and leaves it there.
+        """Return the outcome in a slot, and leave it there; does not wait.
 
         :param id: the slot's id.
-        :returns: the message, a dict; the :class:`QAMException` that ended the call
-            here; or None if nothing came yet.
+        :returns: the reply, a dict; the :class:`QAMException` that ended the call in this
+            process; or None if there is no outcome yet.
         """
         slot = self._results.slots[id]
         message = slot["result_message"]
@@ -151,20 +153,20 @@ class ConsumerThread(ConnectionThread):
         try:
             return decode_reply(self._serializer, delivery)
         except QAMSerializationException as error:
-            if not delivery.too_large:  # that has been told
-                log.warning("a reply can't be read: %s", error)
+            if not delivery.too_large:  # else a warning was logged when it came
+                log.warning("a reply can't be decoded: %s", error)
             return error
 
     def get_result(self, id: int) -> Any:
-        """Return the result of a call, and free its slot; waits until it is there.
+        """Wait for the result of a call without limit, return it, and free the slot.
 
         :param id: the slot's id.
         :raises QAMMethodNotFoundException: the server has no such method.
-        :raises QAMException: the call ended without an outcome of its method.
-        :raises Exception: what the remote method raised.
+        :raises QAMException: the call ended without a result or exception of its method.
+        :raises Exception: the exception that the remote method raised.
         """
         slot = self._results.slots[id]
-        if slot["state"] != DONE:  # a callback's is
+        if slot["state"] != DONE:  # a callback's slot has its outcome already
             self._results.wait(id, NO_END)
         message = slot["result_message"]
         call = slot["call"] if log.isEnabledFor(DEBUG) else None
@@ -181,7 +183,7 @@ class ConsumerThread(ConnectionThread):
 
     def _on_open(self, connection: Connection) -> None:
         consumer, replies_lost = self._reply_queue.open(connection)
-        if replies_lost:  # not told before: here the new replies arrive
+        if replies_lost:  # not before: the new replies need the new queue
             self._publisher.replies_lost()
         self.consumer = consumer
         self._publisher.replies_can_come()
@@ -209,11 +211,11 @@ class ConsumerThread(ConnectionThread):
                     self._last_tag, came = event.delivery_tag, True
                 elif isinstance(event, Cancelled):
                     raise self._reply_queue.deleted()
-        finally:  # what came before something went wrong has come
+        finally:  # the replies before an error were received all the same
             if outcomes and log.isEnabledFor(DEBUG):
                 self._publisher.stations.received(outcomes)
             for call_id in self._results.conclude_all(outcomes):
-                log.debug("a reply that no call waits for was dropped (id %s)", call_id)
+                log.debug("a reply was dropped, since no call waits for it (id %s)", call_id)
         if came and self._persistent:
             now = time.monotonic()
             self._acknowledge_at = min(self._acknowledge_at, now + _ACKNOWLEDGE_DELAY)
@@ -224,10 +226,10 @@ class ConsumerThread(ConnectionThread):
         return min(delay, _MOST_DELAY) if delay >= _LEAST_DELAY else 0.0
 
     def _receive(self, delivery: Delivery) -> Outcome:
-        """Return which call *delivery* answers, None for none of ours, and its outcome."""
+        """Return which call *delivery* answers, None if no call of ours, and the call's outcome."""
         message: Delivery | Message | QAMException = delivery
         if delivery.too_large:
-            self._warnings.warn("a reply was not taken in: it %s", delivery.too_large)
+            self._warnings.warn("a reply was dropped: it %s", delivery.too_large)
         correlation_id = delivery.correlation_id
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:
@@ -235,11 +237,11 @@ class ConsumerThread(ConnectionThread):
         # a 0.2.x server: only the body says which call it answers
         message = self._decode_here(delivery)
         call_id = message.get("id") if isinstance(message, dict) else None
-        # An id of any other type is none of ours, and may not even be hashable.
+        # An id of another type is none of ours, and may not even be hashable.
         return call_id if type(call_id) is int else None, message
 
     def _decode_here(self, delivery: Delivery) -> Message | QAMException:
-        """Decode a reply, whatever classes that the application trusts make of it."""
+        """Decode a reply in this thread, and survive any error of the classes that it builds."""
         try:
             return self._decode(delivery)
         except BaseException as error:
@@ -261,7 +263,7 @@ class ConsumerThread(ConnectionThread):
 
 
 def _how_it_ended(message: Message | QAMException) -> str:
-    """Say how a call ended, in words that follow "ended"."""
+    """Return how a call ended, in words that follow "ended"."""
     if isinstance(message, QAMException):
         return f"by a {type(message).__name__}"
     return "by an exception from the server" if message.get("exception") else "with a result"

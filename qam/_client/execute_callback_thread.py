@@ -9,17 +9,17 @@ from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
 
-#: A callback that is ready: what to execute, with what, and whose it is.
+#: A callback that is ready: the function, its argument, and the uid of the callback.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]
 
 
 class ExecuteCallbackThread(threading.Thread):
-    """Executes a callback, and then others that are ready, until there are none.
+    """Executes a callback, and then other ready ones, until there are none.
 
     :param parent: the :class:`QAMProxy` whose callback it is.
     :param method: the function to execute.
-    :param params: what the function is called with: one argument.
-    :param uid: the callback's uid; its state is 1 meanwhile and 2 afterwards.
+    :param params: the one argument of the function.
+    :param uid: the callback's uid; its state is 1 during the call and 2 afterwards.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ExecuteCallbackThread(threading.Thread):
 
     @property
     def parent(self) -> "Parent | None":
-        """The proxy whose callbacks it executes; None once it is gone."""
+        """The proxy whose callbacks this thread executes; None once the proxy is gone."""
         return self._parent()
 
     def run(self) -> None:
-        """Execute the method, and whatever else is ready; called by ``start``."""
+        """Execute the method, then other ready callbacks; called by ``start``."""
         job: CallbackJob | None = (self.method, self.params, self.uid)
         while job is not None:
             self.method, self.params, self.uid = job
@@ -48,19 +48,19 @@ class ExecuteCallbackThread(threading.Thread):
             job = self._observer.next_job(self)
 
     def execute(self, job: CallbackJob) -> None:
-        """Call what *job* says, and finish it, whatever comes of that."""
+        """Execute *job*, and mark its callback as finished even if it raises."""
         method, params, uid = job
         self._observer.change_callback_item_state(uid, PROCESSING)
         try:
             method(params)
         except BaseException:
-            log.exception("a callback raised")
+            log.exception("a callback raised an exception")
         finally:
             self._observer.finish(uid)
 
 
 class Observer(Protocol):
-    """What an ExecuteCallbackThread asks for callbacks, and tells what becomes of them."""
+    """Gives callbacks to an ExecuteCallbackThread, and keeps their states."""
 
     def next_job(self, thread: ExecuteCallbackThread) -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""
@@ -69,11 +69,11 @@ class Observer(Protocol):
         """Set the state of *uid*."""
 
     def finish(self, uid: str) -> None:
-        """Forget *uid*, which is executed."""
+        """Set *uid* to the state 2 (finished), and forget it."""
 
 
 class Parent(Protocol):
-    """What the threads of callbacks know of the QAMProxy that they belong to."""
+    """The part of a QAMProxy that the threads of its callbacks use."""
 
     client_id: str
     consumer_thread: ConsumerThread
@@ -81,4 +81,4 @@ class Parent(Protocol):
 
     @property
     def callback_observer_thread(self) -> Observer:
-        """Who watches over the callbacks."""
+        """Watches over the callbacks."""

@@ -9,31 +9,31 @@ from qam._client.result_list import ResultList
 
 
 class MethodQueue:
-    """The calls that wait to be written, oldest first; before them those that are sent again.
+    """The calls that wait to be written: first those to be sent again, then by age.
 
     :param results: knows which calls are open.
     :param max_queued: how many calls may wait; None for any number.
-    :param held: whether nothing may be taken at first, see :meth:`hold`.
+    :param held: True to begin as after :meth:`hold`.
     """
 
     def __init__(self, results: ResultList, max_queued: int | None, held: bool) -> None:
         self.calls: list[PendingCall] = []
         self.max_queued = max_queued
-        #: Nothing is taken: its replies would be lost.
+        #: True while no call may be taken, because its reply would be lost.
         self.held = held
         self._results = results
-        self._withdrawn = 0  # how many in it are not to be written any more
-        # Guards what is taken, _withdrawn, held, and how often a request was written.  Who
-        # makes a call appends without it, where there is room for any number; so each
-        # section minds only the length that it has seen.  Reentrant, because a finalizer of
-        # the application that makes a call may run inside.
+        self._withdrawn = 0  # how many of the calls in it are withdrawn
+        # Guards the removal of calls, _withdrawn, held, and how often a request was written.
+        # Without max_queued a caller appends without the lock; so each section uses only the
+        # length that it has read.  Reentrant, because a finalizer of the application that
+        # makes a call may run while this thread holds it.
         self._lock: Any = threading.RLock()
-        # Notified when there is room again, and when nobody needs to wait any more.
+        # Notified when there is room again, and when the calls that wait for it have ended.
         self._room = threading.Condition(self._lock)
 
     @property
     def is_in_use_here(self) -> bool:
-        """Whether the thread that asks is in the middle of something here: it is a finalizer."""
+        """True if the calling thread holds the lock: it runs a finalizer inside a section."""
         return bool(self._lock._is_owned())
 
     @property
@@ -44,9 +44,9 @@ class MethodQueue:
     # --- calls come -------------------------------------------------------------
 
     def add(self, call: PendingCall, waits: bool) -> bool:
-        """Append a call; return False if there is no room for it, and it will not be written.
+        """Append a call; return False if there is no room: then it is never written.
 
-        :param waits: wait for room until the deadline of the call, while it is open.
+        :param waits: True to wait for room until the deadline of the call, while it is open.
         """
         if self.max_queued is None:
             self.calls.append(call)
@@ -65,19 +65,19 @@ class MethodQueue:
         deadline = call.deadline
         while self._is_full() and self._results.is_open(call.call_id):
             if not self._room.wait(deadline.wait_time()) and deadline.expired:
-                self._room.notify()  # the wake that ended this wait may have been another's
+                self._room.notify()  # this thread may have used up the notification of another
                 return False
         return self._results.is_open(call.call_id)
 
-    def free_callers(self) -> None:
-        """Have those who wait for room look whether their call has ended."""
+    def wake_callers(self) -> None:
+        """Wake the callers that wait for room, so that they see whether their calls have ended."""
         with self._lock:
             self._room.notify_all()
 
-    # --- calls are taken back ---------------------------------------------------
+    # --- calls are withdrawn ----------------------------------------------------
 
     def withdraw(self, call: PendingCall) -> bool:
-        """Take back a call; return True if its request was not written and never will be."""
+        """Withdraw a call; return True if its request was not written and never will be."""
         with self._lock:
             if call.times_written:
                 return False
@@ -89,15 +89,15 @@ class MethodQueue:
         return True
 
     def _drop_withdrawn(self) -> None:
-        # Only when they are the half of it: so each costs a constant time in the end,
-        # and an outage in which every call times out does not fill the memory.
+        # Only when they are at least half of the queue.  So each costs a constant time, and
+        # an outage in which every call times out does not fill the memory.
         if 2 * self._withdrawn >= len(self.calls):
             seen = len(self.calls)
             self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
             self._withdrawn = 0
 
     def withdraw_all(self) -> list[PendingCall]:
-        """Take back all that was not written and never will be; return it."""
+        """Withdraw all calls whose requests were not written; return them."""
         with self._lock:
             calls = self.calls[:]
         return [call for call in calls if self.withdraw(call)]
@@ -106,11 +106,11 @@ class MethodQueue:
 
     @property
     def has_more(self) -> bool:
-        """Whether there is something to take."""
+        """True if there is a call to take."""
         return bool(self.calls) and not self.held
 
     def take(self, alone: bool) -> list[PendingCall]:
-        """Take out the calls that are to be written next: a batch, or one *alone*."""
+        """Take out the calls to be written next: a batch, or one *alone*."""
         with self._lock:
             if self.held:
                 return []
@@ -122,12 +122,12 @@ class MethodQueue:
                 call.times_written += 1
             if self.max_queued is not None:
                 self._room.notify(len(taken))
-        # A first copy is wanted: its caller would have withdrawn it.
+        # A first copy is always wanted: otherwise its caller would have withdrawn it.
         is_open = self._results.is_open
         return [call for call in batch if call.times_written == 1 or is_open(call.call_id)]
 
-    def pass_by(self, call: PendingCall) -> bool:
-        """Have a new call written without waiting here; return False if it can't be."""
+    def bypass(self, call: PendingCall) -> bool:
+        """Mark a new call as written without queueing it; return False while the queue is held."""
         with self._lock:
             if self.held:
                 return False
@@ -135,23 +135,23 @@ class MethodQueue:
         return True
 
     def put_first(self, calls: list[PendingCall]) -> None:
-        """Put *calls* before all others, but those that are here already."""
+        """Put *calls* before all others, except those that are in the queue already."""
         with self._lock:
             here = set(map(id, self.calls)) if calls and self.calls else ()
             self.calls[:0] = [each for each in calls if id(each) not in here]
 
     def hold(self) -> list[PendingCall]:
-        """Let nothing be taken any more; return the open calls that were written by then."""
+        """Let no call be taken from now on; return the open calls that were written before."""
         with self._lock:
             self.held = True
             return [each for each in self._results.pending_calls() if each.times_written]
 
     def release(self) -> None:
-        """Let calls be taken again."""
+        """End :meth:`hold`: let calls be taken again."""
         with self._lock:
             self.held = False
 
     def renew_lock(self) -> None:
-        """Have a lock that nobody holds; in a forked child."""
+        """In a forked child: make a new lock, which nobody holds."""
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)

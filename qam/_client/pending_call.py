@@ -7,28 +7,28 @@ from qam._common.deadline import NO_END, Deadline
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call whose request is encoded and whose outcome is not there yet.
+    """A call whose request is encoded and which has no outcome yet.
 
-    It stands in the method queue and in its slot of the result list, and comes back with
-    what the broker says of its request.  Many may wait: it keeps the encoded request, and
-    not the arguments beside it.
+    The method queue and the call's slot in the result list refer to it; so does the message
+    that carries its request, until the fate of that is known.  It keeps the encoded request
+    and not the arguments, since many calls may wait.
     """
 
-    #: The slot that its outcome goes into.
+    #: The slot for its outcome.
     slot_id: int
-    #: Its id on the wire: unique, where a slot is used again.
+    #: Its id on the wire; unlike a slot, which is used again, it is unique.
     call_id: int
-    #: What was called; the name that travels may be another.
+    #: The method, as its caller names it; the name on the wire may be another.
     method_name: str = ""
-    #: Its request.
+    #: The encoded request.
     body: bytes = field(default=b"", repr=False)
     deadline: Deadline = NO_END
-    #: How often its request was written, and when first (on the monotonic clock).
+    #: How often its request was written, and when first, on the monotonic clock.
     times_written: int = 0
     written_at: float = 0.0
-    #: The broker has the request as it was written last.
+    #: The broker has confirmed the copy of the request that was written last.
     confirmed: bool = False
-    #: How often the broker has refused it.
+    #: How often the broker has refused its request.
     times_refused: int = 0
-    #: It is not to be written any more.
+    #: Its request must not be written any more.
     withdrawn: bool = False

@@ -1,4 +1,4 @@
-"""The thread of a proxy that sends."""
+"""The thread of a proxy that sends requests."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from functools import partial
 from logging import DEBUG
 from typing import Any
 
-from qam._broker.connect import CONNECT_TIMEOUT
+from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -38,18 +38,19 @@ log = get_logger("qam.qam_proxy")
 
 
 class PublisherThread(PublishingThread):
-    """Sends the messages in the method queue to the server; waits while there are none.
+    """Sends the requests in the method queue to the server; sleeps while there are none.
 
     :param amqp_credentials: where to connect, an :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param server_id: the server to which messages are sent.
+    :param server_id: the server to which requests are sent.
     :param client_id: names the routing key by which replies come back.
     :param serializer: ``'pickle'``, ``'json'`` or ``'msgpack'``, as the server is configured.
-    :param results: where the outcomes of calls go; by default a list of its own.
-    :param max_queued: how many messages may wait; None for any number.
+    :param results: the result list for the outcomes; by default one of its own.
+    :param max_queued: how many calls may wait to be written; None for any number.
     :param connect_timeout: seconds that connecting may take.
-    :param max_message_bytes: the size of the largest request.
-    :param persistent: whether the broker keeps requests and replies.  If not, nothing is sent
-        while replies can't be received.
+    :param max_message_bytes: the size of the largest request, in bytes.
+    :param persistent: whether the broker keeps requests and replies.  If not, no request is
+        sent while the reply queue is not being consumed: its reply would be lost.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -64,18 +65,18 @@ class PublisherThread(PublishingThread):
         connect_timeout: float = CONNECT_TIMEOUT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        connect: Connect = connect,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
         results = results or ResultList()
         stations = CallStations(log, client_id, results, persistent)
-        super().__init__(
-            name, amqp_credentials.endpoints(), log, connect_timeout, stations=stations
-        )
+        endpoints = amqp_credentials.endpoints()
+        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
         self.stations: CallStations = stations
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id
-        #: Where the outcomes of calls go.
+        #: The result list, which gets the outcomes.
         self.results = results
         self._persistent = persistent
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
@@ -86,17 +87,17 @@ class PublisherThread(PublishingThread):
 
     @property
     def method_queue(self) -> list[PendingCall]:
-        """The calls that wait to be written, oldest first; before them those sent again."""
+        """The calls that wait to be written: first those to be sent again, then by age."""
         return self._queue.calls
 
     @property
     def publisher(self) -> Connection | None:
-        """What sends the messages: the connection of this thread, None while there is none."""
+        """The connection of this thread, which sends the requests; None while there is none."""
         return self._connection
 
     @property
     def is_in_the_middle(self) -> bool:
-        """Whether the thread that asks holds a lock of this one, or of what it uses."""
+        """True if the calling thread holds a lock of this thread, its queue or its result list."""
         here = super().is_in_the_middle or self._queue.is_in_use_here
         return here or self.results.is_in_use_here
 
@@ -108,13 +109,13 @@ class PublisherThread(PublishingThread):
     # --- calls ------------------------------------------------------------------
 
     def add_message_to_send(self, message: Mapping[str, Any]) -> PendingCall:
-        """Make a call of a message, and append it to the method queue; see :meth:`send`.
+        """Make a call from a message, and append it to the method queue; see :meth:`send`.
 
         :param message: a dict of ``id`` (the slot, from
             :meth:`ConsumerThread.get_free_result_list_id`), ``method_name`` (str),
-            ``routing_key`` (str, where the reply goes; ``<client_id>_client_routing_key``
-            stands for this proxy) and ``params`` (a list); and, if there is one, the
-            ``deadline`` of the call.
+            ``routing_key`` (str, of the reply; ``<client_id>_client_routing_key`` stands
+            for this proxy) and ``params`` (a list); and, if the call has one, its
+            ``deadline``.
         :returns: the call as it stands in the queue.
         :raises QAMSerializationException: *params* can't be encoded; nothing is sent.
         :raises QAMClosedException: the proxy is closed.
@@ -139,7 +140,7 @@ class PublisherThread(PublishingThread):
         routing_key: str,
         deadline: Deadline = NO_END,
     ) -> PendingCall:
-        """Encode the request of a call; from now on its outcome belongs into its slot.
+        """Encode the request of a call, and register the call in its slot.
 
         :raises QAMSerializationException: the arguments can't be encoded.
         :raises QAMClosedException: the proxy is closed.
@@ -148,18 +149,18 @@ class PublisherThread(PublishingThread):
         call_id = self.results.new_call_id()
         body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
         call = PendingCall(slot_id, call_id, method_name, body, deadline)
-        # From here on it is concluded by a reply, by us, or by a close.
+        # From here on a reply, this thread or a close concludes it.
         self.results.begin(call)
         return call
 
     def send(self, call: PendingCall, waits: bool = False) -> PendingCall:
-        """Append a call to the method queue, or write it at once; return it.
+        """Append a call to the method queue, or write its request at once; return the call.
 
-        Does not wait for that, only for room in the queue (``max_queued``), and that not for
-        a callback's.
+        Does not wait for the request to be written.  Waits for room in the queue
+        (``max_queued``), except for the call of a callback, which fails instead.
 
-        :param waits: the thread that calls waits for the outcome then.  If that is not there
-            soon, or not waited for any more, it calls :meth:`look_again`.
+        :param waits: True if the calling thread waits for the outcome.  It has to call
+            :meth:`look_again` if the outcome does not come soon, or when it stops waiting.
         :raises QAMTimeoutException: the queue was full until the deadline of the call.
         """
         if log.isEnabledFor(DEBUG):
@@ -178,22 +179,22 @@ class PublisherThread(PublishingThread):
         return call
 
     def _write_lone(self, call: PendingCall, waits: bool) -> bool:
-        """Write the only call: there is none to be sent together with it."""
+        """Write the request of the only open call: it has no other to be batched with."""
 
         def make() -> Publish | None:
-            if not self._queue.pass_by(call):
+            if not self._queue.bypass(call):
                 return None
             return self._requests.request(call, time.monotonic())
 
-        # A confirm is of use to who waits for long; who does looks again.
+        # Only a caller that waits for long needs the confirm, and that one calls look_again.
         return self._write_now(make, rest=waits and self._persistent)
 
     def withdraw(self, call: PendingCall) -> bool:
-        """Take back a call; return True if its request was not written and never will be."""
+        """Withdraw a call; return True if its request was not written and never will be."""
         return self._queue.withdraw(call)
 
     def give_up(self, call: PendingCall) -> QAMTimeoutException:
-        """Take a call back, since its time is up; return the exception that it ends with."""
+        """Withdraw a call whose time is up; return the exception that it ends with."""
         withdrawn = self.withdraw(call)
         return timed_out(call, withdrawn, self._phase(call))
 
@@ -202,9 +203,9 @@ class PublisherThread(PublishingThread):
         return self._fates.phase(call, connected, can_receive, self._blocked)
 
     def close_calls(self, failure: FailureFactory) -> None:
-        """End every call with an exception of *failure*, and let none begin any more.
+        """End every call with an exception of *failure*, and let none begin from now on.
 
-        What was not written surely does not run.
+        A request that was not written does not run: its exception says so.
         """
         for call in self._queue.withdraw_all():
             self.results.conclude(call.call_id, failure("no"))
@@ -216,24 +217,24 @@ class PublisherThread(PublishingThread):
 
     def _close_results(self, failure: FailureFactory) -> None:
         self.results.close(failure)
-        self._queue.free_callers()
+        self._queue.wake_callers()
 
-    # --- what the ConsumerThread tells ------------------------------------------
+    # --- called by the ConsumerThread -------------------------------------------
 
     def replies_can_come(self) -> None:
-        """Send what waits: replies can be received, at first or again."""
+        """Send the queued requests: the reply queue is being consumed now."""
         if self._queue.held:
             self._queue.release()
             self.wake()
 
     def replies_lost(self) -> None:
-        """Ask again for the replies that were in the reply queue, which was deleted."""
+        """Send requests again, or end their calls: the reply queue was deleted with its replies."""
         calls, keeps_record = self.results.pending_calls(), self.results.server_keeps_record
         self._queue.put_first(self._carry_out(self._fates.replies_lost(calls, keeps_record)))
         self.wake()
 
     def connection_lost(self, error: QAMConnectionException) -> None:
-        """End what was sent, if nobody keeps its request or its reply; send nothing meanwhile."""
+        """If messages are transient: end the sent calls, and hold the others for now."""
         if not self._persistent:
             self._end_written(self._queue.hold(), error)
 
@@ -243,8 +244,8 @@ class PublisherThread(PublishingThread):
     # --- as owner of a connection ---------------------------------------------
 
     def _on_open(self, connection: Connection) -> None:
-        # Without its exchange a request would close the channel; with it, and no
-        # queue, it is returned.
+        # Without the exchange the broker would close the channel for a request.  With it, and
+        # without a queue, the broker returns the request.
         connection.declare_exchange(self._requests.route.exchange)
         if self._persistent:
             connection.confirm()
@@ -271,13 +272,15 @@ class PublisherThread(PublishingThread):
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
+        keeps_record = self.results.server_keeps_record
+        decisions = self._fates.decide(fate, calls, keeps_record, error)
+        # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
-        keeps_record = self.results.server_keeps_record
-        return self._carry_out(self._fates.decide(fate, calls, keeps_record, error))
+        return self._carry_out(decisions)
 
     def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
-        """Do what was decided; return the calls that are to be sent again at once."""
+        """Carry out *decisions*; return the calls that are to be sent again at once."""
         again = []
         for decision in decisions:
             match decision:
@@ -295,14 +298,14 @@ class PublisherThread(PublishingThread):
 
     def _on_blocked(self) -> None:
         if self._blocked:
-            log.warning("the broker has an alarm and takes no messages; calls wait until it ends")
+            log.warning("the broker has an alarm and accepts no messages; requests wait meanwhile")
         else:
-            log.info("the broker's alarm is over; calls are sent again")
+            log.info("the broker's alarm is over; requests are sent again")
 
     def _on_end(self, error: BaseException | None) -> None:
         self.end_calls(error)
 
     def _after_fork(self) -> None:
-        """Have locks that nobody holds; in a forked child."""
+        """In a forked child: make new locks, which nobody holds."""
         super()._after_fork()
         self._queue.renew_lock()

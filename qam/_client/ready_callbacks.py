@@ -1,13 +1,14 @@
-"""The callbacks whose outcomes are there, on their way to the threads that execute them."""
+"""The callbacks that have their outcomes, on their way to the threads that execute them."""
 
 from qam._common.bell import Bell
 from qam._common.job_queue import JobQueue
 
 
 class ReadyCallbacks:
-    """Takes the slots of callbacks that can be executed; idle threads take them out.
+    """A queue of the slots of ready callbacks; idle threads take them out.
 
-    Where there is no idle thread for each, it rings for the one that starts threads.
+    If there is no idle thread for one, the bell wakes the CallbackObserverThread, which
+    starts threads.
     """
 
     def __init__(self) -> None:
@@ -15,6 +16,6 @@ class ReadyCallbacks:
         self.bell = Bell()
 
     def add(self, slot_ids: list[int]) -> None:
-        """The outcomes of the calls in these slots are there; from any thread."""
+        """Add the slots of callbacks that have their outcomes; may be called by any thread."""
         if not self.slot_ids.put_all(slot_ids):
             self.bell.ring()

@@ -1,4 +1,4 @@
-"""Names that are no attributes become remote methods."""
+"""Turns names that are no attributes into remote methods."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -7,9 +7,9 @@ Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class _Method:
-    """A remote method, by its name; calling it calls the method.
+    """A remote method, by its name; calling this object calls the method.
 
-    An attribute of it is a method of the remote instance of that name.
+    Its attributes are the methods of the remote instance that has its name.
     """
 
     __slots__ = ("__name", "__send")
@@ -19,10 +19,10 @@ class _Method:
         self.__name = name
 
     def __getattr__(self, name: str) -> "_Method":
-        part = _public(name)  # first: a copy in the making has no attributes yet
+        part = _public(name)  # first: an object that is being copied has no __name yet
         return _Method(self.__send, f"{self.__name}.{part}")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.__send(self.__name, args, kwargs)
 
     def __repr__(self) -> str:
@@ -30,14 +30,14 @@ class _Method:
 
 
 def _public(name: str) -> str:
-    # copy, pickle, inspect and notebooks ask every object for such names
+    # copy, pickle, inspect and notebooks look up such names on every object
     if name.startswith("_"):
-        raise AttributeError(f"{name!r} is private: a leading underscore can't be called remotely")
+        raise AttributeError(f"{name!r} begins with an underscore, so it can't be called remotely")
     return name
 
 
 class _RemoteNames:
-    """What QAMProxy, Callback and SynchronTimeout share: every public name is a remote method."""
+    """The base of QAMProxy, Callback and SynchronTimeout: every public name is a remote method."""
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError
@@ -46,7 +46,7 @@ class _RemoteNames:
         return _Method(self._send, name if name[:1] != "_" else _public(name))
 
     def __getitem__(self, name: str) -> _Method:
-        """Return the remote method *name*, also where the object has that name itself."""
+        """Return the remote method *name*, even if the object has an attribute of that name."""
         if not isinstance(name, str):
             raise TypeError(f"the name of a remote method must be a str, not {name!r}")
         for part in name.split("."):

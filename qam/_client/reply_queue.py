@@ -1,4 +1,4 @@
-"""The queue in which a proxy receives its replies."""
+"""The queue from which a proxy consumes its replies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +17,8 @@ class ReplyQueue:
 
     :param server_id: the server whose replies are received.
     :param client_id: names the queue and its routing key.
-    :param arguments: what it is declared with, beside its expiry.
-    :param max_message_bytes: the size of the largest reply that is received.
+    :param arguments: the arguments of the queue, beside its expiry.
+    :param max_message_bytes: the size of the largest reply that is received, in bytes.
     :param persistent: whether replies are acknowledged.
     """
 
@@ -41,13 +41,13 @@ class ReplyQueue:
         self._was_deleted = False
 
     def open(self, connection: Connection) -> tuple[Consumer, bool]:
-        """Declare and consume; return the consumer, and whether replies were lost before."""
+        """Declare the queue and consume; return the consumer, and whether replies were lost."""
         connection.declare_exchange(self._binding.exchange)
         if self._openings and connection.inspect_queue(self._binding.queue) is None:
             self._was_deleted = True
         self._declare(connection)
-        # Higher each time: after a black hole the broker still serves the consumer
-        # of the lost connection, which would get every other reply.
+        # Higher each time: if the network went silent, the broker still serves the consumer of
+        # the lost connection, which would get every other reply.
         consumer = connection.consume(
             self._binding.queue,
             priority=self._openings,
@@ -62,8 +62,8 @@ class ReplyQueue:
         try:
             connection.declare_queue(self._binding, self._arguments)
         except QueueIsDown:
-            # It is left to its expiry; the key is the same, so all replies from now on
-            # come to the new one.
+            # The old queue is left to its expiry.  The routing key is the same, so all replies
+            # from now on go to the new queue.
             self._old_queues.append(self._binding.queue)
             another = f"{self._client_id}.{len(self._old_queues)}"
             queue = reply_binding(self._server_id, another).queue
@@ -71,11 +71,11 @@ class ReplyQueue:
             connection.declare_queue(self._binding, self._arguments)
 
     def deleted(self) -> QAMConnectionException:
-        """The broker ended the consumer; return why the connection is given up."""
+        """Note that the queue was deleted; return the error that ends the connection."""
         self._was_deleted = True
         return QAMConnectionException(f"the reply queue {self._binding.queue} was deleted")
 
     def delete(self, connection: Connection) -> None:
-        """Delete the queue, and those that were left to their expiry."""
+        """Delete the queue, and the old ones that were left to their expiry."""
         for queue in (self._binding.queue, *self._old_queues):
             connection.delete_queue(queue)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qam._broker.messages import Publish
-from qam._client.call_fates import age_if_written_before
+from qam._client.call_fates import note_written
 from qam._client.pending_call import PendingCall
 from qam._common.error_texts import describe
 from qam._protocol.correlation import correlation_id_of, number_of
@@ -21,8 +21,8 @@ class RequestMaker:
     :param server_id: the server that is called.
     :param client_id: names the routing key by which replies come back.
     :param serializer: how requests are encoded.
-    :param max_message_bytes: the size of the largest request.
-    :param persistent: whether the broker keeps them.
+    :param max_message_bytes: the size of the largest request, in bytes.
+    :param persistent: whether the broker keeps the requests.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class RequestMaker:
         self._persistent = persistent
         self._reply_key = reply_routing_key(client_id)
         self._properties = properties(serializer, persistent, reply_to=self._reply_key)
-        # What documented messages say: the label of the client in place of its own id.
+        # A documented message names the client by its label, and not by its id on the wire.
         self._label_key = reply_routing_key(client_id.rpartition(".")[0])
 
     def encode(
@@ -71,23 +71,23 @@ class RequestMaker:
             ) from error
         if len(encoded) > self._max_message_bytes:
             raise QAMSerializationException(
-                f"the request {method_name}() has {len(encoded)} bytes, more than "
+                f"the request of {method_name}() has {len(encoded)} bytes, more than "
                 f"max_message_bytes={self._max_message_bytes}"
             )
         return encoded
 
     def request(self, call: PendingCall, now: float) -> Publish:
-        """Return the request of *call* as it is written at the time *now*."""
+        """Return the request of *call*, to be written at the time *now*."""
         with_own = self._properties.copy()
         with_own["correlation_id"] = correlation_id_of(self._client_id, call.call_id)
-        # What is left now: the time in the queue has passed.
+        # Only the time that is left: a part of it may have passed in the method queue.
         if (left := expiration(call.deadline.left_at(now))) is not None:
             with_own["expiration"] = left
-        if (age := age_if_written_before(call, now)) is not None:
+        if (age := note_written(call, now)) is not None:
             with_own["headers"] = {RESENT: age}
-        # By position: there is one for each call.
+        # By position, which is faster: there is one for each call.
         return Publish(self.route, call.body, with_own, True, self._persistent, call)
 
     def call_id_of(self, correlation_id: str | None) -> int | None:
-        """Return the id of the call that *correlation_id* belongs to; None for another's."""
+        """Return the id of the call with *correlation_id*; None for a call of another client."""
         return number_of(correlation_id, self._client_id)

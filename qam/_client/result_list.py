@@ -1,8 +1,8 @@
-"""The result list: one slot for each call that waits for its result.
+"""The result list: one slot for each call that waits for its outcome.
 
-A slot's id is the caller's handle on its call, and is used again for later calls.
-What travels is another id, unique per call; so a reply that comes late finds no
-slot, whoever uses its slot by then.
+A slot's id is the caller's handle on its call, and later calls use it again.  On the wire
+a call has another id, which is unique.  So a late reply finds no slot, even if another call
+uses the slot by then.
 """
 
 import random
@@ -26,40 +26,41 @@ _ID_BASE_LIMIT = 2**52
 
 Slot = dict[str, Any]
 _NO_SLOT: Slot = {"state": FREE}
-#: The id of a call on the wire, None for none of ours, and what came for it.
+#: The id of a call on the wire, or None if it is no call of ours; and the outcome for it.
 Outcome = tuple[int | None, Any]
-#: Makes the exception of a call that ends with the list: told whether it was executed.
+#: Makes the exception of a call that ends with the list; its argument says whether it ran.
 FailureFactory = Callable[[Executed], QAMException]
 
 
 class ResultList:
-    """Slots, the ids of the free ones, and which call on the wire belongs to which slot."""
+    """The slots, the ids of the free ones, and which call on the wire belongs to which slot."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.free_ids: list[int] = []
-        # Guards what becomes of a slot that is reserved, and all below.  A Callback that
-        # nobody called gives its slot back from a finalizer, which may run inside these
-        # very sections in the same thread: hence reentrant, and every section below leaves
-        # things whole before it allocates.  It does not guard which slots are free: one is
-        # added to slots, or taken from free_ids, in one step, and is nobody else's then.
+        # Guards the contents of reserved slots, and all attributes below.  Reentrant, because
+        # the finalizer of an unused Callback frees its slot, and may run while this thread
+        # holds the lock.  So each critical section is consistent before it allocates, since
+        # an allocation may run a finalizer.  It does not guard which slots are free: a slot is
+        # appended to slots, or taken from free_ids, in one step, and has one user from then on.
         self._lock: Any = threading.RLock()
-        # By their ids on the wire: the calls that have no outcome yet.
-        # Whoever takes an entry out decides the outcome, and nobody else.
+        # The open calls by their ids on the wire.  Only the thread that takes an entry out
+        # decides the outcome of that call.
         self._calls: dict[int, PendingCall] = {}
-        # Counting on needs no lock.
+        # To count on is a single step, which needs no lock.
         self._call_ids = count(random.SystemRandom().randrange(_ID_BASE_LIMIT))
         self._closed_by: FailureFactory | None = None
-        #: What the last reply says of the server: a request that comes twice runs once.
+        #: True if the last reply came from a server that runs a request once, even if it
+        #: receives it twice.
         self.server_keeps_record = False
-        #: Where the slots of callbacks go whose outcomes are there.
+        #: Takes the slots of callbacks that have their outcomes.
         self.ready_callbacks = ReadyCallbacks()
         disown_in_child(self)
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
 
     def reserve(self, callback_method: Any = None, exception_method: Any = None) -> int:
-        """Return the id of a slot that is now waiting."""
+        """Reserve a slot, which is in the state WAITING then; return its id."""
         try:
             slot_id = self.free_ids.pop()
         except IndexError:
@@ -67,12 +68,12 @@ class ResultList:
         slot = self.slots[slot_id]
         slot["callback_method"] = callback_method
         slot["exception_method"] = exception_method
-        slot["state"] = WAITING  # last: from here on a close ends it
+        slot["state"] = WAITING  # last: from here on close() may conclude it
         return slot_id
 
     def _grow(self) -> int:
         arrived = threading.Lock()
-        arrived.acquire()  # held until the outcome is there
+        arrived.acquire()  # released when the outcome is stored
         slot: Slot = {
             "state": FREE,
             "result_message": None,
@@ -82,18 +83,18 @@ class ResultList:
             "call": None,
         }
         self.slots.append(slot)
-        # A finalizer that makes a call, or a thread, may have appended another one behind it.
+        # A finalizer that makes a call, or another thread, may have appended a slot behind it.
         return next(id for id in reversed(range(len(self.slots))) if self.slots[id] is slot)
 
     def new_call_id(self) -> int:
-        """Return an id for one call on the wire; never given out again."""
+        """Return an id for one call on the wire, which no other call ever gets."""
         return next(self._call_ids) % _ID_LIMIT
 
     def begin(self, call: PendingCall) -> None:
-        """From now on the outcome of *call* belongs into its slot.
+        """Open *call*: from now on its outcome is stored in its slot.
 
         :raises ValueError: the slot is not reserved.
-        :raises QAMException: the list is closed; says why.
+        :raises QAMException: the list is closed; the exception says why.
         """
         with self._lock:
             if self._closed_by is not None:
@@ -109,24 +110,24 @@ class ResultList:
 
     @property
     def open_calls(self) -> int:
-        """How many calls have begun and have no outcome; a moment's view."""
+        """How many calls are open: begun, and without an outcome; a moment's view."""
         return len(self._calls)
 
     def is_open(self, call_id: int) -> bool:
-        """Return True if the call has begun and has no outcome; a moment's view."""
+        """Return True if the call is open; a moment's view."""
         return call_id in self._calls
 
     def is_callback(self, slot_id: int) -> bool:
-        """Return True if nobody waits for the outcome: a function is called with it."""
+        """Return True if a function is called with the outcome, and no caller waits for it."""
         return self.slots[slot_id]["callback_method"] is not None
 
     @property
     def is_in_use_here(self) -> bool:
-        """Whether the thread that asks is in the middle of something here: it is a finalizer."""
+        """True if the calling thread holds the lock: it runs a finalizer inside a section."""
         return bool(self._lock._is_owned())
 
     def pending_calls(self) -> list[PendingCall]:
-        """Return the calls that have no outcome, oldest first."""
+        """Return the open calls, oldest first."""
         with self._lock:
             return list(self._calls.values())
 
@@ -139,7 +140,7 @@ class ResultList:
         return not self.conclude_all([(call_id, message)])
 
     def conclude_all(self, outcomes: Iterable[Outcome]) -> list[int | None]:
-        """Store each of *outcomes* so; return the ids of those that are no call's now."""
+        """Store each of *outcomes*; return the ids of those that belong to no open call."""
         callbacks, dropped = [], []
         with self._lock:
             for call_id, message in outcomes:
@@ -148,7 +149,7 @@ class ResultList:
                     dropped.append(call_id)
                     continue
                 slot = self.slots[call.slot_id]
-                _finish(slot, message)
+                _store_outcome(slot, message)
                 if slot["callback_method"] is not None:
                     callbacks.append(call.slot_id)
         if callbacks:
@@ -156,22 +157,22 @@ class ResultList:
         return dropped
 
     def take_back(self, slot_id: int, call: PendingCall | None) -> None:
-        """Give a slot back, unless the outcome of its call, if it has begun, is there already.
+        """Free a slot, unless its call has begun and has its outcome already.
 
-        Whoever has been told of that gives the slot back; it may be another call's by now.
+        The receiver of that outcome frees the slot, and another call may use it by now.
         """
         with self._lock:
             if call is None or call.call_id in self._calls:
                 self.free(slot_id)
 
     def free(self, slot_id: int) -> None:
-        """Give a slot back; one that is free already stays so."""
+        """Free a slot; a slot that is free already stays free."""
         with self._lock:
             slot = self.slots[slot_id]
             if slot["state"] == FREE:
                 return
-            # Things of the application, which may have finalizers: they go with this name,
-            # when the lock is not held any more.
+            # Objects of the application, which may have finalizers.  They live as long as this
+            # name, so until the lock is released.
             held = slot.copy()  # noqa: F841
             if slot["call"] is not None:
                 self._calls.pop(slot["call"].call_id, None)
@@ -181,12 +182,12 @@ class ResultList:
             slot["callback_method"] = slot["exception_method"] = None
             self.free_ids.append(slot_id)
 
-    # --- who waits ------------------------------------------------------------
+    # --- waiting and closing --------------------------------------------------
 
     def wait(self, slot_id: int, deadline: Deadline) -> bool:
-        """Wait for the outcome of a call; return whether it is there.
+        """Wait for the outcome of a call; return False if it did not come until *deadline*.
 
-        Woken by :meth:`conclude`; every owner that dies concludes all calls.
+        :meth:`conclude` ends the wait; an owner that dies concludes all calls.
         """
         slot = self.slots[slot_id]
         if slot["state"] == DONE:
@@ -197,26 +198,26 @@ class ResultList:
         if arrived:
             with self._lock:
                 if slot["state"] == DONE:
-                    slot["arrived"].release()  # whoever else looks finds it too
+                    slot["arrived"].release()  # for any other thread that waits here
         return arrived
 
     def close(self, failure: FailureFactory) -> None:
-        """Conclude every call with an exception of *failure*, and let none begin any more."""
+        """Conclude every call with an exception of *failure*, and let none begin from now on."""
         with self._lock:
             if self._closed_by is None:
                 self._closed_by = failure
             for slot in self.slots:
                 if slot["state"] == WAITING and slot["call"] is None:
-                    _finish(slot, failure("no"))
+                    _store_outcome(slot, failure("no"))
         self.fail_all(failure)
 
     def _after_fork(self) -> None:
-        """Let no call begin, with a lock that nobody holds; in a forked child."""
+        """In a forked child: let no call begin, and make a new lock, which nobody holds."""
         self._lock = threading.RLock()
         self._closed_by = _forked
 
     def fail_all(self, failure: FailureFactory) -> None:
-        """Conclude every call that has begun with an exception of *failure*."""
+        """Conclude every open call with an exception of *failure*."""
         with self._lock:
             calls = list(self._calls)
         for call_id in calls:
@@ -225,12 +226,12 @@ class ResultList:
 
 def _forked(executed: Executed) -> QAMClosedException:
     return QAMClosedException(
-        "the proxy belongs to the process that this one was forked from; make a new one here",
+        "the proxy was made before this process was forked; make a new proxy in this process",
         executed=executed,
     )
 
 
-def _finish(slot: Slot, message: Any) -> None:
+def _store_outcome(slot: Slot, message: Any) -> None:
     slot["result_message"] = message
     slot["state"] = DONE
     slot["arrived"].release()

@@ -1,1 +1,1 @@
-"""What everything else stands on: deadlines, checks, logging, forks."""
+"""Helpers that every other package uses: deadlines, checks, job queues, logging, forks."""

@@ -4,27 +4,27 @@ import threading
 
 
 class Bell:
-    """Rung by any thread; ends the wait of the one that listens, or the next one it begins."""
+    """A flag with one waiting thread: any thread may ring, which ends the current or next wait."""
 
     def __init__(self) -> None:
-        # Reentrant, because a finalizer that rings may run inside.
+        # Guards _rung.  Reentrant, because a finalizer that rings may run while it is held.
         self._condition = threading.Condition(threading.RLock())
         self._rung = False
 
     def ring(self) -> None:
-        """Wake the thread that waits, or keep it from waiting."""
-        if not self._rung:  # else it is awake already, and looks after this
+        """Wake the waiting thread; if it does not wait now, its next wait returns at once."""
+        if not self._rung:  # else it is already awake, and will look for work after this
             with self._condition:
                 self._rung = True
                 self._condition.notify()
 
     def wait(self, seconds: float) -> None:
-        """Wait until it rings, *seconds* at most; what rang before counts once."""
+        """Wait for a ring, *seconds* at most; several rings before the wait count as one."""
         with self._condition:
             if not self._rung:
                 self._condition.wait(min(seconds, threading.TIMEOUT_MAX))
             self._rung = False
 
     def renew_lock(self) -> None:
-        """Have a lock that nobody holds; in a forked child."""
+        """Replace the lock, which a thread of the parent may have held; in a forked child."""
         self._condition = threading.Condition(threading.RLock())

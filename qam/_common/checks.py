@@ -1,4 +1,4 @@
-"""What the arguments of proxies and servers must be; every error names the argument."""
+"""Checks of the arguments of proxies and servers; every error names the argument."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     return float(timeout)
 
 
-# AMQP has 16 bits for it.
+# Seconds.  AMQP has 16 bits for a heartbeat.
 _LONGEST_HEARTBEAT = 65535
 
 
@@ -26,10 +26,10 @@ def check_heartbeat(heartbeat: object) -> None:
         raise ValueError(f"heartbeat must be 1 to {_LONGEST_HEARTBEAT} seconds, not {heartbeat!r}")
 
 
-# What is counted in headers stays below this, and so can be counted on, and sent again.
+# The largest count that a header may have: it can be incremented and sent again.
 _MAX_COUNT = 2**53
 
-# AMQP names have 255 bytes; ours add up to 60 to what the user chose.
+# AMQP names have 255 bytes; this library adds up to 60 to the name that the user chose.
 _MAX_SHORT_TEXT, _MAX_NAME = 255, 190
 
 
@@ -69,7 +69,7 @@ def check_queue_arguments(value: object) -> dict[str, Any]:
 
 
 def is_short_text(value: object) -> bool:
-    """Return True if *value* fits where AMQP wants a short string, as in a routing key."""
+    """Return True if *value* fits into a short string of AMQP, such as a routing key."""
     if not isinstance(value, str):
         return False
     if value.isascii():
@@ -81,5 +81,5 @@ def is_short_text(value: object) -> bool:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Return True if *value*, which came in a header, is a number that peers count to."""
+    """Return True if *value*, from a received header, is a count that a peer may send."""
     return type(value) is int and 0 <= value <= _MAX_COUNT

@@ -1,12 +1,12 @@
-"""What a public module offers has its name, wherever it is made."""
+"""Public names belong to the public module that offers them, wherever they are defined."""
 
 from typing import Any
 
 
 def offer(door: str, *things: Any) -> None:
-    """Have classes and functions say that they come from *door*, as they are documented.
+    """Set the ``__module__`` of classes and functions to *door*, their documented module.
 
-    So they are shown, pickled and looked up by a path that stays.
+    Their reprs, pickles and documentation then name a path that does not change.
     """
     for thing in things:
         thing.__module__ = door

@@ -1,8 +1,9 @@
-"""What is shown of errors: text and traceback, of a bounded size.
+"""Texts and tracebacks of errors, bounded in size.
 
-An error of this process may hold what a message brought, so its text is not asked for
-before it is known that it ends: a list that lies in itself twice, and so on, has a text
-without end.  Beyond that the text of a class of one's own is its code, and trusted.
+An error of this process may hold values that came in a message.  So their size is checked
+before a text is made of them: a list that contains another one twice, which contains another
+one twice, and so on, has a text of exponential length.  Classes of the application compute
+their text by their own code, which is trusted.
 """
 
 import reprlib
@@ -14,22 +15,22 @@ from itertools import chain, islice
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from qam._common.error_looks import (
+from qam._common.error_inspection import (
     MAX_TEXT,
+    args_and_state,
     args_of,
-    reaches_too_far,
-    says_itself,
-    taken_apart,
+    has_huge_position,
+    has_own_text,
     text_of_args,
 )
 from qam._common.plain_values import cut_octets
 from qam._common.printable import printable
 from qam.exceptions import RemoteException
 
-# What is shown as it is: so many items, so many characters and octets.
+# A value of up to so many items, and characters and octets, is shown in full.
 _MAX_ITEMS, _MAX_LENGTH = 10_000, 2**20
 _MAX_BITS = 2_048
-# How many errors a traceback shows: causes, contexts and members of groups.
+# How many errors a traceback shows at most: causes, contexts and members of groups.
 _MAX_ERRORS = 100
 
 _CONTAINERS: tuple[type, ...] = (list, tuple, set, frozenset, deque)
@@ -38,7 +39,7 @@ _TEXTS: tuple[type, ...] = (str, bytes, bytearray)
 
 
 class _ShortRepr(reprlib.Repr):
-    """Shows a bit of a value, in bounded time."""
+    """Shows the beginning of a value, in bounded time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +50,12 @@ class _ShortRepr(reprlib.Repr):
         return f"<int of {value.bit_length()} bits>" if long else repr(value)
 
     def repr_instance(self, value: Any, level: int) -> str:
-        said = _said(repr, value) if _ends((value,)) else None
+        said = _text_or_none(repr, value) if _is_small((value,)) else None
         return f"<{type(value).__name__}>" if said is None else cut_octets(said, self.maxother)
 
 
-def _said(say: Any, value: Any) -> str | None:
-    """Return what *say* makes of *value*; None if it fails."""
+def _text_or_none(say: Any, value: Any) -> str | None:
+    """Return the text that *say* makes of *value*; None if *say* fails."""
     try:
         return str(say(value))
     except Exception:
@@ -62,13 +63,17 @@ def _said(say: Any, value: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """Return the repr of *value*, or a bit of it where it is large."""
-    said = _said(repr, value) if _ends((value,)) else _said(_ShortRepr().repr, value)
+    """Return the repr of *value*, or only its beginning if it is large."""
+    said = (
+        _text_or_none(repr, value)
+        if _is_small((value,))
+        else _text_or_none(_ShortRepr().repr, value)
+    )
     return f"<{type(value).__name__}>" if said is None else fit(said)
 
 
-def _ends(values: Iterable[Any]) -> bool:
-    """Return True if the text of *values* is not longer than what can be shown."""
+def _is_small(values: Iterable[Any]) -> bool:
+    """Return True if *values* are small enough to be shown in full."""
     left, items, length = list(values), _MAX_ITEMS, _MAX_LENGTH
     while left:
         value = left.pop()
@@ -84,16 +89,16 @@ def _ends(values: Iterable[Any]) -> bool:
 def _parts_of(value: Any) -> list[Any]:
     kind = type(value)
     if issubclass(kind, BaseException):
-        return _some(args_of(value))
+        return _first_items(args_of(value))
     if issubclass(kind, _HOLDERS):
-        return _some(vars(value).values())
+        return _first_items(vars(value).values())
     if issubclass(kind, dict):
-        return _some(chain.from_iterable(dict.items(value)))
+        return _first_items(chain.from_iterable(dict.items(value)))
     iterable: Any = next((each for each in _CONTAINERS if issubclass(kind, each)), None)
-    return [] if iterable is None else _some(iterable.__iter__(value))
+    return [] if iterable is None else _first_items(iterable.__iter__(value))
 
 
-def _some(values: Iterable[Any]) -> list[Any]:
+def _first_items(values: Iterable[Any]) -> list[Any]:
     return list(islice(values, _MAX_ITEMS + 1))
 
 
@@ -101,21 +106,21 @@ def _some(values: Iterable[Any]) -> list[Any]:
 
 
 def fit(text: str) -> str:
-    """Return *text* as it can travel: cut, and without what UTF-8 does not have."""
+    """Return *text* so that it can be sent: cut, with lone surrogates escaped."""
     text = cut_octets(text, MAX_TEXT)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of *error*, cut if it is long; empty if it has none or fails to say it."""
-    if _text_ends(error):
-        return fit(_said(str, error) or "")
+    """Return the text of *error*, cut if it is long; empty if it has none or ``str`` fails."""
+    if _has_small_text(error):
+        return fit(_text_or_none(str, error) or "")
     args = args_of(error)
-    return fit(_said(_ShortRepr().repr, args[0] if len(args) == 1 else args) or "")
+    return fit(_text_or_none(_ShortRepr().repr, args[0] if len(args) == 1 else args) or "")
 
 
-def _text_ends(error: BaseException) -> bool:
-    return says_itself(type(error)) or _ends(taken_apart(error)[0])
+def _has_small_text(error: BaseException) -> bool:
+    return has_own_text(type(error)) or _is_small(args_and_state(error)[0])
 
 
 def describe(error: BaseException) -> str:
@@ -125,8 +130,8 @@ def describe(error: BaseException) -> str:
 
 
 def describe_received(error: BaseException) -> str:
-    """Return *error*, which a call raised, in one printable line; its class says nothing of it."""
-    if says_itself(type(error)) and not isinstance(error, RemoteException):
+    """Return *error*, which a call raised, in one printable line; run no code of its class."""
+    if has_own_text(type(error)) and not isinstance(error, RemoteException):
         return printable(f"{type(error).__name__}: {text_of_args(args_of(error))}")
     return describe(error)
 
@@ -137,16 +142,16 @@ def describe_received(error: BaseException) -> str:
 def traceback_of(error: BaseException, frames: TracebackType | None) -> str:
     """Return the traceback of *error* as Python shows it, its middle left out if it is long.
 
-    :param frames: where it begins.
+    :param frames: the first frame to show.
     """
-    with suppress(Exception):  # an exception with odd attributes
+    with suppress(Exception):  # attributes of the wrong type make the traceback module fail
         if all(map(_is_short, _shown_with(error))):
             return without_middle("".join(traceback.format_exception(type(error), error, frames)))
     return without_middle("".join(traceback.format_tb(frames)) + describe(error))
 
 
 def _shown_with(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that a traceback of *error* shows.
+    """Yield every error that a traceback of *error* shows: its causes, contexts and members.
 
     :raises RecursionError: there are too many.
     """
@@ -165,11 +170,11 @@ def _shown_with(error: BaseException) -> Iterator[BaseException]:
 
 def _is_short(error: BaseException) -> bool:
     notes = vars(error).get("__notes__", ())
-    return _text_ends(error) and _ends((notes,)) and not reaches_too_far(error)
+    return _has_small_text(error) and _is_small((notes,)) and not has_huge_position(error)
 
 
 def without_middle(text: str) -> str:
-    """Return *text*; its middle is left out if it is long, since the end says what happened."""
+    """Return *text*, its middle left out if it is long: the end says what happened."""
     if len(text) * (1 if text.isascii() else 4) > MAX_TEXT:
         part = MAX_TEXT // 16 - 10
         left_out = len(text) - 4 * part

@@ -1,9 +1,9 @@
-"""Has a forked child leave alone what its parent goes on using.
+"""Makes a forked child give up the connections and locks that it inherits from its parent.
 
-Of the threads that own the connections none exists in the child, but their sockets and
-their locks do: the sockets are the parent's too, and a lock may have been held by a
-thread that is not there any more.  kombu minds only the forks of multiprocessing, so
-this is done here, for each of them.
+The threads that own the connections do not exist in the child, but their sockets and their
+locks do.  The parent still uses the sockets, and a lock may have been held by a thread that
+the child does not have.  kombu handles only the forks of multiprocessing; this module handles
+every fork.
 """
 
 import os
@@ -12,17 +12,17 @@ from typing import Protocol
 
 
 class Inherited(Protocol):
-    """Something that a forked child gets and cannot use as it is."""
+    """An object that a forked child inherits and cannot use as it is."""
 
     def _after_fork(self) -> None:
-        """Take no lock, and touch nothing that is shared with the parent; in the child."""
+        """Make the object harmless in the child: take no lock, use nothing of the parent's."""
 
 
 _inherited: "weakref.WeakSet[Inherited]" = weakref.WeakSet()
 
 
 def disown_in_child(thing: Inherited) -> None:
-    """Have *thing* told when this process is the child of a fork."""
+    """Register *thing*: a forked child calls its ``_after_fork`` before it runs other code."""
     _inherited.add(thing)
 
 

@@ -1,4 +1,4 @@
-"""Jobs, and the threads that wait for them."""
+"""A queue of jobs for a pool of threads."""
 
 import threading
 import time
@@ -15,43 +15,44 @@ Job = TypeVar("Job")
 class JobQueue(Generic[Job]):
     """Hands jobs to idle threads, first come, first served.
 
-    It starts no thread: whoever puts a job in learns whether an idle thread will
-    take it, and decides.
+    It starts no thread: :meth:`put` returns whether an idle thread will take the job, and
+    its caller decides whether to start one.
 
-    One thread is woken at a time, and that one wakes the next when it takes its job and
-    there are more.  So quick jobs are done by the few threads that are awake anyway,
-    and slow ones have all threads at work as soon as each can be woken.
+    Threads are woken one at a time: a woken thread takes its job, and wakes the next thread
+    if there are more jobs.  So quick jobs are done by the few threads that are awake anyway,
+    and slow jobs get all threads as fast as each can be woken.
     """
 
     def __init__(self) -> None:
         # Guards all below.  Reentrant, because a finalizer that closes it may run inside.
         self._lock = threading.RLock()
         self._jobs: deque[tuple[float, Job]] = deque()  # each with its time of arrival
-        # What each idle thread sleeps on, the latest last: it is the quickest to wake.
+        # A lock for each idle thread, which sleeps in acquiring it.  The thread that became
+        # idle last is the last here: it is the quickest to wake.
         self._idle: list[threading.Lock] = []
-        # One that was idle is awake, and did not come to look for its job yet.
+        # True while a thread that was woken has not looked for its job yet.
         self._woken = False
         self._closed = False
         disown_in_child(self)
 
     def __len__(self) -> int:
-        """How many jobs wait for a thread; a moment's view."""
+        """Return how many jobs wait for a thread at this moment."""
         return len(self._jobs)
 
     @property
     def idle_threads(self) -> int:
-        """How many threads wait for a job; a moment's view."""
+        """How many threads wait for a job at this moment."""
         return len(self._idle) + self._woken
 
     def put(self, job: Job) -> bool:
-        """Add *job*; return True if an idle thread is there for it."""
+        """Add *job*; return True if there is an idle thread for every waiting job."""
         with self._lock:
             self._jobs.append((time.monotonic(), job))
             self._wake_one()
             return self._has_thread_for_all()
 
     def put_all(self, jobs: Iterable[Job]) -> bool:
-        """Add *jobs*; return True if idle threads are there for all of them."""
+        """Add *jobs*; return True if there is an idle thread for every waiting job."""
         with self._lock:
             now = time.monotonic()
             self._jobs.extend([(now, job) for job in jobs])
@@ -67,22 +68,26 @@ class JobQueue(Generic[Job]):
         return len(self._jobs) <= len(self._idle) + self._woken
 
     def get(self, idle_time: float | None = None) -> Job | None:
-        """Wait for a job; None if there is none within *idle_time* seconds, or ever again."""
+        """Wait for a job and return it.
+
+        :param idle_time: seconds to wait at most; None for no end.
+        :returns: None if no job came in that time, or the queue is closed and empty.
+        """
         deadline: Deadline | None = None
         while True:
             with self._lock:
                 if self._jobs or self._closed:
                     return self._take()
-                bed = threading.Lock()
-                bed.acquire()
-                self._idle.append(bed)
+                wake_lock = threading.Lock()
+                wake_lock.acquire()
+                self._idle.append(wake_lock)
             deadline = deadline or Deadline(idle_time)
             # Woken by put(), by the thread that was woken before, or by close().
-            bed.acquire(timeout=deadline.lock_time())
+            wake_lock.acquire(timeout=deadline.lock_time())
             with self._lock:
-                if bed in self._idle:  # nobody has woken it: its time is up
-                    self._idle.remove(bed)
-                    # It was counted on for a job that came just now.
+                if wake_lock in self._idle:  # nobody has woken this thread: its time is up
+                    self._idle.remove(wake_lock)
+                    # put() may just have counted on this thread, so it takes a last look.
                     return self._take()
                 self._woken = False
 
@@ -93,12 +98,12 @@ class JobQueue(Generic[Job]):
         return job
 
     def waiting_since(self) -> float | None:
-        """When the oldest job that no idle thread is there for came; None if there is none."""
+        """Return when the oldest job came that has no idle thread; None if each has one."""
         with self._lock:
             return None if self._has_thread_for_all() else self._jobs[0][0]
 
     def take_one(self) -> Job | None:
-        """Take out the oldest job that no thread has taken; None if there is none."""
+        """Remove and return the oldest job that no thread has taken; None if there is none."""
         with self._lock:
             return self._jobs.popleft()[1] if self._jobs else None
 
@@ -109,21 +114,21 @@ class JobQueue(Generic[Job]):
             self._wake_one()
 
     def take_all(self) -> list[Job]:
-        """Take out every job that no thread has taken."""
+        """Remove and return every job that no thread has taken."""
         with self._lock:
             jobs = [job for _, job in self._jobs]
             self._jobs.clear()
             return jobs
 
     def close(self) -> None:
-        """Let the threads end when the jobs are done."""
+        """Let :meth:`get` return None once no jobs are left, so that the threads end."""
         with self._lock:
             self._closed = True
             while self._idle:
                 self._idle.pop().release()
 
     def _after_fork(self) -> None:
-        """Have no jobs, and a lock that nobody holds; in a forked child."""
+        """Drop the jobs, replace the lock and close; in a forked child, which has no threads."""
         self._lock = threading.RLock()
         self._jobs.clear()
         self._idle.clear()

@@ -1,4 +1,4 @@
-"""The library's loggers: what comes from elsewhere reaches a line of a log printable."""
+"""The library's loggers: received texts are made printable before a handler gets them."""
 
 import logging
 from typing import Any
@@ -10,9 +10,9 @@ _INDENT = "    "
 
 
 class _MakePrintable(logging.Filter):
-    """Cleans texts, errors and tracebacks of a record before any handler sees it.
+    """Makes the texts, errors and tracebacks of a record printable before any handler sees it.
 
-    The record keeps the exception itself, for handlers that want more than its text.
+    The record keeps the exception itself, for handlers that need more than its text.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -27,7 +27,7 @@ _make_printable = _MakePrintable()
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger *name*, whose records are made printable; it has no handler of ours."""
+    """Return the logger *name*, and make its records printable; add no handler."""
     logger = logging.getLogger(name)
     logger.addFilter(_make_printable)
     return logger
@@ -40,6 +40,9 @@ def _clean(argument: Any) -> Any:
 
 
 def printable_traceback(error: BaseException) -> str:
-    """Return the traceback of *error*, indented: none of its lines looks like a record's first."""
+    """Return the traceback of *error*, indented.
+
+    Without the indent a line of it could be mistaken for the first line of a record.
+    """
     text = traceback_of(error, error.__traceback__)
     return "\n".join(_INDENT + printable(line) for line in text.splitlines())

@@ -1,7 +1,7 @@
-"""Copies of plain values that are bounded in size: what an error may be made of.
+"""Copies of plain values, bounded in size: the arguments and attributes of sent errors.
 
-A copy shares nothing that can change with its original.  What stands in it twice is
-there twice, so its text can't be longer than its size says.
+A copy shares no mutable object with its original.  An object that occurs twice in the
+original is copied twice, so the bound on the size also bounds the copy's text.
 """
 
 import datetime
@@ -12,14 +12,14 @@ import uuid
 from collections.abc import Callable, Sized
 from typing import Any
 
-#: What all that one error is made of may come to.
+#: Bounds on all the values of one error together.
 MAX_ITEMS, MAX_OCTETS, MAX_DEPTH = 1_000, 65_536, 10
-#: Python reads and writes numbers of that length without being asked twice.
+#: Bits of an int.  Python converts ints of that length to and from text without a limit.
 _MAX_BITS = 2_048
-# What is looked at in all, be it kept or not.
-_MAX_LOOKS = 10 * MAX_ITEMS
-_COST_OF_CONTAINER = 10  # about the memory that it takes, in items
-# How many octets take about as long, or as much memory, as an item.
+# How many values are visited in all, whether they are kept or not.
+_MAX_VISITS = 10 * MAX_ITEMS
+_COST_OF_CONTAINER = 10  # its memory, in items
+# How many octets cost as much as one item: to be read, and to be copied.
 _OCTETS_LOOKED_AT, _OCTETS_KEPT = 64, 8
 
 _SMALL = frozenset({type(None), bool, float, complex})
@@ -40,32 +40,32 @@ def _copy_nothing(value: Any, depth: int, allowance: "Allowance") -> Any:
 
 
 def spend_nothing(cost: int) -> None:
-    """Where nobody counts what a message costs."""
+    """Ignore *cost*: used where the cost of a message is not counted."""
 
 
 class Allowance:
-    """What one error may be made of: it becomes less with each value that is copied.
+    """The size that the values of one error may have together; each copied value reduces it.
 
-    :param copy_other: copies what is no plain value, that lies so deep, on this allowance;
-        raises NotPlainError by default.
-    :param spend: is told what the copies cost, in what about an item costs.
+    :param copy_other: called with a value that is not plain, its depth and this allowance;
+        returns the copy.  By default it raises NotPlainError.
+    :param spend: called with the cost of each copy, in items.
     """
 
-    __slots__ = ("_copy_other", "_items", "_looks", "_octets", "_spend")
+    __slots__ = ("_copy_other", "_items", "_octets", "_spend", "_visits")
 
     def __init__(
         self,
         copy_other: Callable[[Any, int, "Allowance"], Any] = _copy_nothing,
         spend: Callable[[int], None] = spend_nothing,
     ) -> None:
-        self._items, self._octets, self._looks = MAX_ITEMS, MAX_OCTETS, _MAX_LOOKS
+        self._items, self._octets, self._visits = MAX_ITEMS, MAX_OCTETS, _MAX_VISITS
         self._copy_other = copy_other
         self._spend = spend
 
     def copy(self, value: Any, depth: int = 0) -> Any:
-        """Return a copy of *value*, which lies *depth* deep.
+        """Return a copy of *value*, which is nested *depth* deep.
 
-        :raises NotPlainError: it is no plain value, or does not fit; then it counts for nothing.
+        :raises NotPlainError: *value* is not plain or does not fit; the allowance is not reduced.
         """
         before = self._items, self._octets
         try:
@@ -75,7 +75,7 @@ class Allowance:
             raise
 
     def copy_cut(self, value: Any, depth: int = 0) -> Any:
-        """Return a copy of *value*, the beginning of it where it is a text that is too long."""
+        """Return a copy of *value*; of a text that is too long, a copy of its beginning."""
         cut = cut_octets(value, self._octets) if type(value) is str else value
         if cut is not value:
             self._spend(len(cut) // _OCTETS_KEPT)
@@ -104,8 +104,8 @@ class Allowance:
     def _count(self, depth: int) -> None:
         self._spend(1)
         self._items -= 1
-        self._looks -= 1
-        if self._items < 0 or self._looks < 0 or depth > MAX_DEPTH:
+        self._visits -= 1
+        if self._items < 0 or self._visits < 0 or depth > MAX_DEPTH:
             raise NotPlainError
 
     def _if_fits(self, value: Any, small: bool, octets: int) -> Any:
@@ -120,7 +120,7 @@ class Allowance:
         return bytearray(self._if_fits(value, True, len(value)))
 
     def _copy_text(self, text: str) -> Any:
-        # Long ones are not encoded, only to find out how long they are.
+        # A text with too many characters is not encoded just to learn its length in octets.
         small = len(text) <= self._octets
         octets = len(text) if not small or text.isascii() else _octets_of(text)
         return self._if_fits(text, small, octets)
@@ -137,7 +137,7 @@ class Allowance:
             raise NotPlainError
         try:
             octets = len(repr(value))
-        except Exception:  # what is in it was not checked
+        except Exception:  # a pickle may have filled it with anything, unchecked
             raise NotPlainError from None
         return self._if_fits(value, True, octets)
 
@@ -156,7 +156,7 @@ _COPIES: dict[type, Callable[[Any, Callable[[Any], Any]], Sized]] = {
 
 
 def _copy_uuid(value: uuid.UUID) -> uuid.UUID:
-    # A pickle fills its attributes, perhaps later, perhaps with anything.
+    # A pickle sets the attributes of a UUID, perhaps only later, perhaps to anything.
     try:
         number = object.__getattribute__(value, "int")
         return uuid.UUID(int=number if type(number) is int else None)
@@ -173,7 +173,7 @@ def _octets_of(text: str) -> int:
 
 
 def cut_octets(text: str, octets: int) -> str:
-    """Return the beginning of *text* that surely fits into so many octets of UTF-8."""
+    """Return *text* if it fits into so many *octets* of UTF-8, else a beginning that does."""
     if len(text) <= octets and _octets_of(text) <= octets:
         return text
     kept = octets - len("…".encode()) if text.isascii() else octets // 4 - 1

@@ -1,17 +1,17 @@
-"""When a pool of threads has to grow.  No clock in here: the times come in."""
+"""Decides when a pool of threads has to grow.  No clock here: the times are passed in."""
 
 import math
 
 
 class PoolRule:
-    """Another thread starts when a job has found no idle one for some time.
+    """Another thread starts when a job has waited for an idle thread for some time.
 
-    A job that blocks delays another by no more than that; and many quick ones are done by
-    the few threads that are awake anyway.
+    So a job that blocks delays other jobs by no more than that time, and many quick jobs are
+    done by the few threads that are awake anyway.
 
-    :param delay: seconds that a job waits for a thread that is at work.
-    :param many: from so many threads on the delay grows with their number: that many jobs
-        that are merely slow get no faster by more threads.
+    :param delay: seconds that a job waits for a busy thread before another thread starts.
+    :param many: from so many threads on, the delay grows with their number: more threads
+        make so many merely slow jobs no faster.
     """
 
     def __init__(self, delay: float, many: int) -> None:
@@ -20,16 +20,16 @@ class PoolRule:
         self._last_start = -math.inf
 
     def started(self, now: float) -> None:
-        """A thread was started, or was tried to be."""
+        """Take note that a thread was started, or that an attempt to start one failed."""
         self._last_start = now
 
     def next_start(self, waiting_since: float | None, threads: int) -> float:
-        """Return when another thread has to start, if none becomes idle before.
+        """Return when another thread has to start, unless a thread becomes idle before.
 
-        :param waiting_since: when the oldest job came that no idle thread is there for; None
-            if there is none.
-        :param threads: how many there are.
-        :returns: a time; infinite if none has to start.
+        :param waiting_since: when the oldest job came that has no idle thread; None if each
+            job has one.
+        :param threads: how many threads there are.
+        :returns: a time; infinite if no thread has to start.
         """
         if waiting_since is None:
             return math.inf

@@ -1,6 +1,6 @@
-"""Text from elsewhere, made fit for a line of a log or of an error."""
+"""Makes received text printable, for a log line or the text of an error."""
 
-# Longer texts say nothing more.
+# Characters; enough to recognize a text by.
 _MAX_LENGTH = 500
 
 

@@ -1,4 +1,4 @@
-"""Warnings of what others can make happen as often as they like."""
+"""Limits warnings about events that a peer can cause as often as it likes."""
 
 import logging
 import threading
@@ -10,13 +10,13 @@ _MINUTE = 60.0  # seconds
 
 
 class RareWarnings:
-    """Warns a few times a minute; the next warning says how many were left out before it.
+    """Logs a few warnings a minute; the next one says how many were left out before it.
 
     Any thread may warn.
 
-    :param log: where.
-    :param clock: seconds on a clock that only goes forward.
-    :param at_most: how many warnings a minute has.
+    :param log: the logger that gets the warnings.
+    :param clock: returns seconds on a monotonic clock.
+    :param at_most: how many warnings are logged a minute.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class RareWarnings:
         self._log = log
         self._clock = clock
         self._at_most = at_most
-        # Guards the three below; reentrant, as a finalizer may warn in the middle.
+        # Guards the three below.  Reentrant, because a finalizer that warns may run inside.
         self._lock = threading.RLock()
         self._minute_began_at = -inf
         self._said = 0
         self._left_out = 0
 
     def warn(self, text: str, *args: object) -> None:
-        """Warn in the way of :meth:`logging.Logger.warning`, or count it."""
+        """Log a warning like :meth:`logging.Logger.warning`, or count it as left out."""
         left_out = self._left_out_before()
         if left_out is None:
             return
@@ -44,7 +44,7 @@ class RareWarnings:
         self._log.warning(text, *args, stacklevel=2)
 
     def _left_out_before(self) -> int | None:
-        """Return how many warnings were left out before this one; None if it is itself."""
+        """Return how many warnings were left out before this one; None to leave it out, too."""
         now = self._clock()
         with self._lock:
             if now - self._minute_began_at >= _MINUTE:

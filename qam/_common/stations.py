@@ -1,4 +1,4 @@
-"""Logs at the level DEBUG where calls are: a line for each station that a call passes."""
+"""Logs the way of each call at the level DEBUG: one line for each station that it passes."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qam._common.printable import printable
 
-#: Of how many calls the last station is remembered.
+#: For how many calls the last station is remembered.
 _MAX_CALLS = 10_000
 
 
@@ -18,9 +18,9 @@ class Station:
 
     name: str
     correlation_id: str | None
-    #: Empty where it is not known.
+    #: Empty if it is not known.
     method_name: str
-    #: When, on the monotonic clock.
+    #: When the call passed it, in seconds on the monotonic clock.
     at: float
     #: Seconds since the station before; None if that is not known.
     after: float | None
@@ -35,44 +35,45 @@ class Station:
 class Stations:
     """The stations that the calls of one proxy or one server pass.
 
-    A station is noted where it is passed, which may be in the middle of something, and logged
-    by the same thread as soon as it holds no lock; or before that by another one.  Whoever
-    notes asks ``log.isEnabledFor(logging.DEBUG)`` first: otherwise nothing is remembered.
+    A thread notes a station when the call passes it, perhaps while the thread holds a lock.
+    The station is logged later: by the same thread once it holds no lock, or by another
+    thread before that.  Callers of :meth:`note` check ``log.isEnabledFor(logging.DEBUG)``
+    first, so that nothing is remembered otherwise.
 
-    No lock guards what is in here: each use of a container is one step.
+    No lock is needed here: each use of a container is one atomic step.
 
-    :param log: where they are logged.
-    :param clock: seconds on a clock that only goes forward.
+    :param log: the logger that gets the stations.
+    :param clock: returns seconds on a monotonic clock.
     """
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
-        # By correlation id: when the last station was passed, and the method.  The call that
-        # came first is the first.
+        # By correlation id: when the call passed its last station, and its method.  The oldest
+        # call is the first.
         self._passed: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._unlogged: deque[Station] = deque()
 
     @property
     def remembered(self) -> int:
-        """Of how many calls the last station is remembered."""
+        """For how many calls the last station is remembered."""
         return len(self._passed)
 
     @property
     def has_unlogged(self) -> bool:
-        """True if something was noted and is not logged yet."""
+        """True if a station was noted and is not logged yet."""
         return bool(self._unlogged)
 
     def note(
         self, name: str, correlation_id: str | None, method_name: str = "", last: bool = False
     ) -> None:
-        """Note that a call passes a station.
+        """Note that a call passes the station *name*.
 
-        :param method_name: what is called, where that is known; it is remembered.
-        :param last: there will be no other station.
+        :param method_name: the method, if it is known here; later stations remember it.
+        :param last: the call will pass no other station.
         """
         now = self._clock()
-        if correlation_id is None:  # nothing to remember it by
+        if correlation_id is None:  # the call can't be recognized at its next station
             self._unlogged.append(Station(name, None, printable(method_name), now, None))
             return
         id = printable(correlation_id)
@@ -91,12 +92,12 @@ class Stations:
             self._passed.popitem(last=False)
 
     def log(self) -> None:
-        """Log what was noted, and not more: others may go on to note without end."""
+        """Log the stations noted so far; not later ones, which other threads may add endlessly."""
         for _ in range(len(self._unlogged)):
             station = self._next()
             if station is None:
                 return
-            # For filters and formatters; with names that no others use.
+            # For filters and formatters.  The prefix keeps other libraries' names apart.
             extra = {
                 "qam_station": station.name,
                 "qam_correlation_id": station.correlation_id,

@@ -1,4 +1,4 @@
-"""What the bodies of requests and replies have in common: a dict in one content type."""
+"""Decodes the bodies of requests and replies: each is a dict in the serializer's content type."""
 
 from typing import Any
 
@@ -15,18 +15,20 @@ def decode(
     *,
     envelope: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of *delivery*, which must be a dict in the serializer's content type.
+    """Return the decoded body of *delivery*.
 
-    :param envelope: only plain values are built, see :meth:`Request.from_envelope`.
-    :raises QAMSerializationException: it is anything else.
+    :param strangers: see :meth:`Serializer.decode`.
+    :param envelope: build only plain values, see :meth:`Request.from_envelope`.
+    :raises QAMSerializationException: the body is too large, has another content type, can't be
+        decoded, or is no dict.
     """
     if delivery.too_large:
         raise QAMSerializationException(f"a message {delivery.too_large}")
     content_type = delivery.properties.get("content_type")
     if content_type != serializer.content_type:
         raise QAMSerializationException(
-            f"a message of content type {content_type!r} came; only {serializer.name} "
-            f"({serializer.content_type}) is accepted: configure both sides alike"
+            f"a message has the content type {content_type!r}, but only {serializer.name} "
+            f"({serializer.content_type}) is accepted; configure the same serializer on both sides"
         )
     try:
         if envelope:
@@ -39,6 +41,6 @@ def decode(
         ) from error
     if not isinstance(body, dict):
         raise QAMSerializationException(
-            f"a message is no dict but {type(body).__name__}: its sender is no qam peer"
+            f"a message is a {type(body).__name__}, not a dict; its sender is no qam peer"
         )
     return body

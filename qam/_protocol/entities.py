@@ -22,9 +22,10 @@ def reply_binding(server_id: str, client_id: str) -> QueueBinding:
 
 
 def siblings_binding(server_id: str, instance: str) -> QueueBinding:
-    """Return the queue in which one server hears the others of its *server_id*.
+    """Return the queue in which one server receives the words of its siblings.
 
-    All such queues are bound with the same key: what one sends reaches every one.
+    All these queues are bound with the same routing key, so that a word reaches every server
+    of the *server_id*.
     """
     return QueueBinding(
         f"{server_id}_server_siblings_queue.{instance}",
@@ -38,7 +39,7 @@ def reply_exchange(server_id: str) -> str:
     return f"{server_id}_client_exchange"
 
 
-@lru_cache(maxsize=1024)  # one text for all calls of a client: many may wait
+@lru_cache(maxsize=1024)  # so that all waiting calls of a client share one text
 def reply_routing_key(client_id: str) -> str:
     """Return the routing key by which replies reach *client_id*."""
     return f"{client_id}_client_routing_key"

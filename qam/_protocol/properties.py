@@ -9,7 +9,7 @@ RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
 
 
 def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> dict[str, Any]:
-    """Return the properties of a message, and *more* where it is not None."""
+    """Return the properties of a message, and those of *more* that are not None."""
     basic = {
         "content_type": serializer.content_type,
         "content_encoding": serializer.content_encoding,
@@ -19,7 +19,10 @@ def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> 
 
 
 def expiration(seconds: float | None) -> str | None:
-    """Return *seconds* as AMQP wants it: text, in whole milliseconds, at least 1."""
+    """Return *seconds* as the property expiration: a text, in whole milliseconds, at least 1.
+
+    Returns None, which means no end, for None and for more than RabbitMQ takes.
+    """
     if seconds is None:
         return None
     milliseconds = max(1, round(seconds * 1000))

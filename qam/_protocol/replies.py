@@ -1,13 +1,13 @@
-"""The bodies of replies: made, checked and understood.  No I/O here."""
+"""Makes, checks and interprets the bodies of replies.  No I/O here."""
 
-import pickle  # only what was pickled here is loaded  # nosec B403
+import pickle  # loads only pickles made here  # nosec B403
 from collections.abc import Callable
 from contextlib import suppress
 from types import NoneType
 from typing import Any
 
 from qam._broker.messages import Delivery
-from qam._common.error_looks import (
+from qam._common.error_inspection import (
     MAX_NAME,
     MAX_TEXT,
     args_of,
@@ -46,23 +46,25 @@ _TYPES_OF_REPLY = {
     "exception_args": (tuple, NoneType),
     "traceback": (str, NoneType),
 }
-# Of an error whose reply would be too large, in octets.
+# Octets of an error's text in a shortened reply.
 _MAX_SHORT_TEXT = 500
-# How many names of classes that are not trusted an error lists.
+# How many names of classes that are not trusted the text of an error lists.
 _SHOWN = 5
 
 
 def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
-    """Return the body of a reply, in which an exception may be of a class unknown here.
+    """Return the body of a reply; a class that is unknown here is accepted in an exception only.
 
-    :raises QAMSerializationException: as :func:`decode`; it says whether the method ran.
+    :raises QAMSerializationException: like :func:`decode`, or a field has the wrong type; its
+        ``executed`` says whether the method ran.
     """
     strangers: list[str] = []
     try:
         body = decode(serializer, delivery, strangers)
         _check_reply(body)
     except QAMSerializationException as error:
-        # A server takes requests in its own serializer only: it refused this one.
+        # A server accepts requests only in its own content type.  A reply in another one than
+        # ours shows that it has refused the request.
         same = delivery.properties.get("content_type") == serializer.content_type
         error.executed = "yes" if same or delivery.too_large else "no"
         raise
@@ -74,11 +76,11 @@ def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
 
 
 def _check_reply(body: dict[str, Any]) -> None:
-    """Refuse fields of a type that no peer sends; whoever uses them need not look again."""
+    """Refuse a reply with a field of the wrong type, so that no later code has to check."""
     for name, value in body.items():
         if name in _TYPES_OF_REPLY and not isinstance(value, _TYPES_OF_REPLY[name]):
             kind = _TYPES_OF_REPLY[name][0].__name__
-            raise QAMSerializationException(f"a reply whose field {name!r} is no {kind}")
+            raise QAMSerializationException(f"a reply is invalid: its field {name!r} is no {kind}")
 
 
 def _some_of(refusals: list[str]) -> str:
@@ -93,7 +95,7 @@ def result_reply(request_id: Any, result: Any) -> dict[str, Any]:
 
 
 def internal_reply(request_id: Any, code: int, text: str) -> dict[str, Any]:
-    """Return the reply of a server that could not run the method: *text* says why."""
+    """Return the reply of a server that has no result of the method: *text* says why."""
     return _reply(request_id, text, exception=True, internal_exception=code)
 
 
@@ -119,7 +121,8 @@ def exception_reply(
     """Return the reply of a method that raised *error*: it can be encoded, and is not large.
 
     :param send_traceback: whether the caller gets the traceback.
-    :param by_plain_pickle: whether the caller is a 0.2.x client, which unpickles without rules.
+    :param by_plain_pickle: whether the caller is a 0.2.x client, which uses an unrestricted
+        unpickler.
     """
     reply = _reply(request_id, None, exception=True, internal_exception=NOT_INTERNAL)
     reply["exception_type"], reply["exception_text"] = _name_and_text(error)
@@ -135,13 +138,13 @@ def exception_reply(
     return reply
 
 
-def is_of_exception(reply: dict[str, Any]) -> bool:
-    """Return True if *reply* tells what a method raised."""
+def is_exception_reply(reply: dict[str, Any]) -> bool:
+    """Return True if *reply* was made by :func:`exception_reply`."""
     return "exception_type" in reply
 
 
-def in_short(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return what an exception's reply says at least, where it would be too large."""
+def shortened_reply(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply of an exception with its type and a short text, if *reply* is too large."""
     text = cut_octets(reply["exception_text"], _MAX_SHORT_TEXT)
     result = reply["result"]
     by_pickle = isinstance(result, BaseException)
@@ -162,7 +165,7 @@ _SENDER_WITHOUT_TRACEBACKS = ErrorMaker(
 
 
 def _name_and_text(error: BaseException) -> tuple[str, str]:
-    if type(error) is RemoteException:  # it is passed on as what it stands for
+    if type(error) is RemoteException:  # the caller gets the exception that it stands for
         return fit(error.type_name), fit(error.text)
     return fit(full_name(type(error))), text_of(error)
 
@@ -170,7 +173,7 @@ def _name_and_text(error: BaseException) -> tuple[str, str]:
 def _portable_pickle(
     error: BaseException, serializer: PickleSerializer, maker: ErrorMaker, by_plain_pickle: bool
 ) -> dict[str, Any]:
-    """Return the fields for *error*: as it is where its caller can build it, else in parts."""
+    """Return the fields for *error*: itself if the caller can build it, else its parts."""
     if serializer.trusts(type(error)) and maker is _SENDER and _survives(error, serializer):
         return {"result": error}
     copied = maker.copy(error)
@@ -195,7 +198,7 @@ def _survives_plain_pickle(error: BaseException) -> bool:
 
 
 def _portable_args(error: BaseException, serializer: Serializer, maker: ErrorMaker) -> list[Any]:
-    """Return the args of *error*, each as text where it can't travel as it is."""
+    """Return the args of *error*; a text replaces each that the serializer can't encode."""
     return [_portable_value(value, serializer) for value in maker.plain_args(args_of(error))]
 
 
@@ -207,7 +210,7 @@ def _portable_value(value: Any, serializer: Serializer) -> Any:
 
 
 def outcome(reply: dict[str, Any]) -> Any:
-    """Return the result that *reply* carries, or raise what it says."""
+    """Return the result in *reply*, or raise the exception that it describes."""
     if not reply.get("exception"):
         return reply.get("result")
     code = reply.get("internal_exception", NOT_INTERNAL)
@@ -230,12 +233,12 @@ _INTERNAL: dict[int, Callable[[str], QAMException]] = {
 
 
 def _internal_exception(code: int, text: Any) -> QAMException:
-    # A peer newer than this library may send codes that it does not know.
+    # A newer peer may send codes that are unknown here.
     said = cut_octets(text, MAX_TEXT) if isinstance(text, str) else f"error {shown(code)}"
     return _INTERNAL.get(code, QAMException)(said)
 
 
-# --- what a method raised, at its caller -------------------------------------------------
+# --- the exception that the method raised, rebuilt for the caller ------------------------
 
 _RECEIVER = ErrorMaker()
 
@@ -249,13 +252,13 @@ def _remote_exception(reply: dict[str, Any]) -> Exception:
     if issubclass(type(result), BaseException):
         return _from_object(result, name, reply.get("exception_args"), text)
     args = tuple(result) if isinstance(result, (list, tuple)) else (result,)
-    if name is None:  # a 0.2.x JSON server says the args and no more
+    if name is None:  # a 0.2.x JSON server sends the args and no type
         return _RECEIVER.make(Exception, args)
     return _from_args(name, args, text)
 
 
 def _from_object(error: Any, name: str | None, args: Any, text: str | None) -> Exception:
-    """Return *error*, or what stands for the one of the type *name* that it is sent for."""
+    """Return *error*, or the RemoteException for the type *name* if *error* replaces that type."""
     if type(error) is RemoteException and name is None:
         return error
     if may_be_raised(type(error)) and name in (None, full_name(type(error))):
@@ -270,14 +273,14 @@ def _from_object(error: Any, name: str | None, args: Any, text: str | None) -> E
 def _from_args(name: str, args: tuple[Any, ...], text: str | None) -> Exception:
     module, _, short_name = name.rpartition(".")
     found = find_class((module, short_name)) if module == "builtins" else None
-    made = None if found is None else _RECEIVER.make(found, _tuples_again(found, args))
+    made = None if found is None else _RECEIVER.make(found, _with_tuple(found, args))
     if made is None or type(made) is RemoteException:
         return _RECEIVER.stand_for(name, args, text=text)
     return made
 
 
-def _tuples_again(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return *args* with the place of a SyntaxError as a tuple, of which others make a list."""
+def _with_tuple(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return *args*; the position of a SyntaxError becomes a tuple, which JSON made a list."""
     if issubclass(cls, SyntaxError) and len(args) == 2 and isinstance(args[1], list):
         return args[0], tuple(args[1])
     return args

@@ -1,4 +1,4 @@
-"""The bodies of requests: made and checked.  No I/O here."""
+"""Makes and checks the bodies of requests.  No I/O here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from qam._common.checks import is_short_text
 from qam.exceptions import QAMSerializationException
 
-#: The instance name that carries what 0.2.x peers must refuse.
+#: The instance name of methods that a 0.2.x server must refuse.
 SYSTEM = "system"
 #: ``system.apply(method_name, params, kwargs)``: a call with keyword arguments.
 APPLY = "system.apply"
 
-# An id is sent back, so it has to be something that can be, and small.
+# The reply repeats the id, so it has to be small and encodable.
 _MOST_BITS_OF_ID = 64
 
 
@@ -24,7 +24,7 @@ def _is_id(value: object) -> bool:
 
 @dataclass(slots=True)
 class Request:
-    """A request as the server sees it, checked."""
+    """The checked fields of a request, on the server."""
 
     id: Any
     method_name: str
@@ -33,7 +33,7 @@ class Request:
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> "Request":
-        """Check the fields of *body*.
+        """Return the request in *body*, after a check of its fields.
 
         :raises QAMSerializationException: a field is missing or of the wrong type.
         """
@@ -48,15 +48,15 @@ class Request:
         ):
             return cls(id, method_name, routing_key, params)
         raise QAMSerializationException(
-            "a request lacks method_name (text), routing_key (text of 255 bytes at most) "
-            "or params (a list), or its id is no number of 64 bits at most"
+            "a request must have a method_name (text), a routing_key (text of at most 255 bytes), "
+            "params (a list) and an id (a number of at most 64 bits, a short text or None)"
         )
 
     @classmethod
     def from_envelope(cls, body: dict[str, Any]) -> "Request":
-        """Check the fields of *body* but for its params, and drop these.
+        """Return the request in *body* without its params, after a check of its other fields.
 
-        Of ``system.apply`` the name is kept that is to be called.
+        The params of ``system.apply`` keep their first item, the name of the method to call.
 
         :raises QAMSerializationException: a field is missing or of the wrong type.
         """
@@ -68,5 +68,5 @@ class Request:
 def apply_message(
     method_name: str, params: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[str, Sequence[Any]]:
-    """Return the method name and params that travel for a call."""
+    """Return the method name and params to send for a call; *kwargs* need ``system.apply``."""
     return (APPLY, (method_name, tuple(params), kwargs)) if kwargs else (method_name, params)

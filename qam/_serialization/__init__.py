@@ -1,1 +1,1 @@
-"""How values become bytes, and which bytes may become values."""
+"""Encodes values as bodies, and decodes bodies within limits of what they may build and cost."""

@@ -1,11 +1,11 @@
-"""What the building of one message may cost: in calls, in memory, in hashes, in depth."""
+"""Limits what it may cost to build one message: calls, memory, hashes and depth."""
 
 import pickle  # for its errors only  # nosec B403
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from qam._common.error_looks import args_of, hashes_itself
+from qam._common.error_inspection import args_of, has_own_hash
 from qam._serialization import memory_bounds
 from qam._serialization.hash_bounds import TEXTS, HashBounds
 from qam._serialization.known_names import (
@@ -19,36 +19,37 @@ from qam._serialization.known_names import (
 from qam._serialization.numpy_names import is_array
 from qam._serialization.pure_paths import PATHS
 
-# What the calls and the hashes of one message may cost: so much, and more for its size.
+# What the calls and the hashes of one message may cost together, and what each byte adds.
 _BUDGET, _BUDGET_PER_BYTE = 100_000, 3
 _COST_OF_CALL = 10
-# What a call takes at least, with what is noted of it; a deque has a block from the start.
+# Memory that the result of a call takes at least, with its entry in _depths.  A deque allocates
+# a block when it is made.
 _BYTES_OF_CALL, _BYTES_OF_DEQUE, _BYTES_OF_CONTAINER = 200, 800, 400
-# What an item takes in what is made of it; and in what hashes it.
+# Memory that an item takes in a list or the like, and as a key.
 _BYTES_OF_ITEM, _BYTES_OF_KEY = 16, 160
-_BYTES_OF_PART = 8  # of a path, for each of its letters: the parts may be that short
+_BYTES_OF_PART = 8  # for each letter of a path: each may be a part of its own
 _HASHING = frozenset({set, frozenset, dict, Counter, OrderedDict, defaultdict})
 _NUMBERS, _SHORT_NUMBER = frozenset({int, float, complex, bool, type(None)}), 64
-# So often a key is compared for what it costs to look at it.
+# How many comparisons of a key cost as much as one walk over it.
 _COMPARED_PER_COST = 4
-# How deep what is built by calls may lie in the like: to hash and to free it takes stack.
+# How deep results of calls may be nested: hashing and freeing them takes stack.
 _MAX_DEPTH = 1000
-# How much of what is freed by recursion, in C, may lie in the like.
+# How many containers that C frees recursively may be nested.
 _MAX_NESTED = 20_000
 
 
 def _bytes_of_state(part: Any) -> int:
-    if type(part) is dict:  # one of them counts as part of the instance
+    if type(part) is dict:  # its first item is counted with the instance
         return max(0, len(part) - 1) * _BYTES_OF_KEY
     return len(part) * (_BYTES_OF_ITEM if type(part) in CONTAINERS else 1)
 
 
 class Bounds:
-    """Counts what the message of *size* bytes has cost so far, and refuses more than it may.
+    """Counts what a message of *size* bytes has cost so far, and refuses what exceeds its limits.
 
     Every method raises pickle.UnpicklingError.
 
-    :param taken: the memory that what is made without a call takes.
+    :param taken: bytes of memory that the values made without a call take.
     """
 
     __slots__ = ("_budget", "_depths", "_keys", "_memory", "_nested", "_unfinished")
@@ -56,16 +57,17 @@ class Bounds:
     def __init__(self, size: int, taken: int = 0) -> None:
         self._budget = _BUDGET + _BUDGET_PER_BYTE * size
         self._memory = memory_bounds.FREE + memory_bounds.PER_BYTE * size - taken
-        # How deep what calls have made lies in each other; by id, with the thing.
+        # The nesting depth of each result of a call, by its id.  The result itself is kept with
+        # it, so that no other object gets its id.
         self._depths: dict[int, tuple[Any, int]] = {}
         self._keys: HashBounds | None = None
-        self._nested = 0  # how many of those that are freed by recursion lie in each other
-        self._unfinished: set[int] = set()  # arrays of numpy whose data do not stand yet, by id
+        self._nested = 0  # how many containers that are freed recursively are nested
+        self._unfinished: set[int] = set()  # arrays of numpy that have no data yet, by id
 
-    # --- how much ---------------------------------------------------------------------------
+    # --- calls and memory -------------------------------------------------------------------
 
     def call(self, called: Any) -> None:
-        """Something is called."""
+        """Count a call of *called*, and the memory of its result."""
         self.spend(_COST_OF_CALL)
         if called is deque:
             self.take(_BYTES_OF_DEQUE)
@@ -74,7 +76,7 @@ class Bounds:
             self.take(_BYTES_OF_CONTAINER if filled else _BYTES_OF_CALL)
 
     def spend(self, cost: int) -> None:
-        """Count *cost*, in what about an item costs."""
+        """Count *cost*; its unit is about the time that one item takes."""
         self._budget -= cost
         if self._budget < 0:
             raise pickle.UnpicklingError("the message would build more than its size allows")
@@ -83,10 +85,10 @@ class Bounds:
         """Count *octets* of memory."""
         self._memory -= octets
         if self._memory < 0:
-            raise pickle.UnpicklingError("the message would take more than its size allows")
+            raise pickle.UnpicklingError("the message would take more memory than its size allows")
 
     def take_items(self, called: Any, args: Iterable[Any]) -> None:
-        """Count the memory of what *called* makes of what is in *args*."""
+        """Count the memory of what *called* makes of the items in *args*."""
         each = _BYTES_OF_KEY if called in _HASHING else _BYTES_OF_ITEM
         for arg in args:
             if type(arg) in CONTAINERS:
@@ -97,15 +99,15 @@ class Bounds:
                 self.take_again(arg)
 
     def take_again(self, value: Any) -> None:
-        """Count what stands somewhere already, and gets another place.
+        """Count another reference to *value*.
 
-        A number is written out in each of them, when what was built is encoded again.
+        When the result is encoded again, a number is written out at each of its references.
         """
         if type(value) is int:
             self.take(value.bit_length() // 8)
 
     def take_state(self, state: Any) -> None:
-        """Count what an instance gets: it is copied, and what is long may be given to many."""
+        """Count the state of an instance: it is copied, and a long one may be given to many."""
         parts = state if type(state) is tuple else (state,)
         items = sum(len(part) for part in parts if type(part) in SIZED)
         self.spend(len(parts) + items)
@@ -118,9 +120,9 @@ class Bounds:
     def spend_on(
         self, values: Iterable[Any], check_leaf: Callable[[Any], None] | None = None
     ) -> None:
-        """Count all that is in *values*, each as often as it is in there.
+        """Count everything in *values*, an object as often as it occurs.
 
-        :param check_leaf: called with each that is no container.
+        :param check_leaf: called with each value that is no container.
         """
         walks = [iter(values)]
         while walks:
@@ -139,7 +141,7 @@ class Bounds:
             else:
                 walks.pop()
 
-    # --- how deep ---------------------------------------------------------------------------
+    # --- depth ------------------------------------------------------------------------------
 
     def _check_depth(self, depth: int) -> None:
         if depth > _MAX_DEPTH + 2:
@@ -149,7 +151,7 @@ class Bounds:
         return self._depths.get(id(value), (None, 0))[1]
 
     def deepen(self, made: Any, parts: Iterable[Any]) -> Any:
-        """Note how deep *made* is, by its *parts*; return it."""
+        """Note the nesting depth of *made*, one more than that of its *parts*; return *made*."""
         if type(made) in LEAVES:
             return made
         depth = 1 + max(map(self._depth_of, parts), default=0)
@@ -158,9 +160,9 @@ class Bounds:
         return made
 
     def check_nesting(self, container: Any, items: Iterable[Any]) -> None:
-        """Look at what is put into a container that is freed by recursion.
+        """Check *items* before they are put into *container*, if it is freed recursively.
 
-        Counted, since what lies in there may get its own items later.
+        The items are counted, not measured: they may get items of their own later.
         """
         if not issubclass(type(container), FREED_BY_RECURSION):
             return
@@ -169,12 +171,12 @@ class Bounds:
                 self._check_finished(item)
                 self._nested += 1 + self._depth_of(item)
         if self._nested > _MAX_NESTED:
-            raise pickle.UnpicklingError("the message has too many containers in each other")
+            raise pickle.UnpicklingError("the message has too many nested containers")
 
     def check_keys(self, keys: Collection[Any], container: Any, is_set: bool = False) -> None:
-        """Look at what is going to be hashed, and put into *container*.
+        """Check *keys* before they are hashed and put into *container*.
 
-        :param container: None for one that is made of *keys* alone.
+        :param container: None for a new one that gets *keys* alone.
         """
         costs = [self._cost_of(key) for key in keys if type(key) not in TEXTS]
         if not costs:
@@ -188,7 +190,7 @@ class Bounds:
             self.spend(sum(map(int.__mul__, costs, compared)) // _COMPARED_PER_COST)
 
     def _cost_of(self, key: Any) -> int:
-        """Count what the hash of *key* costs, and return it; 0 for a small number."""
+        """Count and return what it costs to hash *key*; 0 for a small number."""
         kind = type(key)
         if kind in _NUMBERS and (kind is not int or key.bit_length() <= _SHORT_NUMBER):
             return 0
@@ -197,11 +199,11 @@ class Bounds:
         return before - self._budget
 
     def begin_array(self, array: Any) -> None:
-        """An array of numpy is made, which gets its data later."""
+        """Note that *array*, of numpy, was made and gets its data later."""
         self._unfinished.add(id(array))
 
     def finish_array(self, array: Any, items: Iterable[Any]) -> None:
-        """An array gets its data now: *items*, if it is one of objects."""
+        """Note that *array* gets its data now: *items*, if it is an array of objects."""
         for item in items:
             self._check_finished(item)
         self.deepen(array, items)
@@ -209,15 +211,15 @@ class Bounds:
 
     def _check_finished(self, item: Any) -> None:
         if id(item) in self._unfinished:
-            raise pickle.UnpicklingError("an array of numpy has no data yet where it is used")
+            raise pickle.UnpicklingError("an array of numpy is used before it has its data")
 
     def check_exceptions(self) -> None:
-        """Look at the end at what exceptions hold: it may have grown, and text is made of it."""
+        """Count the args of exceptions, at the end: they may have grown, and become a text."""
         for made, _ in self._depths.values():
             if isinstance(made, BaseException):
                 self.spend_on(args_of(made))
 
 
 def _check_hash(value: Any) -> None:
-    if hashes_itself(value):
-        raise pickle.UnpicklingError("an exception with a hash of its own is no key")
+    if has_own_hash(value):
+        raise pickle.UnpicklingError("an exception whose class defines a hash can't be a key")

@@ -1,4 +1,4 @@
-"""Dates and times: what their types take from a state without a look at it is looked at here."""
+"""Checks dates and times: their types take the fields of a pickled state unchecked."""
 
 import pickle  # for its errors only  # nosec B403
 from datetime import date, datetime, time
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check(made: Any) -> None:
-    """Refuse a date or time that can't be: what C makes of it may crash.
+    """Refuse a date or time with a field out of its range: C code that uses it may crash.
 
     :raises pickle.UnpicklingError: a field is out of its range.
     """
@@ -19,7 +19,7 @@ def check(made: Any) -> None:
         elif issubclass(kind, time):
             time(*_time_of(made))
     except ValueError as error:
-        raise pickle.UnpicklingError("a date or time is none that can be") from error
+        raise pickle.UnpicklingError("a date or time is out of range") from error
 
 
 def _fields(kind: Any, names: str) -> tuple[Any, ...]:

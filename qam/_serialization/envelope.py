@@ -1,10 +1,10 @@
-"""The envelope of a request: who calls what; of its arguments nothing but plain values is built.
+"""Decodes the envelope of a request: who calls what, without building the arguments' classes.
 
-A request may have ended the server that had it, by what it builds.  Whoever gets it next
-reads no more of it than is needed to answer.
+A request may have killed the server that had it while its arguments were built.  The next
+server that gets it decodes only as much as it needs for an answer.
 """
 
-import pickle  # nothing that is named is built  # nosec B403
+import pickle  # it builds plain values only  # nosec B403
 from typing import Any, ClassVar
 
 from qam._serialization.trust import Trusted
@@ -14,17 +14,17 @@ _NOTHING_TRUSTED = Trusted()
 
 
 def load_envelope(body: bytes) -> Any:
-    """Return what *body* stands for, with :class:`Nothing` for all that it names.
+    """Return the value that *body* encodes, with :class:`Nothing` for each class and function.
 
-    :raises Exception: it is no pickle, or a broken one.
+    :raises Exception: *body* is no pickle, or a broken one.
     """
     return loads(body, _NOTHING_TRUSTED, unpickler=_EnvelopeUnpickler)
 
 
 class Nothing:
-    """Stands for whatever is named, and for what is made of it: takes anything, keeps nothing.
+    """Stands for any class or function that a pickle names, and for its instances and results.
 
-    It can be filled like a list, a set and a dict, as what is derived from these.
+    It can be filled like a list, a set and a dict, and keeps nothing.
     """
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Nothing:
 
 
 class _EnvelopeUnpickler(CarefulUnpickler):
-    """Knows no names and calls nothing; plain values are built, within the same bounds."""
+    """Looks up no names and calls nothing; builds plain values within the same limits."""
 
     def find_class(self, module: str, name: str) -> Any:
         return Nothing()
@@ -59,14 +59,16 @@ class _EnvelopeUnpickler(CarefulUnpickler):
         self.append(self._call(klass, tuple(args)))
 
     def _check_named(self, called: Any, args: Any) -> None:
-        # A plain value, or with other arguments: then no other unpickler would read on.
+        # The other unpicklers refuse to call a plain value, or with arguments in no tuple.
         if type(called) is not Nothing or type(args) is not tuple:
-            raise pickle.UnpicklingError("a message may call only what it names")
+            raise pickle.UnpicklingError(
+                "a message may call only a class or function that it names"
+            )
 
     def load_build(self) -> None:
         self.stack.pop()
         if type(self.stack[-1]) is not Nothing:
-            raise pickle.UnpicklingError("a message may give a state only to what it names")
+            raise pickle.UnpicklingError("a message may set the state of instances only")
 
     def _check_container(self, container: Any, *kinds: type) -> None:
         super()._check_container(container, Nothing, *kinds)

@@ -1,9 +1,10 @@
-"""What the keys of one container may cost: by their number, their hashes, and the walks of those.
+"""Limits what the keys of one container cost: by number, equal hashes, and steps of probing.
 
-Whoever writes a message chooses the hashes of numbers, tuples and frozensets; those of text and
-bytes are secret.  Keys of one hash are compared with each other.  Keys of different hashes may
-still try the same places of the table one after the other, as long as the table has some that
-are taken; so these walks are walked here, in tables of bytes, before a container gets the keys.
+The sender of a message chooses the hashes of numbers, tuples and frozensets; those of texts and
+bytes depend on a secret.  Keys of the same hash are compared with each other.  Keys of different
+hashes may still probe the same places of the hash table one after the other, as long as those
+are taken.  So this module probes for the keys in tables of bytes of its own, and counts the
+steps, before a container gets the keys.  The steps for one key are its walk.
 """
 
 import pickle  # for its errors only  # nosec B403
@@ -12,22 +13,23 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
 from typing import Any
 
-#: How many keys a container may have that are whole numbers, and how many others but texts.
+#: How many keys of a container may be ints, and how many neither ints nor texts.
 MAX_NUMBERS, MAX_OTHERS = 100_000, 10_000
-#: And how many of them with one hash.
+#: How many of them may have the same hash.
 MAX_SAME_HASH = 200
-#: Their hashes are secret.
+#: Types whose hashes depend on a secret.
 TEXTS = frozenset({str, bytes})
-# In a container of so few a walk is short: of what C compares at once, and of the others.
+# In a container of so few keys every walk is short: for keys that C compares directly, and for
+# others.
 _FEW, _FEW_OTHERS = 64, 2
 _COMPARED_AT_ONCE = frozenset({int, float, complex, bool, type(None)})
-# How many containers are remembered: they are filled bit by bit.
+# The walks of how many containers are remembered: a message fills a container in several steps.
 _REMEMBERED = 64
-# Steps of the walks in one message: as a mean, and more than that.  Keys that differ only in
-# their upper bits, as multiples of a large power of two, take about ten each.
+# How many steps the walks of one message may take: so many a key, and so many beyond.  Keys that
+# differ only in their upper bits, such as multiples of a large power of two, take about ten each.
 _MEAN_STEPS, _FREE_STEPS = 16, 300_000
-# CPython's: by how much a hash is shifted for the next step, and how many neighbours of a place
-# a set tries.
+# Constants of CPython: by how many bits a hash is shifted for the next step, and how many
+# neighbours of a place a set tries.
 _SHIFT, _NEIGHBOURS = 5, 10
 _MASK_OF_HASH = 2**64 - 1
 # A dict is filled to two thirds; a set may be larger, by up to four times.
@@ -44,15 +46,15 @@ class HashBounds:
 
     def __init__(self) -> None:
         self._steps = _FREE_STEPS
-        # By id, with the container, which so keeps its id.
+        # By id.  The container itself is kept with them, so that no other object gets its id.
         self._walks: OrderedDict[int, tuple[Any, _Walks]] = OrderedDict()
 
     def check(self, keys: Collection[Any], container: Any, is_set: bool) -> list[int] | None:
-        """Look at *keys* that *container* gets now, beside those that it has.
+        """Check *keys* that are about to be added to *container*.
 
-        :param container: a dict, set or their like; None for one that is made of *keys* alone.
-        :returns: for each of the keys but texts how many others it may be compared with;
-            None if they are few.
+        :param container: a dict, a set or a subclass; None for a new one that gets *keys* alone.
+        :returns: for each key that is no text, with how many others it may be compared; None if
+            those are few.
         """
         new = [key for key in keys if type(key) not in TEXTS]
         size = len(keys) + (0 if container is None else len(container))
@@ -76,7 +78,7 @@ class HashBounds:
         return walks
 
     def is_forgotten(self, container: Any) -> bool:
-        """Return True if all that *container* has would have to be looked at again."""
+        """Return True if all keys of *container* would have to be walked again."""
         return len(container) > _FEW and id(container) not in self._walks
 
 
@@ -100,16 +102,15 @@ class _Walks:
         self._numbers += numbers
         self._others += len(keys) - numbers
         if self._numbers > MAX_NUMBERS or self._others > MAX_OTHERS:
-            raise pickle.UnpicklingError("too many keys of a container are no texts")
+            raise pickle.UnpicklingError("a container has too many keys that are no texts")
         self._hashes.extend(map(hash, keys))
 
     def add(self, keys: Collection[Any], size: int, steps: int) -> tuple[list[int], int]:
-        """Walk with *keys*.
+        """Count the steps that it takes to add *keys*.
 
-        :param size: how many keys the container has then, with the texts.
-        :param steps: how many there may be beyond what is usual.
-        :returns: how many places each of the keys found taken at most; and how many steps are
-            left.
+        :param size: how many keys the container then has, texts included.
+        :param steps: how many steps may be taken beyond the mean.
+        :returns: how many taken places each key met at most, and how many *steps* are left.
         """
         before = len(self._hashes)
         self._note(keys)
@@ -139,7 +140,7 @@ class _Walks:
         return self._tables.values()
 
     def _check_hashes(self, taken: list[int], start: int, end: int) -> None:
-        """Count the keys of one hash, but only when a walk is as long as those make it."""
+        """Count the keys of each hash, once a walk is so long that many may be the same."""
         if self._by_hash is None and max(taken) > MAX_SAME_HASH - 2 * _NEIGHBOURS:
             self._by_hash, start = Counter(), 0
         if self._by_hash is not None:
@@ -156,13 +157,13 @@ class _Table:
 
     def __init__(self, size: int, width: int) -> None:
         self._places, self._mask, self._width = bytearray(size), size - 1, width
-        #: By how many keys.
+        #: How many keys have a place here.
         self.walked = 0
 
     def walk(self, hashes: Collection[int], steps: int) -> tuple[list[int], int]:
         """Take a place for each of *hashes*.
 
-        :returns: how many steps it was to each of these; and what is left of *steps*.
+        :returns: how many steps each of them took, and how many of *steps* are left.
         """
         places, mask, walks = self._places, self._mask, [1] * len(hashes)
         steps += _MEAN_STEPS * len(hashes)
@@ -173,7 +174,7 @@ class _Table:
                 steps -= walks[index]
                 if steps < 0:
                     raise pickle.UnpicklingError(
-                        "too many keys of the message lie in each other's way"
+                        "too many keys of the message collide in a hash table"
                     )
             places[place] = 1
         self.walked += len(hashes)
@@ -181,7 +182,7 @@ class _Table:
 
     def _walk_on(self, place: int, perturb: int) -> tuple[int, int]:
         places, mask, width, steps = self._places, self._mask, self._width, 1
-        last = mask + 1 - width if width > 1 else -1  # up to which a place has its neighbours
+        last = mask + 1 - width if width > 1 else -1  # the last place with all its neighbours
         while places[place]:
             if place <= last and (free := places.find(0, place, place + width)) >= 0:
                 return free, steps

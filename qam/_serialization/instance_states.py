@@ -1,4 +1,4 @@
-"""The state that a pickle gives to an instance: attributes, and nothing that changes what it is."""
+"""Sets the state of an instance from a pickle: plain attributes, no special ones."""
 
 import pickle  # for its errors only  # nosec B403
 import uuid
@@ -9,23 +9,23 @@ from typing import Any
 from qam._serialization.enum_members import is_member
 from qam._serialization.known_names import LEAVES, WITHOUT_STATE, zone_info
 
-# What a type of C keeps elsewhere than in a dict of attributes.
+# Types of the attributes that a type of C keeps outside of a dict.
 _FIELDS_OF_C = (MemberDescriptorType, GetSetDescriptorType)
 
 
-def is_shared(instance: Any) -> bool:
-    """Return True for what may be one for the whole process, as the member of an enumeration."""
+def may_be_shared(instance: Any) -> bool:
+    """Return True if the whole process may share *instance*, so that no message may change it."""
     kind = type(instance)
-    return is_one_of_all(instance) or kind in WITHOUT_STATE or kind is zone_info()
+    return is_process_wide(instance) or kind in WITHOUT_STATE or kind is zone_info()
 
 
-def is_one_of_all(instance: Any) -> bool:
-    """Return True for a module, or the member of an enumeration, whatever else it is."""
+def is_process_wide(instance: Any) -> bool:
+    """Return True if *instance* is a module or a member of an enumeration."""
     return is_member(instance) or issubclass(type(instance), ModuleType)
 
 
 def set_state(instance: Any, state: Any) -> None:
-    """Give *instance* its state as pickle does it, by what its class says and nothing else."""
+    """Set the state of *instance* as pickle does; only its class may provide ``__setstate__``."""
     setstate = getattr(type(instance), "__setstate__", None)
     if setstate is BaseException.__setstate__:
         _set_exception_state(instance, state)
@@ -43,10 +43,10 @@ def set_state(instance: Any, state: Any) -> None:
 
 
 def _set_slot(instance: Any, name: str, value: Any) -> None:
-    """Set what a class of Python has as a slot, or another attribute; no field of C."""
+    """Set a slot of a Python class, or another attribute, but no field of a C type."""
     found = getattr_static(type(instance), name, None)
     if found is None:
-        vars(instance)[name] = value  # a name that is set otherwise may be kept for ever
+        vars(instance)[name] = value  # setattr would intern the name, perhaps for ever
     elif isinstance(found, _FIELDS_OF_C) and "__slots__" not in vars(found.__objclass__):
         raise pickle.UnpicklingError(f"a message may not set {name!r} of a {type(instance)}")
     else:
@@ -60,7 +60,7 @@ def _check_uuid(state: Any) -> None:
 
 
 def _checked_attributes(attributes: Any) -> dict[str, Any]:
-    """Return *attributes*, unless one of them is special."""
+    """Return *attributes*; refuse special names."""
     if type(attributes) is not dict or not all(type(name) is str for name in attributes):
         raise pickle.UnpicklingError("a state is no dict of attributes")
     if any(name.startswith("__") and name.endswith("__") for name in attributes):
@@ -69,7 +69,7 @@ def _checked_attributes(attributes: Any) -> dict[str, Any]:
 
 
 def _set_exception_state(error: BaseException, state: Any) -> None:
-    """Set the attributes of an exception; what its type keeps elsewhere, to plain values only."""
+    """Set the attributes of an exception; its fields in C only to plain values."""
     notes = state.pop("__notes__", []) if type(state) is dict else []
     if type(notes) is not list or not all(isinstance(note, str) for note in notes):
         raise pickle.UnpicklingError("the notes of an exception are no texts")
@@ -79,6 +79,8 @@ def _set_exception_state(error: BaseException, state: Any) -> None:
         elif type(value) in LEAVES:
             setattr(error, name, value)
         else:
-            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+            raise pickle.UnpicklingError(
+                f"a message may not set {name!r} of an exception to such a value"
+            )
     for note in notes:
         BaseException.add_note(error, note)

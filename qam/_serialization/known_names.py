@@ -1,6 +1,6 @@
-"""What a name in a pickle stands for here, and what may be done with it.
+"""The tables of names that a pickle may use without trust, and of how each may be used.
 
-Much of it is a stand-in: it takes what picklers write, and nothing else.
+Many names stand for a stand-in: a function that takes only the arguments that picklers write.
 """
 
 import array
@@ -32,28 +32,28 @@ from itertools import chain
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
-from qam._common.error_looks import args_of
-from qam._common.static_looks import Name
+from qam._common.error_inspection import args_of
+from qam._common.static_inspection import Name
 from qam._serialization.pure_paths import PATHS, pure_path
 from qam._serialization.trust import VALUE_TYPES, imported
 
-#: Of a whole number that is given to a call.
+#: Bits of an int that is passed to a call.
 MAX_BITS = 16_384
 _MAX_RANGE = 10**9
-_MAX_DIGITS = 4_300  # of a Decimal or a Fraction; what Python reads in a whole number
+_MAX_DIGITS = 4_300  # of a Decimal or a Fraction; Python's own limit for an int
 _ZONE = re.compile(r"\w[\w+-]*(/\w[\w+-]*){0,3}", re.ASCII)
 _FRACTION = re.compile(rf"-?\d{{1,{_MAX_DIGITS}}}(/\d{{1,{_MAX_DIGITS}}})?")
 
 
-def today(name: Name) -> Name:
-    """Return what Python 3 calls the *name* that Python 2 wrote."""
+def python_3_name(name: Name) -> Name:
+    """Return the name in Python 3 of the *name* that Python 2 wrote."""
     if name in NAME_MAPPING:
         return NAME_MAPPING[name]
     return IMPORT_MAPPING.get(name[0], name[0]), name[1]
 
 
 def _value(name: Name) -> Any:
-    """Return the thing behind a name in the tables; None where this Python has it not."""
+    """Return the class or function that *name* stands for; None if this Python lacks it."""
     try:
         module = importlib.import_module(name[0])
     except ImportError:
@@ -61,15 +61,15 @@ def _value(name: Name) -> Any:
     return vars(module).get(name[1])
 
 
-# --- stand-ins: what a name is bound to in place of what it says ----------------------
+# --- stand-ins: checked functions in place of the named ones -------------------------------
 
 _LATIN_1 = ("latin1", "latin-1")
 
 
 class _Encode:
-    """In place of ``_codecs.encode``, by which protocol 2 writes bytes.
+    """Stands in for ``_codecs.encode``, by which protocol 2 writes bytes.
 
-    An object without attributes, which no message can change.
+    An object without attributes, so that no message can change it.
     """
 
     __slots__ = ()
@@ -107,13 +107,13 @@ def _fraction(*parts: Any) -> fractions.Fraction:
 
 
 def cost_of_fraction(parts: Any) -> int:
-    """Return what it costs to shorten a Fraction, in items: that grows with the square."""
+    """Return the cost of reducing a Fraction, in items: it grows with the square of its length."""
     bits = sum(part.bit_length() for part in parts if type(part) is int)
     return int((bits // 64) ** 2 // 64)
 
 
 def _bytes(*octets: bytes) -> bytes:
-    """Python 3 writes an empty one like this for Python 2."""
+    """Stand in for ``bytes``, by which Python 3 writes empty bytes for Python 2."""
     if octets not in ((), (b"",)):
         raise pickle.UnpicklingError("bytes are not in their plain form")
     return b""
@@ -139,46 +139,46 @@ def zone_info() -> Any:
 
 
 def named_zone(key: str, from_cache: bool = True) -> Any:
-    """In place of ``ZoneInfo._unpickle``, which imports what it does not find in a folder."""
+    """Stand in for ``ZoneInfo._unpickle``, which would import a zone that no folder has."""
     if type(key) is not str or not _ZONE.fullmatch(key) or not _is_at_hand(key):
         raise pickle.UnpicklingError("a time zone is not known to this process")
     return zone_info()(key)
 
 
 def _is_at_hand(key: str) -> bool:
-    """Return True if the data of a zone are in a folder, or in a package that is imported."""
+    """Return True if the data of a zone are in a folder or an imported package."""
     package = ".".join(["tzdata.zoneinfo", *key.split("/")[:-1]])
     folders = imported("zoneinfo._tzpath", "TZPATH")
     return package in sys.modules or any(os.path.isfile(f"{each}/{key}") for each in folders)
 
 
-class _DoneByTheUnpickler:
-    """In place of a function whose work the unpickler does itself, with a look at it."""
+class _HandledByUnpickler:
+    """Stands in for a function whose work the unpickler does itself, with checks."""
 
     __slots__ = ()
 
 
 #: ``UnicodeDecodeError`` of Python 2, whose byte string may have been read as text.
-unicode_decode_error = _DoneByTheUnpickler()
+unicode_decode_error = _HandledByUnpickler()
 #: ``copyreg.__newobj__``, by which protocols 0 and 1 write objects.
-new_object = _DoneByTheUnpickler()
-#: ``copyreg._reconstructor``, the same for what has no ``__reduce__`` of its own.
-reconstructor = _DoneByTheUnpickler()
-#: ``getattr``, by which protocols before 4 write what stands in a class.
-attribute = _DoneByTheUnpickler()
+new_object = _HandledByUnpickler()
+#: ``copyreg._reconstructor``, the same for objects without a ``__reduce__`` of their own.
+reconstructor = _HandledByUnpickler()
+#: ``getattr``, by which protocols before 4 write a name inside a class.
+attribute = _HandledByUnpickler()
 
 
-# --- what a name stands for --------------------------------------------------------------
+# --- the tables ----------------------------------------------------------------------------
 
 VALUES = {name: found for name in VALUE_TYPES if (found := _value(name)) is not None}
 
-# Also by the names that they have had before, as IOError.
+# Includes former names, such as IOError.
 EXCEPTIONS: dict[Name, Any] = {
     ("builtins", name): found
     for name, found in vars(builtins).items()
     if isinstance(found, type) and issubclass(found, Exception)
 }
-# What takes the place of the function that is named.
+# Stand-ins by the name that they stand in for.
 _STAND_INS: dict[Name, Any] = {
     ("_codecs", "encode"): _encode,
     ("builtins", "getattr"): attribute,
@@ -186,7 +186,7 @@ _STAND_INS: dict[Name, Any] = {
     ("copyreg", "__newobj__"): new_object,
     ("copyreg", "_reconstructor"): reconstructor,
 }
-#: What is called in place of a class.
+#: Stand-ins by the class that they are called in place of.
 CONSTRUCTORS: dict[Any, Callable[..., Any]] = {
     array.array: _array,
     bytearray: _bytearray,
@@ -197,36 +197,37 @@ CONSTRUCTORS: dict[Any, Callable[..., Any]] = {
 }
 CONSTRUCTORS |= {cls: partial(pure_path, cls) for cls in PATHS}
 
-#: They are named only, as the default_factory of a defaultdict or the base of a class.
+#: Types that a message may name but not call: as the default_factory of a defaultdict, or as the
+#: base of a class.
 NAMED_ONLY = frozenset({bool, dict, float, int, list, object, str, tuple})
-#: What an object of protocols 0 and 1 may be besides.
+#: Builtin bases that an object written by protocols 0 and 1 may have.
 BASES = frozenset({bytes, dict, float, int, list, set, str, tuple})
-#: What frees its items by a call for each in the other, until there is no stack.
+#: Containers that C frees recursively: nested deep enough, they overflow the stack.
 FREED_BY_RECURSION = (deque, defaultdict)
-#: They are called without arguments, and get what they hold afterwards.
+#: Types that a message calls without arguments, and fills afterwards.
 FILLED_LATER = frozenset({ChainMap, SimpleNamespace, UserDict, UserList, UserString})
 _WITH_STATE = {*FILLED_LATER, Counter, OrderedDict, defaultdict, deque, uuid.UUID}
-#: No state follows for their instances, and some are one for the whole process.
+#: Types whose instances get no state; some instances are shared by the whole process.
 WITHOUT_STATE = frozenset(VALUES.values()) - _WITH_STATE
-#: What a call from the tables may be given, in containers of exactly the builtin types.
+#: Types of the arguments that a call of the tables may get: containers, and then leaves.
 CONTAINERS = frozenset({list, tuple, dict, set, frozenset, deque})
 LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 LEAVES |= {datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone}
 
 
 def stand_in(name: Name) -> Any:
-    """Return what takes the place of what *name* says; None if nothing does."""
+    """Return the stand-in for *name*; None if it has none."""
     return zone_info() if name == ("zoneinfo", "ZoneInfo") else _STAND_INS.get(name)
 
 
-#: Asking anything else for its length could run its code.
+#: Types with a length; ``len`` of any other object could run its code.
 SIZED = CONTAINERS | {str, bytes, bytearray, range}
-#: What a message may call of the tables.
+#: Types and functions of the tables that a message may call directly.
 CALLED_WITH_VALUES = frozenset(VALUES.values()) - CONSTRUCTORS.keys()
 
 
 def parts_of(value: Any) -> Iterable[Any]:
-    """Return what *value* consists of, and what its hash or its text would be made of."""
+    """Return the parts of *value*, from which its hash or its text would be computed."""
     kind = type(value)
     if kind is tuple or kind is list:
         return value  # type: ignore[no-any-return]
@@ -243,7 +244,7 @@ def parts_of(value: Any) -> Iterable[Any]:
 
 
 def _attributes_of(value: Any) -> dict[str, Any]:
-    """Return the attributes of *value*, without asking it."""
+    """Return the attributes of *value* without running code of its class."""
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:

@@ -1,9 +1,8 @@
-"""What a pickle may name of numpy, where the process has imported it: stand-ins that check.
+"""Stand-ins for the names of numpy that a pickle may use, if the process has imported numpy.
 
-numpy believes the state of a dtype and the size of an array as they come: a dtype
-that hides that it holds objects makes a pointer of any eight bytes.  So a dtype is
-made anew from what its state says, by the constructor that checks it, and an array
-takes exactly the bytes that it needs.
+numpy does not check the state of a dtype or the size of an array: a dtype that hides that it
+holds objects turns any eight bytes into a pointer.  So a dtype is made anew from its state by
+the constructor, which checks it, and an array must get exactly the bytes that it needs.
 """
 
 import math
@@ -13,22 +12,22 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from qam._common.static_looks import Name
+from qam._common.static_inspection import Name
 from qam._serialization.trust import imported
 
-# One type, without fields: those have a state of their own.
+# A dtype without fields: the fields of a structured dtype come in its state.
 _SPEC = re.compile(r"[<>|=]?[?bBhHiIlLqQefdgFDGuUScOVmM][0-9]{0,10}")
 _UNIT = re.compile(r"(generic|[YMWDhms]|ms|us|ns|ps|fs|as)")
-_MAX_EMPTY = 4_096  # rows of an array without items, as what makes a list of it makes them
+_MAX_EMPTY = 4_096  # rows of an array without items; tolist() would make a list of each
 
 
 def find(name: Name) -> Any:
-    """Return what *name* of numpy stands for here; None if that is nothing."""
+    """Return the stand-in for *name* of numpy; None if there is none, or numpy is not imported."""
     return _NAMES.get(name) if _is_imported() else None
 
 
 def _is_imported() -> bool:
-    """Return True if numpy is there; a lazy module would import it when it is asked."""
+    """Return True if numpy is imported; a lazy module does not count, and is not triggered."""
     return imported("numpy", "ndarray") is not None
 
 
@@ -41,12 +40,12 @@ def _multiarray() -> Any:
 
 
 def _octets(data: Any) -> Any:
-    """Return *data*, as bytes where Python 2 wrote a byte string that was read as text."""
+    """Return *data*; as bytes, if it is a byte string of Python 2 that was read as text."""
     return data.encode("utf-8") if isinstance(data, str) else data
 
 
 class _Array:
-    """In place of ``numpy.ndarray``, which is only named: what it makes holds old memory."""
+    """Stands in for ``numpy.ndarray``, and is not callable: a new array shows old memory."""
 
 
 def _refuse(what: str) -> pickle.UnpicklingError:
@@ -54,7 +53,7 @@ def _refuse(what: str) -> pickle.UnpicklingError:
 
 
 def empty_array(subtype: Any, shape: Any, kind: Any) -> Any:
-    """In place of ``_reconstruct``: the state that follows says the shape."""
+    """Stand in for ``_reconstruct``; the state that follows sets the shape."""
     if subtype is not _Array or shape != (0,):
         raise _refuse("an array")
     return _numpy().ndarray((0,), "b")
@@ -99,17 +98,17 @@ _NAMES |= {
 
 
 def is_dtype(value: Any) -> bool:
-    """Return True for a dtype of numpy."""
+    """Return True if *value* is a dtype of numpy."""
     return _is_imported() and issubclass(type(value), _numpy().dtype)
 
 
 def is_array(value: Any) -> bool:
-    """Return True for an array of numpy."""
+    """Return True if *value* is an array of numpy."""
     return _is_imported() and issubclass(type(value), _numpy().ndarray)
 
 
 def dtype_with_state(plain: Any, state: Any) -> Any:
-    """Return the dtype that *state* describes, made anew; *plain* is as it was without."""
+    """Return a new dtype made of *state*; *plain* is the dtype before it gets its state."""
     try:
         _, order, subarray, names, fields, itemsize, _, flags, *more = state
         if names is not None:
@@ -122,7 +121,7 @@ def dtype_with_state(plain: Any, state: Any) -> Any:
         else:
             made = plain
         ordered = made.newbyteorder(order) if order in ("<", ">") else made
-        return made if made == ordered else ordered  # as it is where that is its own order
+        return made if made == ordered else ordered  # unchanged, if that is its byte order
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _refuse("a dtype") from error
 
@@ -163,8 +162,8 @@ def _unit(metadata: Any) -> str:
 
 
 def array_state(array: Any, state: Any) -> Any:
-    """Return the state of an array; refuse data that are more or less than its shape needs."""
-    if array.shape != (0,) or not array.flags.owndata:  # it has its data, and others may see them
+    """Return the checked state of an array; refuse data of another size than its shape needs."""
+    if array.shape != (0,) or not array.flags.owndata:  # it has data, which others may share
         raise _refuse("an array")
     if not isinstance(state, tuple) or len(state) != 5 or not is_dtype(state[2]):
         raise _refuse("an array")

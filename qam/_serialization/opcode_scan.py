@@ -1,13 +1,13 @@
-"""A look at a pickle's opcodes before any of them is obeyed.
+"""Scans the opcodes of a pickle before an unpickler executes any of them.
 
-An unpickler believes what an opcode says of sizes: ten bytes that name a huge
-place in its memo, or a huge byte string, cost gigabytes before anything else is
-asked.  The codes of the extension registry go around ``find_class``.  And the hash
-of a tuple costs what is in it, as often as it is in there: a hundred bytes that put
-a pair of the same pair into a pair, and so on, take for ever as a key of a dict.
+An unpickler does not check the sizes in opcodes: ten bytes with a huge index into the memo, or
+with the length of a huge byte string, cost gigabytes before any other check.  Opcodes of the
+extension registry bypass ``find_class``.  And hashing a tuple hashes each item as often as it
+occurs: a hundred bytes can make a pair of the same pair, of the same pair, and so on, which
+takes for ever as a key of a dict.
 
-Frames say nothing of what a pickle means; but unpicklers differ in what they do where an
-opcode's argument goes beyond the end of one.  So no such pickle gets past the look.
+Frames do not change the meaning of a pickle, but unpicklers differ in what they do when an
+opcode's argument extends beyond the end of its frame.  The scan refuses such pickles.
 """
 
 import pickle  # for its errors only  # nosec B403
@@ -26,8 +26,8 @@ from qam._serialization.opcodes import (
     after_line,
 )
 
-# Of these alone consists a pickle that the C unpickler may build: what they make and
-# change are containers and unchangeable values.
+# The C unpickler may build a pickle that consists of these opcodes alone: they make and change
+# only containers and immutable values.
 _PLAIN_NAMES = {
     *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -51,42 +51,43 @@ _BINGET, _LONG_BINGET = map(CODES.get, ("BINGET", "LONG_BINGET"))
 _TUPLE, _SETITEM, _FROZENSET = map(CODES.get, ("TUPLE", "SETITEM", "FROZENSET"))
 _SMALL_TUPLES = _codes("TUPLE1", "TUPLE2", "TUPLE3")
 _PUTS = _codes("BINPUT", "LONG_BINPUT")
-# They end a mark, and what they make has a hash of its own, or none.
+# Opcodes that end a mark, and whose result caches its hash or has none.
 _FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
-# These put nothing at all into what may be no container, and C does not look at it then.
+# With no items above the mark, C does not check that these opcodes fill a container.
 _ADDING = _FILLING - _codes("FROZENSET")
 _NO_ITEMS = re.compile(rb"(?:\x80.|\x95.{8})*", re.DOTALL)
-# Those of them that hash what lies above the mark.
+# Opcodes that hash the items above the mark.
 _HASHING = _codes("SETITEMS", "ADDITEMS", "FROZENSET")
-# What a mark follows, where the container that is filled has been empty.
+# Opcodes before a mark that show that the container to fill is empty.
 _EMPTY = _codes("EMPTY_DICT", "EMPTY_SET")
 _NOT_PLAIN = frozenset(CODES.values()) - _codes(*_PLAIN_NAMES)
-# The others are passed by with no more than a look at their size.
-_MINDED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
-_MINDED |= _codes("MARK", "TUPLE", "BINGET", "LONG_BINGET", "FRAME", "STOP", "SETITEM")
-# Their product may be got from the memo again, since it costs nothing to hash.
+# Opcodes with an effect that the scan keeps track of; it skips the others by their size.
+_TRACKED = _NOT_PLAIN | _PUTS | _FILLING | _SMALL_TUPLES
+_TRACKED |= _codes("MARK", "TUPLE", "BINGET", "LONG_BINGET", "FRAME", "STOP", "SETITEM")
+# Opcodes whose result a message may get from the memo again: hashing it is cheap or impossible.
 _SHAREABLE = _codes(
     *("SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BYTEARRAY8"),
     *("SHORT_BINUNICODE", "BINUNICODE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"),
 )
 
-#: How deep tuples may lie in tuples for the C unpickler; their hash takes stack for each.
+#: How deep tuples may be nested for the C unpickler: their hash takes stack for each level.
 _MAX_DEPTH = 2000
-#: How many integers of more than 8 bytes it gets: any number of those has the same hash.
+#: How many ints of _WIDE bytes or more the C unpickler may get: a sender can make any number of
+#: those with the same hash.
 _MAX_WIDE = 2000
 _WIDE = 9
-#: How many tuples and frozensets may be among keys, and what lies beside keys: any number of
-#: those can be made that have the same hash.  And how many numbers, in containers that get more
-#: than a few: their walks through the table may be one.
+#: How many tuples and frozensets the C unpickler may get as keys or beside keys: a sender can
+#: make any number of those with the same hash.  Numbers count as well, in containers with more
+#: than a few: they may all probe the same places of the hash table.
 _MAX_HASHED, _FEW_NUMBERS = 2000, 100
 #: How many marks may be open at once.
 _MAX_MARKS = 10_000
-#: How many containers the C unpickler makes, which lets no other thread run meanwhile.
+#: How many containers the C unpickler may make: no other thread runs meanwhile.
 _MAX_CONTAINERS = 500_000
 
 
 def _with_length(opcode: str, size_of_length: int) -> bytes:
-    """Return a pattern of *opcode* with a text that is as long as it says, up to 255 bytes."""
+    """Return a pattern of *opcode* with a text of the length that it states, up to 255 bytes."""
     texts = (
         re.escape(length.to_bytes(size_of_length, "little")) + b".{%d}" % length
         for length in range(256)
@@ -94,9 +95,9 @@ def _with_length(opcode: str, size_of_length: int) -> bytes:
     return re.escape(CODES[opcode].to_bytes()) + b"(?:" + b"|".join(texts) + b")"
 
 
-# What most messages consist of: small values in lists, tuples and dicts, of which each is
-# used once, and nothing that a name stands for.  Every opcode is told by its first byte,
-# so the pattern looks at each byte once.  What is most frequent comes first.
+# Matches most messages: small values in lists, tuples and dicts, each used once, and no names.
+# The first byte of each alternative identifies it, so the match never backtracks.  The most
+# frequent opcodes come first.
 _SIMPLE = re.compile(
     rb"(?:\x80[\x02-\x05])(?:\x95.{8})?(?:[})\]N\x88\x89\x85-\x87tusae\x94]++|\((?![eu])|"
     + _with_length("SHORT_BINUNICODE", 1)
@@ -109,15 +110,15 @@ _SIMPLE = re.compile(
     + rb")*+\.",
     re.DOTALL,
 )
-# Keys that are texts, each with a value that has nothing in it.
+# Keys that are texts, each with a value that is no container.
 _TEXT = _with_length("SHORT_BINUNICODE", 1) + rb"(?:\x94|q.)?"
 _TEXT_KEYS = re.compile(
     rb"(?:(?:%b|h.|j.{4})(?:[N\x88\x89]|[Kh].|M..|[Jj].{4}|G.{8}|%b))*+" % (_TEXT, _TEXT), re.DOTALL
 )
-# Less than what could be too deep; a longer one is worth a walk.
+# Bytes.  A shorter body can't be nested too deeply; for a longer one a scan pays.
 _SIMPLE_SIZE = 1024
 _FRAME_SIZE = Struct("<Q")
-# How picklers write numbers as text.  Unpicklers differ in what they make of other forms.
+# How picklers write numbers as text.  Unpicklers differ in how they read other forms.
 _NUMBER = rb"0|-?[1-9][0-9]*"
 _FORMS = {
     CODES[name]: re.compile(form)
@@ -132,69 +133,71 @@ _FORMS = {
 
 
 def _is_simple(body: bytes) -> bool:
-    """Return True if a glance at *body* shows that it is plain, and of the size it says."""
+    """Return True if one match shows that *body* is plain, and its frame has the right size."""
     if len(body) > _SIMPLE_SIZE or _SIMPLE.fullmatch(body) is None:
         return False
     return body[2] != _FRAME or _FRAME_SIZE.unpack_from(body, 3)[0] == len(body) - 11
 
 
 def is_plain(body: bytes) -> bool:
-    """Refuse *body* unless its opcodes are whole, and all that they say of sizes is true.
+    """Refuse *body* unless its opcodes are complete and the sizes in them are correct.
 
-    :returns: whether it consists of values alone, which the C unpickler can build at no more
-        cost than their size: it has no name, so there is nothing in it that could be called.
-    :raises pickle.UnpicklingError: says what is wrong, and where.
+    :returns: True if it consists of plain values alone, which the C unpickler can build at a
+        cost in proportion to its size; it names nothing, so nothing in it can be called.
+    :raises pickle.UnpicklingError: an opcode or a size is wrong; the text says which.
     """
     if _is_simple(body):
         return True
-    look = _Look(body)
-    look.through()
-    return look.is_plain() and memory_bounds.check(body)[0] <= _MAX_CONTAINERS
+    scan = _Scan(body)
+    scan.run()
+    return scan.is_plain() and memory_bounds.check(body, scan.in_texts)[0] <= _MAX_CONTAINERS
 
 
-class _Look:
-    """One walk over the opcodes of a pickle."""
+class _Scan:
+    """One pass over the opcodes of a pickle."""
 
     __slots__ = (
         *("_body", "_composed", "_depths", "_has_put", "_hashed", "_is_new", "_limit", "_marks"),
-        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "plain"),
+        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "in_texts", "plain"),
     )
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self.plain = True
-        # Where the frame ends that the walk is in; the end of the body outside of frames.
+        # The end of the current frame; outside of frames, the end of the body.
         self._limit, self._in_frame = len(body), False
-        # For each mark that is open, an upper bound of how deep its tuples are.
+        # For each open mark: an upper bound of the depth of the tuples above it;
         self._depths = [0]
-        # And how many tuples and frozensets lie above it, and how many numbers.
+        # how many tuples and frozensets, and how many numbers are above it;
         self._composed, self._numbers = [0], [0]
-        # Where it is, and whether the container below it has been empty.
+        # its position, and whether the container below it was empty.
         self._marks, self._is_new = [0], [False]
         self._hashed = 0  # how many keys may be costly
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
+        #: Bytes of long texts and byte strings.
+        self.in_texts = 0
 
     def is_plain(self) -> bool:
-        """Tell after the walk whether only what is plain was met."""
-        mixed = self._has_put and self._memoized  # no pickler does that, and the count would be off
+        """Return True if the scan, which is over, found plain values only."""
+        mixed = self._has_put and self._memoized  # no pickler mixes them; _memoized would be wrong
         costly = self._wide > _MAX_WIDE or self._hashed > _MAX_HASHED
         return self.plain and not mixed and not costly
 
-    def through(self) -> None:
-        """Walk to the end, from one frame to the next."""
+    def run(self) -> None:
+        """Scan the body to its end, one frame after the other."""
         position, end = 0, len(self._body)
-        while (position := self._through_frame(position)) >= 0:
+        while (position := self._scan_frame(position)) >= 0:
             if position != self._limit or position == end:
                 raise pickle.UnpicklingError(
-                    "the pickle is cut off, or names more bytes than it or its frame has"
+                    "the pickle is cut off, or an opcode extends beyond its frame"
                 )
             self._limit, self._in_frame = end, False
 
-    def _through_frame(self, position: int) -> int:
-        """Walk to the end of the frame, and return where that was; -1 at the end of all."""
-        body, sizes, minded, shareable = self._body, SIZES, _MINDED, _SHAREABLE
+    def _scan_frame(self, position: int) -> int:
+        """Scan to the end of the frame, and return its position; -1 after the last opcode."""
+        body, sizes, tracked, shareable = self._body, SIZES, _TRACKED, _SHAREABLE
         numbers, limit, opcode, memoized = self._numbers, self._limit, 0, self._memoized
         while position < limit:
             before, opcode = opcode, body[position]
@@ -210,17 +213,17 @@ class _Look:
                 position += 1
                 opcode = before
             elif size >= 0:
-                if opcode in minded:
+                if opcode in tracked:
                     if opcode == _STOP:
                         self._memoized = memoized
                         return -1
-                    opcode = self._mind(opcode, before, position)
+                    opcode = self._track(opcode, before, position)
                     position += size
                     limit = self._limit
                 else:
                     start = position
                     position += size
-                    while position < limit and body[position] == opcode:  # as in a list of numbers
+                    while position < limit and body[position] == opcode:  # a list of numbers
                         position += 1 + size
                     numbers[-1] += 1 + (position - start) // (1 + size)
             elif size == LENGTH_1:
@@ -230,18 +233,20 @@ class _Look:
                     self._wide += length >= _WIDE
                 position += 1 + length
                 if position < limit and body[position] == _MEMOIZE and opcode != _LONG1:
-                    position += 1  # as most texts are, at once
+                    position += 1  # most texts are memoized, so do that here
                     memoized += 1
             elif size == LENGTH_4:
-                position += 4 + int.from_bytes(body[position : position + 4], "little")
+                length = int.from_bytes(body[position : position + 4], "little")
+                position += 4 + length
+                self.in_texts += length
                 self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
         self._memoized = memoized
         return position
 
-    def _mind(self, opcode: int, before: int, position: int) -> int:
-        """Note what *opcode* does; return it, or the one that made what is on the stack now."""
+    def _track(self, opcode: int, before: int, position: int) -> int:
+        """Track the effect of *opcode*; return the opcode that made the top of the stack."""
         depths = self._depths
         if opcode == _MARK:
             self._begin_mark(before, position)
@@ -254,7 +259,7 @@ class _Look:
             self._check_depth(depths[-1])
         elif opcode == _TUPLE or opcode in _FILLING:
             self._end_mark(opcode, position)
-        elif opcode == _SETITEM:  # the key may be any of these
+        elif opcode == _SETITEM:  # any tuple, frozenset or number above the mark may be the key
             self._hashed += self._composed[-1] > 0 or self._numbers[-1] > 0
         elif opcode in (_BINGET, _LONG_BINGET):
             size = 1 if opcode == _BINGET else 4
@@ -268,7 +273,7 @@ class _Look:
 
     def _begin_frame(self, position: int) -> None:
         if self._in_frame:
-            raise pickle.UnpicklingError("a frame of the pickle begins in another one")
+            raise pickle.UnpicklingError("a frame of the pickle begins inside another one")
         self._in_frame = True
         self._limit = position + 8 + int.from_bytes(self._body[position : position + 8], "little")
         if self._limit > len(self._body):
@@ -317,19 +322,29 @@ class _Look:
         body = self._body
         if size == LENGTH_8:
             self.plain = self.plain and opcode not in _NOT_PLAIN
-            return position + 8 + int.from_bytes(body[position : position + 8], "little")
+            length = int.from_bytes(body[position : position + 8], "little")
+            self.in_texts += length
+            return position + 8 + length
         if size == REFUSED:
-            raise pickle.UnpicklingError(f"the opcode {opcode:#04x} has no place in a message")
+            raise pickle.UnpicklingError(f"the opcode {opcode:#04x} is not allowed in a message")
         after = after_line(body, position)
         if opcode in _FORMS and _FORMS[opcode].fullmatch(body, position, after - 1) is None:
-            raise pickle.UnpicklingError("a number is not written as picklers do it")
+            raise pickle.UnpicklingError("a number is not in the form that picklers write")
         if opcode == _PUT:
             _check_memo(int(body[position : after - 1]), len(body))
         self.plain = self.plain and opcode not in _NOT_PLAIN
-        return after_line(body, after) if size == TWO_LINES else after
+        return _after_name(body, position, after) if size == TWO_LINES else after
+
+
+def _after_name(body: bytes, start: int, middle: int) -> int:
+    """Return the position after the two lines of a name: module at *start*, name at *middle*."""
+    end = after_line(body, middle)
+    if middle - start < 2 or end - middle < 2:
+        raise pickle.UnpicklingError("a name is empty")  # the C unpickler refuses it, too
+    return end
 
 
 def _check_memo(index: int, size: int) -> None:
-    # A pickler counts from 0, and every place takes more than a byte to fill.
+    # A pickler counts from 0, and to fill a place takes at least a byte.
     if not 0 <= index < size:
-        raise pickle.UnpicklingError(f"the place {index} in the memo is beyond the message")
+        raise pickle.UnpicklingError(f"the memo index {index} is larger than the message")

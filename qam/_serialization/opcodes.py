@@ -1,14 +1,14 @@
-"""What each opcode of a pickle has behind it."""
+"""The size of the argument that follows each opcode of a pickle."""
 
 import pickletools  # a list of opcodes  # nosec B403
 
-# They have no place in a message: persistent ids, out-of-band buffers, and the
+# Opcodes that a message may not use: persistent ids, out-of-band buffers, and the
 # extension registry.
 _REFUSED_NAMES = {
     *("PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
     *("EXT1", "EXT2", "EXT4"),
 }
-#: What an opcode has behind it: so many bytes; or, below zero, one of these.
+#: The argument of an opcode: its number of bytes; or, below zero, one of these.
 LENGTH_1, LENGTH_4, LENGTH_8, LINE, TWO_LINES, REFUSED = range(-1, -7, -1)
 
 _ARGUMENTS = {
@@ -31,12 +31,12 @@ def _size_of(opcode: pickletools.OpcodeInfo) -> int:
 
 
 CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
-#: By code; what is no opcode is refused as well.
+#: Sizes by opcode; bytes that are no opcode are refused, too.
 SIZES = [REFUSED] * 256
 for _opcode in pickletools.opcodes:
     SIZES[ord(_opcode.code)] = _size_of(_opcode)
 
 
 def after_line(body: bytes, position: int) -> int:
-    """Return where the line ends that is at *position*, which is the end if it does not."""
+    """Return the position after the line at *position*; the end of *body* if it is the last."""
     return (body.find(b"\n", position) + 1) or len(body)

@@ -1,4 +1,4 @@
-"""What a message in JSON or msgpack may cost: known before it is built, or counted meanwhile."""
+"""Limits the cost of messages in JSON and msgpack, before or while they are built."""
 
 import json
 import re
@@ -12,13 +12,14 @@ from kombu.utils import json as kombu_json
 from qam._serialization.hash_bounds import HashBounds
 
 _FREE = 40 * 2**20
-# What a container takes, and of a byte of JSON and msgpack how much of that is allowed.
+# Bytes of memory that a container takes; how many the containers of a message may take in any
+# case (_FREE), and in addition for each byte of JSON and of msgpack.
 _BYTES_OF_LIST, _BYTES_OF_DICT = 88, 240
 _PER_BYTE_OF_JSON, _PER_BYTE_OF_MSGPACK = 12, 76
-# So many containers, or pairs of a dict, are built without another thread running meanwhile.
+# How many containers, or pairs of a dict, may be built before other threads can run.
 _MAX_AT_ONCE = 500_000
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_MAX_DIGITS = 4_300  # of a Decimal; what Python reads in a whole number
+_MAX_DIGITS = 4_300  # of a Decimal; Python's own limit for an int
 
 
 class TooCostlyError(ValueError):
@@ -29,25 +30,25 @@ class TooCostlyError(ValueError):
 
 
 def loads_json(body: bytes) -> Any:
-    """Return what the JSON in *body* stands for, in kombu's dialect.
+    """Return the value that the JSON in *body* encodes, in kombu's dialect.
 
-    :raises ValueError: it is none, or would cost more than its size allows.
+    :raises ValueError: *body* is no JSON, or its value would cost more than its size allows.
     """
     return _load(body, _json_object)
 
 
 def loads_plain_json(body: bytes) -> Any:
-    """Return what the JSON in *body* stands for, without what kombu's dialect makes of it.
+    """Return the value that the JSON in *body* encodes, without the types of kombu's dialect.
 
-    :raises ValueError: it is none, or would cost more than its size allows.
+    :raises ValueError: *body* is no JSON, or its value would cost more than its size allows.
     """
     return _load(body, _as_it_is)
 
 
 def _load(body: bytes, make_object: Callable[[dict[str, Any]], Any]) -> Any:
-    """Build the JSON in *body*; *make_object* is in Python: other threads run where it does."""
+    """Build the JSON in *body*; other threads can run in each call of *make_object*."""
     _check_json(body)
-    loads = _load_by_and_by if _has_a_long_stretch(body) else json.loads
+    loads = _load_in_python if _has_long_stretch(body) else json.loads
     return kombu_json.loads(body, loads, object_hook=make_object)
 
 
@@ -55,8 +56,8 @@ def _as_it_is(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _has_a_long_stretch(body: bytes) -> bool:
-    """Return True if lists, or the pairs of one object, are too many to be built at once."""
+def _has_long_stretch(body: bytes) -> bool:
+    """Return True if there are too many lists, or pairs of one object, to build them at once."""
     if body.count(b"[") > _MAX_AT_ONCE:
         return True
     if body.count(b":") <= _MAX_AT_ONCE:
@@ -65,8 +66,8 @@ def _has_a_long_stretch(body: bytes) -> bool:
     return any(pairs.count(b":") > _MAX_AT_ONCE for pairs in between_ends)
 
 
-class _PatientDecoder(json.JSONDecoder):
-    """Makes lists and objects in Python, so that other threads run meanwhile."""
+class _PythonDecoder(json.JSONDecoder):
+    """Makes lists and objects in Python, so that other threads can run meanwhile."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -75,13 +76,13 @@ class _PatientDecoder(json.JSONDecoder):
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
 
 
-_load_by_and_by = partial(json.loads, cls=_PatientDecoder)
+_load_in_python = partial(json.loads, cls=_PythonDecoder)
 
 
 def _check_json(body: bytes) -> None:
     allowed = _FREE + _PER_BYTE_OF_JSON * len(body)
     taken = _bytes_of_json(body, 0, len(body))
-    if taken > allowed:  # unless they are in texts
+    if taken > allowed:  # but brackets inside texts do not count
         taken -= sum(_bytes_of_json(body, *text.span()) for text in _TEXT.finditer(body))
         if taken > allowed:
             raise TooCostlyError("the message would make more containers than its size allows")
@@ -105,7 +106,10 @@ def _is_decimal(value: Any) -> bool:
 
 
 def _is_uuid(value: Any) -> bool:
-    """Return True for what an encoder writes; of others its constructor makes what has no text."""
+    """Return True if kombu's encoder writes *value* for a UUID.
+
+    Of other values the constructor could make a UUID that has no text.
+    """
     return type(value) is dict and value.keys() == {"hex"} and type(value["hex"]) is str
 
 
@@ -117,21 +121,21 @@ _PLAIN_FORMS = {"decimal": _is_decimal, "uuid": _is_uuid}
 # The first bytes of lists and dicts: short ones, and those with a length of 2 or 4 bytes.
 _SHORT_LISTS, _SHORT_DICTS = bytes(range(0x90, 0xA0)), bytes(range(0x80, 0x90))
 _LONG_LISTS, _LONG_DICTS = b"\xdc\xdd", b"\xde\xdf"
-# msgpack builds a dict at once: no other thread runs meanwhile.
+# Pairs of one dict.  msgpack builds a dict at once: no other thread runs meanwhile.
 _MAX_PAIRS = 1_000_000
 
 
 def loads_msgpack(msgpack: Any, body: bytes) -> Any:
-    """Return what the msgpack in *body* stands for; a tuple has become a list.
+    """Return the value that the msgpack in *body* encodes; a tuple has become a list.
 
-    Keys are texts, bytes and numbers, a million at most in a dict; a Timestamp becomes its
-    seconds, and is no key.
+    Keys are texts, bytes and numbers, a million at most in a dict.  A Timestamp becomes its
+    seconds, and can't be a key.
 
-    :raises ValueError: it is none, or would cost more than its size allows.
+    :raises ValueError: *body* is no msgpack, or its value would cost more than its size allows.
     """
     _check_lengths(msgpack, body)
-    if _are_few(body):
-        # Where a number is a key, or something is wrong, the hooks tell.
+    if _has_few_containers(body):
+        # If a number is a key, or the message is broken, the hooks below decide.
         with suppress(ValueError):
             return msgpack.unpackb(
                 body, raw=False, strict_map_key=True, timestamp=1, max_map_len=_MAX_PAIRS
@@ -149,7 +153,10 @@ def loads_msgpack(msgpack: Any, body: bytes) -> Any:
 
 
 def _check_lengths(msgpack: Any, body: bytes) -> None:
-    """Pass over the whole, which makes nothing: a list has its room before it has its items."""
+    """Skip over the message without building it, to check its lengths.
+
+    Otherwise a list would be allocated in its stated length before its items are read.
+    """
     if _number(body, _LONG_LISTS + _LONG_DICTS) > 1:
         unpacker = msgpack.Unpacker(
             max_buffer_size=len(body),
@@ -165,8 +172,8 @@ def _number(body: bytes, codes: bytes) -> int:
     return len(body) - len(body.translate(None, codes))
 
 
-def _are_few(body: bytes) -> bool:
-    """Return True if *body* can't have too many containers; such bytes may be of a text as well."""
+def _has_few_containers(body: bytes) -> bool:
+    """Return True if *body* can't have too many containers; bytes inside texts count, too."""
     if len(body) * _BYTES_OF_DICT <= _FREE:
         return True
     lists = _number(body, _SHORT_LISTS + _LONG_LISTS)
@@ -177,7 +184,7 @@ def _are_few(body: bytes) -> bool:
 
 
 class _Hooks:
-    """Looks at each container while it is built."""
+    """Checks each container while it is built."""
 
     def __init__(self, msgpack: Any, size: int) -> None:
         self._left = _FREE + _PER_BYTE_OF_MSGPACK * size
@@ -185,9 +192,9 @@ class _Hooks:
         self._timestamp: Callable[..., Any] = msgpack.Timestamp
 
     def make_dict(self, came: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-        """Return what a message has as a dict."""
+        """Return the dict of the pairs *came*."""
         self._take(_BYTES_OF_DICT)
-        pairs = list(came)  # without its part in C, msgpack hands out an iterator
+        pairs = list(came)  # msgpack without its C extension passes an iterator
         keys = [key for key, _ in pairs]
         if not _KEYS.issuperset(map(type, keys)):
             raise TooCostlyError("a key of the message is neither text, bytes nor a number")
@@ -195,7 +202,7 @@ class _Hooks:
         return {key: self._seconds(value) for key, value in pairs}
 
     def check_list(self, made: list[Any]) -> list[Any]:
-        """Return what a message has as a list."""
+        """Return *made* with the seconds of each Timestamp in its place."""
         self._take(_BYTES_OF_LIST)
         for index, value in enumerate(made):
             if type(value) is self._timestamp:

@@ -1,9 +1,9 @@
-"""Exceptions as data: made of a class, arguments and attributes, without running the class.
+"""Makes exceptions of a class, arguments and attributes without running code of the class.
 
-What an exception class does when it is called is code that nobody has trusted, and what
-the builtin ones keep in C is believed by them as it comes.  So an exception from a
-message is made by the builtin class whose memory layout it has, of checked copies of
-plain values.  What can't be made so is a :class:`RemoteException`.
+The code of an exception class in a message is not trusted, and the builtin classes do not check
+the fields that they keep in C.  So an exception from a message is made by the builtin class whose
+memory layout it has, with checked copies of plain values.  If that is not possible, a
+:class:`RemoteException` stands for it.
 """
 
 import json
@@ -15,13 +15,14 @@ from itertools import islice
 from types import NoneType
 from typing import Any
 
-from qam._common.error_looks import (
+from qam._common.error_inspection import (
     ATTRIBUTES,
     BUILTIN,
     MAX_NAME,
     MAX_TEXT,
     NOTES,
-    are,
+    all_of_type,
+    args_and_state,
     args_of,
     defines,
     find_class,
@@ -29,14 +30,13 @@ from qam._common.error_looks import (
     is_number,
     is_syntax_error,
     may_be_raised,
-    taken_apart,
     text_of_args,
 )
 from qam._common.plain_values import MAX_ITEMS, Allowance, NotPlainError, cut_octets, spend_nothing
-from qam._common.static_looks import base_of, layout_of, mro_of, name_of, namespace_of
+from qam._common.static_inspection import base_of, layout_of, mro_of, name_of, namespace_of
 from qam.exceptions import RemoteException
 
-# By what a class says how its instances are taken apart and made again, looked at and freed.
+# The methods by which a class customizes how its instances are pickled, inspected and freed.
 _ACTS = frozenset(
     {
         *("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
@@ -50,20 +50,22 @@ _ACTS = frozenset(
         ),
     }
 )
-# What an exception, and what stands for one, takes beside its arguments.
+# The cost of an exception and of a RemoteException, in items, without its arguments.
 _COST, _COST_OF_REMOTE = 5, 40
-_CHARACTERS_KEPT = 8  # take about as much as an item
+_CHARACTERS_KEPT = 8  # so many characters cost about as much as an item
 
 _MAX_ERRNO = 2**31
 
 
 def _maker_of(cls: type) -> Any:
-    """Return the class that makes instances of *cls*; None if there is none to do it."""
-    if cls is json.JSONDecodeError:  # its constructor is known, and makes what it keeps
+    """Return the class whose constructor can make instances of *cls*; None if there is none."""
+    if cls is json.JSONDecodeError:  # its constructor is known, and sets its attributes
         return cls
-    if not (may_be_raised(cls) or cls is BaseExceptionGroup) or any(map(_acts, mro_of(cls))):
+    if not (may_be_raised(cls) or cls is BaseExceptionGroup) or any(
+        map(_customizes_instances, mro_of(cls))
+    ):
         return None
-    if defines(type(cls), "__subclasscheck__"):  # Python asks by it whenever one is raised
+    if defines(type(cls), "__subclasscheck__"):  # Python runs it whenever one is raised
         return None
     base = cls
     while id(base) not in BUILTIN:
@@ -71,8 +73,8 @@ def _maker_of(cls: type) -> Any:
     return base if layout_of(base) == layout_of(cls) else None
 
 
-def _acts(cls: type) -> bool:
-    """Return True if *cls* says itself how its instances are kept, pickled, seen or freed."""
+def _customizes_instances(cls: type) -> bool:
+    """Return True if *cls* customizes how its instances are stored, pickled, inspected or freed."""
     if id(cls) in BUILTIN:
         return False
     namespace = namespace_of(cls) or {}
@@ -81,21 +83,21 @@ def _acts(cls: type) -> bool:
 
 
 def _is_unicode_error(args: tuple[Any, ...], kind: type) -> bool:
-    if len(args) != 4 or not are(args[:1], kind) or not are(args[3:], str):
+    if len(args) != 4 or not all_of_type(args[:1], kind) or not all_of_type(args[3:], str):
         return False
     text, start, end, _ = args
-    return are((start, end), int) and 0 <= start <= end <= len(text)
+    return all_of_type((start, end), int) and 0 <= start <= end <= len(text)
 
 
 def _is_unicode_error_with_encoding(args: tuple[Any, ...], kind: type) -> bool:
-    return are(args[:1], str) and _is_unicode_error(args[1:], kind)
+    return all_of_type(args[:1], str) and _is_unicode_error(args[1:], kind)
 
 
 def _is_os_error(args: tuple[Any, ...]) -> bool:
     if not 2 <= len(args) <= 5:
-        return True  # it keeps them as its args alone
+        return True  # OSError then keeps them in args only
     errno, strerror, *names = args
-    return (is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and are(
+    return (is_number(errno, _MAX_ERRNO, -_MAX_ERRNO) or type(errno) is str) and all_of_type(
         (strerror, *names), str, bytes, int, type(None)
     )
 
@@ -109,7 +111,7 @@ def _is_group(args: tuple[Any, ...]) -> bool:
 def _is_json_decode_error(args: tuple[Any, ...]) -> bool:
     return (
         len(args) == 3
-        and are(args[:2], str)
+        and all_of_type(args[:2], str)
         and type(args[2]) is int
         and 0 <= args[2] <= len(args[1])
     )
@@ -124,7 +126,7 @@ _CHECKS: dict[type, Callable[[tuple[Any, ...]], bool]] = {
     BaseExceptionGroup: _is_group,
     json.JSONDecodeError: _is_json_decode_error,
 }
-# What they keep in C beside the arguments, and a message may set: texts.
+# The fields in C, beside the arguments, that a message may set to a text.
 _TEXTS_IN_C: dict[type, frozenset[str]] = {
     ImportError: frozenset({"name", "path"}),
     AttributeError: frozenset({"name"}),
@@ -132,14 +134,14 @@ _TEXTS_IN_C: dict[type, frozenset[str]] = {
 
 
 def check_unicode_error(error: Any) -> None:
-    """Look at what the class of *error*, which is trusted, left in C.
+    """Check the fields in C of *error*, which was made by its trusted class.
 
-    :raises pickle.UnpicklingError: it points outside of its text.
+    :raises pickle.UnpicklingError: it is a UnicodeError that points outside of its text.
     """
     kind = next((kind for kind in _UNICODE_ERRORS if issubclass(type(error), kind)), None)
     if kind is None:
         return
-    with suppress(AttributeError, TypeError):  # it has no text; so nothing will look at it
+    with suppress(AttributeError, TypeError):  # it has no text, so the positions are not used
         text, start, end = (vars(kind)[name].__get__(error) for name in ("object", "start", "end"))
         if not 0 <= start <= end <= len(text):
             raise pickle.UnpicklingError(f"{kind.__name__} points outside of its text")
@@ -155,11 +157,11 @@ _SCALARS = (NoneType, bool, int, float, str, bytes)
 class _Recipe:
     """How exceptions of a class are made."""
 
-    cls: type  # kept, so that its id stays its own
+    cls: type  # kept so that no other class gets its id
     name: str
-    #: The class that makes them; None where none can, or where they could not be sent on.
+    #: The class that makes them; None if none can, or if *cls* can't be found by its name.
     maker: Any
-    #: What their arguments have to pass.
+    #: The checks that their arguments have to pass.
     checks: tuple[Callable[[tuple[Any, ...]], bool], ...]
 
     @classmethod
@@ -174,9 +176,9 @@ class _Recipe:
             return None
         try:
             made: Exception = self.maker.__new__(self.cls, *args)
-            # Of several classes that OSError stands for, it chooses.
+            # OSError may return an instance of a subclass, chosen by the errno.
             BUILTIN.get(id(type(made)), self.maker).__init__(made, *args)
-        except Exception:  # a type of C that has a constructor of its own, or a number of args
+        except Exception:  # a C type with a constructor of its own, or the wrong number of args
             return None
         return made
 
@@ -195,12 +197,12 @@ def _shown_by_type(value: Any) -> str:
 
 
 class ErrorMaker:
-    """Makes exceptions of what messages say.
+    """Makes exceptions from the data in messages.
 
-    :param spend: is told what they cost, in what about an item costs.
-    :param show: returns what stands for an argument that is not plain.
-    :param keep_note: says which notes are kept.
-    :param for_one_message: what is found out of a class is remembered, as long as this lives.
+    :param spend: called with the cost of each exception, in items.
+    :param show: returns the text that replaces an argument that is not plain.
+    :param keep_note: returns whether to keep a note.
+    :param for_one_message: whether this object remembers how exceptions of a class are made.
     """
 
     def __init__(
@@ -214,7 +216,8 @@ class ErrorMaker:
         self._show = show
         self._keep_note = keep_note
         self._for_one_message = for_one_message
-        self._recipes: dict[int, _Recipe] = {}  # by the id of their class: it may have any hash
+        # By the id of the class: a metaclass may define any hash.
+        self._recipes: dict[int, _Recipe] = {}
 
     def make(self, cls: type, args: Iterable[Any], attributes: Any = None) -> Exception:
         """Return an instance of *cls*, or the RemoteException that stands for it."""
@@ -223,37 +226,37 @@ class ErrorMaker:
     def stand_for(
         self, name: str, args: Iterable[Any], attributes: Any = None, text: str | None = None
     ) -> Exception:
-        """Return a RemoteException of the type *name*; its *text* is by default that of *args*."""
+        """Return a RemoteException for the type *name*; *text* defaults to the text of *args*."""
         parts = _Parts(name[:MAX_NAME], None, args, attributes, text)
         return self._make(parts, self._allowance())
 
     def copy(self, error: BaseException) -> Exception:
-        """Return a copy of *error* as whoever gets it by a message would have it."""
-        return self.make(type(error), *taken_apart(error))
+        """Return a copy of *error* as the receiver of a message would get it."""
+        return self.make(type(error), *args_and_state(error))
 
     def set_state(self, error: BaseException, state: Any) -> None:
-        """Give *error*, which was made here, the attributes in *state* that are plain.
+        """Set the plain attributes in *state* on *error*, which was made by this object.
 
-        :raises pickle.UnpicklingError: there are some that no pickler writes.
+        :raises pickle.UnpicklingError: *state* has attributes that no pickler writes.
         """
         _check_state(error, state)
         allowance = self._allowance()
-        self._plain_args(args_of(error), allowance, 0)  # they count, too
+        self._plain_args(args_of(error), allowance, 0)  # to count them against the allowance
         self._set_attributes(error, state, allowance, 0)
 
     def plain_args(self, args: Iterable[Any]) -> tuple[Any, ...]:
-        """Return copies of those *args* that are plain, and what is shown for the others."""
+        """Return a copy of each plain value in *args*, and a text for each other one."""
         return self._plain_args(args, self._allowance(), 0)[0]
 
     def _allowance(self) -> Allowance:
         return Allowance(self._copy_inner, self._spend)
 
     def _copy_inner(self, value: Any, depth: int, allowance: Allowance) -> Exception:
-        """Copy an exception that is a part of another."""
+        """Copy an exception inside another one; raise NotPlainError for any other value."""
         cls = type(value)
         if not issubclass(cls, BaseException):
             raise NotPlainError
-        return self._make(self._parts(cls, *taken_apart(value)), allowance, depth + 1)
+        return self._make(self._parts(cls, *args_and_state(value)), allowance, depth + 1)
 
     def _parts(self, cls: type, args: Iterable[Any], attributes: Any) -> "_Parts":
         recipe = self._recipes.get(id(cls)) or _Recipe.of(cls)
@@ -276,7 +279,7 @@ class ErrorMaker:
     def _plain_args(
         self, args: Iterable[Any], allowance: Allowance, depth: int
     ) -> tuple[tuple[Any, ...], bool]:
-        """Return what is kept of *args*, and whether it is all that they are."""
+        """Return copies of *args*, with texts for those that are not plain; and whether all are."""
         kept, all_plain = list[Any](), True
         for arg in islice(args, MAX_ITEMS + 1):
             try:
@@ -289,7 +292,7 @@ class ErrorMaker:
     def _set_attributes(
         self, error: BaseException, attributes: Any, allowance: Allowance, depth: int
     ) -> None:
-        """Set those of *attributes* that are plain; nothing by what the class says of them."""
+        """Set the plain ones of *attributes*, without running code of the class."""
         if type(attributes) is not dict:
             return
         for name, value in islice(attributes.items(), MAX_ITEMS):
@@ -307,20 +310,20 @@ class ErrorMaker:
 
 @dataclass(slots=True)
 class _Parts:
-    """What an exception is to be made of."""
+    """The parts to make an exception of."""
 
     name: str
     recipe: _Recipe | None
     args: Iterable[Any]
     attributes: Any
-    text: str | None = None  # where it is known
+    text: str | None = None  # None if it is not known
 
     def without_remote_exception(self) -> "_Parts":
-        """Return what a RemoteException stands for; itself, if this is none."""
+        """Return the parts of the exception that a RemoteException stands for; else itself."""
         if self.recipe is None or self.recipe.cls is not RemoteException:
             return self
         args = tuple(islice(self.args, 4))
-        if len(args) != 3 or not are(args[::2], str) or type(args[1]) is not tuple:
+        if len(args) != 3 or not all_of_type(args[::2], str) or type(args[1]) is not tuple:
             return self
         return _Parts(args[0][:MAX_NAME], None, args[1], self.attributes, args[2])
 
@@ -333,17 +336,19 @@ def _is_special(name: str) -> bool:
 
 
 def _check_state(error: BaseException, state: Any) -> None:
-    """Refuse what no pickler writes as the state of an exception."""
-    if type(state) is not dict or not are(state, str):
+    """Refuse a *state* that no pickler writes for an exception."""
+    if type(state) is not dict or not all_of_type(state, str):
         raise pickle.UnpicklingError("a state is no dict of attributes")
     notes = state.get(NOTES, [])
-    if type(notes) is not list or not are(notes, str):
+    if type(notes) is not list or not all_of_type(notes, str):
         raise pickle.UnpicklingError("the notes of an exception are no texts")
     if any(_is_special(name) and name != NOTES for name in state):
         raise pickle.UnpicklingError("a message may not set special attributes")
-    for name, value in state.items():  # the args are where they are already
-        if name != "args" and _builtin_with(error, name) and not are((value,), *_SCALARS):
-            raise pickle.UnpicklingError(f"a message may not set {name!r} of an exception so")
+    for name, value in state.items():  # args were set when the exception was made
+        if name != "args" and _builtin_with(error, name) and not all_of_type((value,), *_SCALARS):
+            raise pickle.UnpicklingError(
+                f"a message may not set {name!r} of an exception to such a value"
+            )
 
 
 def _is_settable(error: BaseException, name: Any) -> bool:
@@ -367,5 +372,5 @@ def _set_attribute(error: BaseException, name: str, value: Any) -> None:
     defining = _builtin_with(error, name)
     if defining is None:
         ATTRIBUTES.__get__(error)[name] = value
-    elif name in _TEXTS_IN_C.get(defining, ()) and are((value,), str, NoneType):
+    elif name in _TEXTS_IN_C.get(defining, ()) and all_of_type((value,), str, NoneType):
         vars(defining)[name].__set__(error, value)

@@ -1,63 +1,67 @@
-"""How bodies become bytes: the serializers, by name and content type.
+"""The serializers, which encode and decode bodies, by name and content type.
 
-kombu keeps one registry of serializers for the whole process; changing it would
-change every other user of kombu there.  So bodies are encoded and decoded here,
-and kombu's registry stays as it is.
+kombu has one registry of serializers for the whole process: to change it would change the
+behaviour of every other user of kombu in the process.  So this module encodes and decodes
+bodies itself, and leaves kombu's registry alone.
 """
 
 import builtins
 import copyreg
 import io
-import pickle  # what it builds is restricted  # nosec B403
+import pickle  # only to encode  # nosec B403
 from _compat_pickle import PYTHON2_EXCEPTIONS
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
 
-from qam._common.static_looks import name_of
+from qam._common.static_inspection import name_of
 from qam._serialization.envelope import load_envelope
 from qam._serialization.plain_bounds import loads_json, loads_msgpack, loads_plain_json
 from qam._serialization.trust import EVERYWHERE, Trusted
 from qam._serialization.unpickler import loads
 
-_PYTHON_2_PROTOCOL = 2  # the highest that it reads
-# By how a pickle begins, if it is of protocol 2 or later: an opcode, and the protocol.
+_PYTHON_2_PROTOCOL = 2  # the highest protocol that Python 2 reads
+# Protocols by the first two bytes of a pickle of protocol 2 or later: an opcode and a number.
 _PROTOCOLS = {bytes((0x80, number)): min(number, pickle.HIGHEST_PROTOCOL) for number in range(256)}
 
 
 class Serializer(Protocol):
-    """What a proxy or a server is configured with."""
+    """Encodes and decodes the bodies of a proxy or a server."""
 
     name: str
     content_type: str
     content_encoding: str
 
     def encode(self, value: Any, like: bytes | None = None) -> bytes:
-        """Return *value* as bytes; *like* is a body whose sender must be able to read it."""
+        """Return *value* as bytes.
+
+        :param like: a received body; the sender of that must be able to decode the result.
+        """
         ...
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Return the value that *body* stands for.
+        """Return the value that *body* encodes.
 
-        A class that this process does not have, or trust, is an error; or, with *strangers*, it
-        is replaced by a :class:`Stranger`, and its name added to that list.
+        :param strangers: None to refuse a class that this process does not have or trust.  Given
+            a list, its instances are replaced by :class:`Stranger`, and the list gets a text
+            that names the class and says how to trust it.
         """
         ...
 
     def decode_envelope(self, body: bytes) -> Any:
-        """Return the plain values in *body*; no class of anybody is built, whoever trusts it."""
+        """Return the plain values in *body*; build no instances, not even of trusted classes."""
         ...
 
 
 class PickleSerializer:
-    """Pickle, readable by Python 2 peers where they ask in their protocol.
+    """Pickle; a reply to a Python 2 peer is written so that Python 2 can read it.
 
-    It builds values and what is trusted, and nothing else: see :mod:`qam._serialization.unpickler`.
+    It decodes plain values and trusted classes only: see :mod:`qam._serialization.unpickler`.
 
     :param protocol: the protocol to write; None for this Python's default.
-    :param trusted: classes and names that it builds beside those that are trusted
-        everywhere, see :func:`qam.trust`.
+    :param trusted: classes, functions, modules and names to trust, in addition to those that
+        :func:`qam.trust` trusts for the whole process.
     """
 
     name = "pickle"
@@ -69,7 +73,7 @@ class PickleSerializer:
         self._protocol = pickle.DEFAULT_PROTOCOL if protocol is None else protocol
 
     def encode(self, value: Any, like: bytes | None = None) -> bytes:
-        """Pickle *value*, in the protocol of *like* where that is given."""
+        """Pickle *value*, in the protocol of the body *like* if that is given."""
         protocol = self._protocol if like is None else _PROTOCOLS.get(like[:2], 0)
         if protocol > _PYTHON_2_PROTOCOL:
             return (
@@ -82,25 +86,25 @@ class PickleSerializer:
         return stream.getvalue()
 
     def trusts(self, cls: type) -> bool:
-        """Return True if instances of *cls* are built as their class says."""
+        """Return True if *cls* is trusted, so that its instances are built by its own code."""
         return self._trusted.find(name_of(cls)) is cls
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Unpickle *body*; byte strings of Python 2 are text where they are UTF-8."""
+        """Unpickle *body*; a byte string of Python 2 becomes text if it is UTF-8."""
         return loads(body, self._trusted, strangers)
 
     def decode_envelope(self, body: bytes) -> Any:
-        """Unpickle what is plain in *body*."""
+        """Unpickle the plain values in *body*."""
         return load_envelope(body)
 
 
-#: From this size on a pickler hands bytes over as they are, to what it writes to.
+#: From this size on a pickler passes bytes to its file uncopied.
 _LONG = 65536
 _TEXTS = frozenset((bytes, str))
 
 
 class _Pieces(list[bytes]):
-    """A file to a pickler; what is long comes here uncopied, which takes a tenth of the time."""
+    """A file for a pickler: long bytes are not copied, which takes a tenth of the time."""
 
     write = list.append
 
@@ -112,10 +116,10 @@ def _dump_long(value: Any, protocol: int) -> bytes:
 
 
 def _has_long(value: Any) -> bool:
-    """Return True if a glance at the body of a message finds something long in it."""
+    """Return True if a parameter of a request, or the result of a reply, is long."""
     if type(value) is not dict:
         return False
-    params = value.get("params")  # a request has them, a reply a result
+    params = value.get("params")
     for each in params if type(params) is tuple else (value.get("result"),):
         if type(each) in _TEXTS and len(each) >= _LONG:
             return True
@@ -131,7 +135,7 @@ def _as_python_2(error: Exception) -> tuple[type, tuple[Any, ...]]:
     return _nearest_of_python_2(type(error)), error.args
 
 
-# What Python 2 does not have is written as what it is derived from.
+# An exception that Python 2 does not have is written as its nearest base that Python 2 has.
 _AS_PYTHON_2: Any = {
     kind: _as_python_2
     for kind in vars(builtins).values()
@@ -155,19 +159,19 @@ class JSONSerializer:
         return text.encode("utf-8")
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Return what the UTF-8 JSON in *body* stands for.
+        """Return the value that the UTF-8 JSON in *body* encodes.
 
-        :raises ValueError: it is none, or would cost more than its size allows.
+        :raises ValueError: *body* is no JSON, or its value would cost more than its size allows.
         """
         return loads_json(body)
 
     def decode_envelope(self, body: bytes) -> Any:
-        """Return the UTF-8 JSON in *body*, without what kombu's codec would make of it."""
+        """Return the value of the UTF-8 JSON in *body*, without the types of kombu's codec."""
         return loads_plain_json(body)
 
 
 class MsgpackSerializer:
-    """msgpack: small and quick; it has numbers, text, bytes, lists and dicts.
+    """msgpack, a small and fast format of numbers, text, bytes, lists and dicts.
 
     :raises ImportError: the package msgpack is not installed.
     """
@@ -178,7 +182,7 @@ class MsgpackSerializer:
 
     def __init__(self) -> None:
         try:
-            import msgpack  # an extra
+            import msgpack  # only installed with the extra
         except ImportError as error:
             raise ImportError(
                 "serializer='msgpack' needs the package msgpack: pip install 'qam[msgpack]'"
@@ -190,16 +194,16 @@ class MsgpackSerializer:
         return bytes(self._msgpack.packb(value, use_bin_type=True))
 
     def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
-        """Return what the msgpack in *body* stands for; a tuple has become a list.
+        """Return the value that the msgpack in *body* encodes; a tuple has become a list.
 
         A Timestamp becomes its seconds, a float.
 
-        :raises ValueError: it is none, or would cost more than its size allows.
+        :raises ValueError: *body* is no msgpack, or its value would cost more than its size allows.
         """
         return loads_msgpack(self._msgpack, body)
 
     def decode_envelope(self, body: bytes) -> Any:
-        """Return the same as :meth:`decode`: all that msgpack has is plain."""
+        """Return the same as :meth:`decode`: msgpack has plain values only."""
         return self.decode(body)
 
 
@@ -209,12 +213,16 @@ _NAMES = (PickleSerializer.name, JSONSerializer.name, MsgpackSerializer.name)
 def get_serializer(
     name: str, pickle_protocol: int | None = None, trusted: Iterable[Any] = ()
 ) -> Serializer:
-    """Return the serializer called *name*.
+    """Return a new serializer.
 
-    :raises TypeError: *name* is no str, *pickle_protocol* no whole number, or *trusted*
-        has what can't be trusted.
-    :raises ValueError: there is no such serializer, or no such protocol.
-    :raises ImportError: the package that it needs is not installed.
+    :param name: ``"pickle"``, ``"json"`` or ``"msgpack"``.
+    :param pickle_protocol: the protocol that pickle writes; None for this Python's default.
+    :param trusted: classes, functions, modules and names that pickle trusts in addition.
+    :raises TypeError: *name* is no str, *pickle_protocol* is no whole number, or *trusted*
+        contains something that can't be trusted.
+    :raises ValueError: there is no such serializer or protocol, or pickle can't find a trusted
+        thing by its name.
+    :raises ImportError: msgpack is not installed, or a trusted module can't be imported.
     """
     if not isinstance(name, str):
         raise TypeError(f"serializer must be a str, not {name!r}")
@@ -230,7 +238,7 @@ def get_serializer(
 
 
 def as_serializer(serializer: str | Serializer) -> Serializer:
-    """Return *serializer*, or the one of that name; raises as :func:`get_serializer` does."""
+    """Return *serializer* itself, or the one of that name; raises like :func:`get_serializer`."""
     return get_serializer(serializer) if isinstance(serializer, str) else serializer
 
 

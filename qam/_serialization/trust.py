@@ -1,7 +1,7 @@
-"""What a pickle may name: the tables of this library, and what the application adds.
+"""The names that a pickle may use: those of this library, and those that the application trusts.
 
-Nothing is imported on behalf of a message, and nothing is reached by walking along
-attributes: a name stands in a table, or it is refused.
+No module is imported because a message names it, and no attribute is looked up along a path:
+a name is in a table, or it is refused.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from qam._common.printable import printable
-from qam._common.static_looks import Name, own_class
+from qam._common.static_inspection import Name, own_class
 
 
 def _names(**names_by_module: str) -> frozenset[Name]:
@@ -20,7 +20,7 @@ def _names(**names_by_module: str) -> frozenset[Name]:
     )
 
 
-#: The values of the standard library that people send: plain data, all of them.
+#: The types of the standard library whose values applications send; all are plain data.
 VALUE_TYPES = _names(
     array="array _array_reconstructor",
     builtins="Ellipsis NotImplemented bool bytearray bytes complex dict float frozenset "
@@ -38,11 +38,11 @@ VALUE_TYPES = _names(
 
 
 class Trusted:
-    """Classes and functions that the application has trusted.
+    """The classes and functions that the application trusts.
 
-    :param things: classes, functions, or names: of a module, for its own classes, or
-        of one class or function in it.
-    :param parent: what is trusted besides.
+    :param things: classes, functions and modules, or names of them.  A module stands for the
+        classes that it defines itself.
+    :param parent: more things that are trusted.
     """
 
     def __init__(self, things: Iterable[Any] = (), parent: "Trusted | None" = None) -> None:
@@ -51,12 +51,14 @@ class Trusted:
         self._modules: dict[str, ModuleType] = {}
         self._parent = parent
         if isinstance(things, (str, type)):
-            raise TypeError(f"trusted must be a list of what is trusted, not {things!r}")
+            raise TypeError(
+                f"trusted must be a list of classes, functions, modules or names, not {things!r}"
+            )
         for thing in things:
             self.add(thing)
 
     def add(self, thing: Any) -> None:
-        """Trust *thing* from now on."""
+        """Trust *thing* from now on: a class, a function, a module, or the name of one."""
         if isinstance(thing, str):
             self._add_name(thing)
         elif isinstance(thing, ModuleType):
@@ -73,17 +75,19 @@ class Trusted:
 
     def _add_name(self, name: str) -> None:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name!r} is no name of a module, or of something in one")
+            raise ValueError(
+                f"{name!r} is not the name of a module, or of a class or function in one"
+            )
         module, inner_names = _imported(name)
         found: Any = module
         for inner_name in inner_names:
             found = getattr(found, inner_name, None)
         if found is None:
-            raise ValueError(f"{name!r} is neither a module nor something in one")
+            raise ValueError(f"{name!r} is neither a module nor a class or function in one")
         self.add(found)
 
     def find(self, name: Name) -> Any:
-        """Return what is trusted as *name*; None if nothing is."""
+        """Return the class or function that is trusted as *name*; None if there is none."""
         found = self._things.get(name)
         if found is None and name[0] in self._modules:
             found = own_class(self._modules[name[0]], name)
@@ -93,57 +97,62 @@ class Trusted:
 
 
 def _imported(name: str) -> tuple[ModuleType, list[str]]:
-    """Import the module that *name* begins with; return it, and the names that follow."""
+    """Import the module at the beginning of *name*; return it, and the names after it."""
     try:
         return importlib.import_module(name), []
     except ModuleNotFoundError as error:
         outer, _, inner_name = name.rpartition(".")
-        # Only where it is this very name that is no module, and not one that it imports.
+        # Try the outer name only if this name is no module, not if the module lacks an import.
         if not outer or not f"{name}.".startswith(f"{error.name}."):
             raise
         module, inner_names = _imported(outer)
         return module, [*inner_names, inner_name]
 
 
-#: What is trusted by every proxy and server of this process.
+#: The things that every proxy and server of this process trusts.
 EVERYWHERE = Trusted()
 
 
 def trust(*things: Any) -> Any:
-    """Let messages build instances of classes of the application.
+    """Allow pickled messages to build instances of classes of the application.
 
-    ``qam.trust(Point)``, ``qam.trust('myapp.models')`` for all classes that this module
-    defines, or ``@qam.trust`` before a class.  It holds for every proxy and server of
-    this process; their argument ``trusted`` is for one of them alone.  A pickle can
-    build a trusted class with any values, by its ``__new__``, ``__init__``,
-    ``__setstate__`` or none of them; so trust plain data, and nothing that acts when it
-    is built.
+    Write ``qam.trust(Point)``, or ``qam.trust('myapp.models')`` for all classes that this
+    module defines, or ``@qam.trust`` before a class.  Every proxy and server of this process
+    trusts them from then on; the argument ``trusted`` of a proxy or server is for that one
+    alone.  Does not block, except to import a module.
 
-    :param things: classes, functions, modules, or names (str) of them.  Modules that are
-        named are imported here and now.  A module stands for the classes that it defines.
+    A pickle can build a trusted class with any values, by its ``__new__``, ``__init__``,
+    ``__setstate__`` or none of them.  So trust classes of plain data, and no class that does
+    something when it is built.
+
+    :param things: classes, functions, modules, or their full names (str).  A named module is
+        imported at once.  A module stands for the classes that it defines itself.
     :returns: the first of *things*, so that it can be used as a decorator.
-    :raises TypeError: one of *things* is none of these.
-    :raises ValueError: pickle could not find one by its name.
-    :raises ImportError: there is no such module.
+    :raises TypeError: *things* is empty, or one of them is none of the above.
+    :raises ValueError: pickle can't find one of them by its name.
+    :raises ImportError: a named module does not exist.
     """
     if not things:
-        raise TypeError("trust needs something to trust; as a decorator it is written @qam.trust")
+        raise TypeError(
+            "qam.trust() got nothing to trust; write the decorator as @qam.trust, "
+            "without parentheses"
+        )
     for thing in things:
         EVERYWHERE.add(thing)
     return things[0]
 
 
 def imported(module: str, name: str) -> Any:
-    """Return what stands in *module* as *name*; None if there is nothing, or it is not imported.
+    """Return the value of *name* in *module*; None if it has none, or is not imported.
 
-    A module of another kind than usual may run code when it is asked, as one that is lazy does.
+    Only a plain module is searched: others, such as lazy modules, may run code at a lookup.
     """
     found = sys.modules.get(module)
     return vars(found).get(name) if type(found) is ModuleType else None
 
 
 def refusal(name: Name) -> str:
-    """Say that *name* is not trusted, and what to do."""
+    """Return a text that says that *name* is not trusted, and what to do about it."""
     full = printable(".".join(name))
     if _is_function_of_python(name):
         return f"{full} is not trusted, and does not stand for a value"

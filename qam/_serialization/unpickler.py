@@ -1,24 +1,24 @@
-"""Pickle, restricted: builds values and what the application has trusted, nothing else.
+"""A restricted unpickler: it builds plain values and trusted classes, nothing else.
 
-1. :mod:`qam._serialization.opcode_scan` looks at the opcodes before any is obeyed.
-2. The C unpickler builds what names nothing at all, from the whole bytes, and so without
-   asking what is in a frame.
-3. All else is built by the unpickler in Python, which sees every call: what is called
-   has to be one of the names in the tables, and is not changed by the message.
+1. :mod:`qam._serialization.opcode_scan` scans the opcodes before any is executed.
+2. The C unpickler builds a pickle without names.  It gets all bytes at once, so that it does
+   not depend on frames.
+3. The unpickler in Python builds all other pickles, and checks every call: only what a name in
+   the tables stands for is called, and a message can't change it.
 """
 
 import datetime
 import fractions
 import io
-import pickle  # what it builds is restricted  # nosec B403
+import pickle  # the unpickler here restricts it  # nosec B403
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import suppress
 from math import isinf
 from struct import Struct
 from typing import Any, ClassVar
 
-from qam._common.error_looks import find_class, is_error_class
-from qam._common.static_looks import Name, name_of
+from qam._common.error_inspection import find_class, is_error_class
+from qam._common.static_inspection import Name, name_of
 from qam._serialization import (
     dates_and_times,
     enum_members,
@@ -27,7 +27,7 @@ from qam._serialization import (
     opcode_scan,
 )
 from qam._serialization.cost_bounds import Bounds
-from qam._serialization.instance_states import is_one_of_all, is_shared, set_state
+from qam._serialization.instance_states import is_process_wide, may_be_shared, set_state
 from qam._serialization.known_names import (
     BASES,
     CALLED_WITH_VALUES,
@@ -44,9 +44,9 @@ from qam._serialization.known_names import (
     cost_of_fraction,
     named_zone,
     new_object,
+    python_3_name,
     reconstructor,
     stand_in,
-    today,
     unicode_decode_error,
     zone_info,
 )
@@ -57,21 +57,21 @@ from qam._serialization.remote_errors import (
 )
 from qam._serialization.trust import Trusted, refusal
 
-# Python 2 writes its bytes as a byte string, which is read as text where it is UTF-8.
+# Python 2 writes the bytes in it as a byte string, which is read as text if it is UTF-8.
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
 
-_MAX_NAME = 500  # of a module and what is in it
+_MAX_NAME = 500  # characters of a module's name and a name inside it together
 
 
 class Stranger:
-    """Stands for an instance of a class that this process does not have, or not trust."""
+    """Stands for an instance of a class that this process does not have or does not trust."""
 
     def __init__(self, *args: Any) -> None:
-        #: What its class is built with, where that is plain values.
+        #: The arguments of the class; texts in place of values that are not plain.
         self.args = args
 
     def __setstate__(self, state: Any) -> None:
-        """Take any state, and keep none."""
+        """Ignore the state."""
 
 
 def loads(
@@ -80,18 +80,18 @@ def loads(
     strangers: list[str] | None = None,
     unpickler: "type[CarefulUnpickler] | None" = None,
 ) -> Any:
-    """Return what *body* stands for; byte strings of Python 2 are text where they are UTF-8.
+    """Return the value that *body* encodes; a byte string of Python 2 becomes text if it is UTF-8.
 
-    :param trusted: what may be built beside the tables' values.
-    :param strangers: where given, what is not trusted is no error: it is replaced by a
-        :class:`Stranger`, and what to do about it is added to this list.
-    :param unpickler: builds what is more than plain values; by default CarefulUnpickler.
-    :raises pickle.UnpicklingError: it names what is not trusted, or is none.
-    :raises Exception: whatever else a broken pickle, or the building of a trusted
-        class, leads to.
+    :param trusted: the classes and functions that may be used beside those of the tables.
+    :param strangers: None to refuse what is not trusted.  Given a list, a :class:`Stranger`
+        replaces what is not trusted, and the list gets a text that says how to trust it.
+    :param unpickler: decodes a body that has names; by default CarefulUnpickler.
+    :raises pickle.UnpicklingError: *body* is no pickle, names something that is not trusted, or
+        exceeds a limit.
+    :raises Exception: anything else that a broken pickle, or building a trusted class, raises.
     """
     if opcode_scan.is_plain(body):
-        # A byte string of Python 2 may be no text; the other unpickler reads it as bytes.
+        # A byte string of Python 2 may be no UTF-8; CarefulUnpickler reads it as bytes.
         with suppress(UnicodeDecodeError):
             return pickle.loads(body, encoding="utf-8")  # it names nothing  # nosec B301
     return (unpickler or CarefulUnpickler)(body, trusted, strangers).load()
@@ -102,19 +102,19 @@ def loads(
 _PythonUnpickler: Any = pickle._Unpickler
 
 
-# What the memo has in a place that is passed over.
+# Fills the places of the memo that a message skips.
 _NOTHING = object()
 _INDEX = Struct("<I")
 
 
 class CarefulUnpickler(_PythonUnpickler):
-    """Sees every call, every state and every item before it happens."""
+    """Checks every call, state and item before it executes the opcode."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
     proto, fix_imports, encoding, errors = 0, True, "utf-8", "strict"
 
     def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
-        # What the base class has, but that there are no frames here: they say nothing.
+        # The attributes of the base class, but for frames, which this class ignores.
         stream = io.BytesIO(body)
         self.read, self.readline, self.readinto = stream.read, stream.readline, stream.readinto
         self.stack: list[Any] = []
@@ -127,12 +127,12 @@ class CarefulUnpickler(_PythonUnpickler):
         self._refused: set[Name] = set()
         self._bounds = Bounds(len(body), memory_bounds.check(body)[1])
         self._errors = ErrorMaker(self._bounds.spend, for_one_message=True)
-        # What the message has named so far, and nothing else, may be called.  By id,
-        # with the thing itself, which so keeps its id.
+        # The classes and functions that the message has named so far; nothing else may be called.
+        # By id.  Each is kept here, so that no other object gets its id.
         self._named: dict[int, Any] = {id(named_zone): named_zone}
 
     def load(self) -> Any:
-        """Build what the pickle stands for."""
+        """Execute the opcodes, and return the value that they build."""
         read, dispatch = self.read, self.dispatch
         try:
             while True:
@@ -146,11 +146,11 @@ class CarefulUnpickler(_PythonUnpickler):
 
     dispatch[pickle.FRAME[0]] = load_frame
 
-    # --- the memo: a list, which takes a tenth of what a dict does ----------------------
+    # --- the memo: a list, which takes a tenth of the memory of a dict --------------------
 
     def load_memoize(self) -> None:
         if self._memo_has_gaps:
-            raise pickle.UnpicklingError("things are put into the memo in two ways at once")
+            raise pickle.UnpicklingError("the message fills the memo in two ways at once")
         self.memo.append(self.stack[-1])
 
     dispatch[pickle.MEMOIZE[0]] = load_memoize
@@ -160,7 +160,7 @@ class CarefulUnpickler(_PythonUnpickler):
         if index < len(memo):
             memo[index] = self.stack[-1]
             return
-        if index > len(memo):  # and no further than the message is long, see the scan
+        if index > len(memo):  # the scan ensures that index is below the size of the message
             self._memo_has_gaps = True
             memo.extend([_NOTHING] * (index - len(memo)))
         memo.append(self.stack[-1])
@@ -168,7 +168,7 @@ class CarefulUnpickler(_PythonUnpickler):
     def _get(self, index: int) -> None:
         found = self.memo[index] if 0 <= index < len(self.memo) else _NOTHING
         if found is _NOTHING:
-            raise pickle.UnpicklingError(f"the memo has nothing in the place {index}")
+            raise pickle.UnpicklingError(f"the memo has nothing at the index {index}")
         self._bounds.take_again(found)
         self.append(found)
 
@@ -211,14 +211,14 @@ class CarefulUnpickler(_PythonUnpickler):
     def load_float(self) -> None:
         text = self.readline()[:-1]
         value = float(text)
-        if isinf(value) and b"inf" not in text:  # C refuses it, float() does not
+        if isinf(value) and b"inf" not in text:  # the C unpickler refuses it, float() does not
             raise pickle.UnpicklingError("a number of the message is too large for a float")
         self.append(value)
 
     dispatch[pickle.FLOAT[0]] = load_float
 
     def _decode_string(self, value: bytes) -> str | bytes:
-        """Read one byte string of Python 2."""
+        """Return a byte string of Python 2 as text if it is UTF-8."""
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
@@ -237,8 +237,8 @@ class CarefulUnpickler(_PythonUnpickler):
         if old_name == _PYTHON_2_DECODE_ERROR:
             return unicode_decode_error
         if (own := self._trusted.find(old_name)) is not None:
-            return own  # also where Python 2 had a module of that name
-        name = today(old_name)
+            return own  # before any translation from Python 2, which had such a name, too
+        name = python_3_name(old_name)
         for look_up in (
             *(stand_in, VALUES.get, numpy_names.find),
             *(self._find_trusted, EXCEPTIONS.get, self._find_imported),
@@ -257,24 +257,24 @@ class CarefulUnpickler(_PythonUnpickler):
         return self._trusted.find(name)
 
     def _find_imported(self, name: Name) -> Any:
-        # A reply may have any exception: it is made without running its class.
+        # A reply may contain any exception: it is made without running code of its class.
         return None if self._strangers is None else find_class(name)
 
     def _is_error(self, cls: Any) -> bool:
-        """Return True for the class of an exception that is not trusted."""
+        """Return True if *cls* is the class of an exception, and not trusted."""
         return is_error_class(cls) and self._trusted.find(name_of(cls)) is not cls
 
     def _is_own_error(self, cls: Any) -> bool:
-        # As a default_factory it would be called later.
+        # Such a class must be no default_factory, which would be called later.
         return self._is_error(cls) and name_of(cls)[0] != "builtins"
 
     def get_extension(self, code: int) -> None:
         raise pickle.UnpicklingError("the extension registry is not trusted")
 
-    # --- calls: only of what was named, and within the budget --------------------------
+    # --- calls: only of named classes and functions, within the budget -----------------
 
     def _call(self, called: Any, args: Any) -> Any:
-        """Return what *called* makes of *args*."""
+        """Call *called* with *args* if that is allowed, and return its result."""
         self._check_named(called, args)
         if called is new_object:
             return self._new(args[0], args[1:])
@@ -287,7 +287,9 @@ class CarefulUnpickler(_PythonUnpickler):
         if called is Stranger or self._is_error(called):
             return self._make_error(called, args)
         if called in FILLED_LATER and args:
-            raise pickle.UnpicklingError(f"{called.__name__} is not called with arguments")
+            raise pickle.UnpicklingError(
+                f"a message may call {called.__name__} only without arguments"
+            )
         self._check_call(called, args)
         if enum_members.is_enum(called):
             return enum_members.member(called, args)
@@ -299,19 +301,21 @@ class CarefulUnpickler(_PythonUnpickler):
         return made
 
     def _make_error(self, cls: Any, args: tuple[Any, ...]) -> Any:
-        self._bounds.call(Exception)  # whatever it is: its metaclass may have a hash of its own
+        self._bounds.call(Exception)  # not cls itself, whose metaclass may define a hash
         if cls is Stranger:
             return Stranger(*self._errors.plain_args(args))
         return self._errors.make(cls, args)
 
     def _reconstruct(self, cls: Any, base: Any, state: Any) -> Any:
-        """Make an object as protocols 0 and 1 write it: perhaps one that is a list, too."""
+        """Make an object as protocols 0 and 1 write it; *base* may be a builtin such as list."""
         if base is object:
             return self._new(cls, ())
         self._check_named(cls, (state,))
         plain = issubclass(type(cls), type) and not enum_members.is_enum(cls)
         if not plain or type(state) is not base or base not in BASES:
-            raise pickle.UnpicklingError("an object is not written as protocols 0 and 1 do it")
+            raise pickle.UnpicklingError(
+                "an object is not in the form that protocols 0 and 1 write"
+            )
         self._bounds.spend_on([state])
         made = base.__new__(cls, state)
         if base.__init__ is not object.__init__:
@@ -319,7 +323,7 @@ class CarefulUnpickler(_PythonUnpickler):
         return self._bounds.deepen(made, [state])
 
     def _attribute(self, owner: Any = None, name: Any = None, *more: Any) -> Any:
-        """Return what older protocols reach by ``getattr``: what stands in a trusted class."""
+        """Return the name inside a trusted class that older protocols write as ``getattr``."""
         if owner is Stranger:
             return Stranger
         if issubclass(type(owner), type) and type(name) is str:
@@ -331,7 +335,7 @@ class CarefulUnpickler(_PythonUnpickler):
             if (found := self._find_trusted(inner) or self._find_imported(inner)) is not None:
                 self._named[id(found)] = found
                 return found
-        raise pickle.UnpicklingError("getattr is not trusted; no message may reach attributes")
+        raise pickle.UnpicklingError("getattr is not trusted; a message may not read attributes")
 
     def _new(self, cls: Any, args: Any, kwargs: Any = None) -> Any:
         """Return a new instance of *cls*, without calling its ``__init__``."""
@@ -341,7 +345,7 @@ class CarefulUnpickler(_PythonUnpickler):
         if cls is Stranger or self._is_error(cls):
             return self._make_error(cls, args)
         if cls in CONSTRUCTORS:
-            raise pickle.UnpicklingError(f"{cls.__name__} is made by a call only")
+            raise pickle.UnpicklingError(f"{cls.__name__} can be made only by a call")
         self._check_call(cls, args)
         if enum_members.is_enum(cls):
             return enum_members.member(cls, args)
@@ -351,35 +355,37 @@ class CarefulUnpickler(_PythonUnpickler):
 
     def _check_named(self, called: Any, args: Any) -> None:
         if self._named.get(id(called)) is not called or type(args) is not tuple:
-            raise pickle.UnpicklingError("a message may call only what it names")
+            raise pickle.UnpicklingError(
+                "a message may call only a class or function that it names"
+            )
 
     def _check_call(self, called: Any, args: Any) -> None:
         self._bounds.call(called)
         if called in NAMED_ONLY:
-            raise pickle.UnpicklingError(f"{called.__name__} is not called by a message")
+            raise pickle.UnpicklingError(f"a message may not call {called.__name__}")
         if called in CALLED_WITH_VALUES:
             self._bounds.spend_on(args, self._check_leaf)
             self._check_items(called, args)
         elif issubclass(type(called), type) and issubclass(called, BaseException):
             self._bounds.spend_on(args)
-        else:  # trusted, or a stand-in that looks at what it is given
+        else:  # a trusted class or function, or a stand-in, which checks its arguments itself
             self._bounds.spend(len(args) + sum(len(arg) for arg in args if type(arg) in SIZED))
             if called is fractions.Fraction:
                 self._bounds.spend(cost_of_fraction(args))
         self._bounds.take_items(called, args)
 
     def _check_items(self, called: Any, args: Any) -> None:
-        """Look at the keys that a container is made of."""
+        """Check the keys that a new container gets as arguments."""
         if args and called in (set, frozenset, Counter):
             self._bounds.check_keys(args[0], None, called is not Counter)
-        elif called in (OrderedDict, defaultdict):  # of pairs, as Python 2 writes the first
+        elif called in (OrderedDict, defaultdict):  # Python 2 writes an OrderedDict as pairs
             for pairs in args:
                 if type(pairs) in CONTAINERS and type(pairs) is not dict:
                     self._bounds.check_keys([key for key, _ in pairs], None)
 
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
-            raise pickle.UnpicklingError("a whole number is too long for what it is given to")
+            raise pickle.UnpicklingError("a whole number is too long for an argument")
         if type(value) in LEAVES or type(value) is zone_info():
             return
         if issubclass(type(value), datetime.tzinfo) and id(type(value)) in self._named:
@@ -405,30 +411,32 @@ class CarefulUnpickler(_PythonUnpickler):
         kwargs = self.stack.pop()
         args = self.stack.pop()
         if type(kwargs) is not dict:
-            raise pickle.UnpicklingError("the arguments with names are no dict")
+            raise pickle.UnpicklingError("the keyword arguments are no dict")
         self._bounds.spend_on(kwargs.values())
         self.stack[-1] = self._new(self.stack[-1], args, kwargs)
 
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        # Python 2 makes the instances of its old classes without a call.
+        # Python 2 makes instances of its old-style classes without calling them.
         plain = isinstance(klass, type) and not args
         self.append(self._new(klass, ()) if plain else self._call(klass, tuple(args)))
 
-    # --- states: of instances only, and no attribute that changes what they are ---------
+    # --- states: of instances only, and no special attributes ---------------------------
 
     def load_build(self) -> None:
         state = self.stack.pop()
         instance = self.stack[-1]
         if issubclass(type(instance), type) or self._named.get(id(instance)) is instance:
-            raise pickle.UnpicklingError("a message may not change what it names")
+            raise pickle.UnpicklingError(
+                "a message may not change a class or function that it names"
+            )
         if numpy_names.is_dtype(instance):
             self._bounds.spend_on([state])
             self._replace_top(numpy_names.dtype_with_state(instance, state))
         elif numpy_names.is_array(instance):
             self._set_array_state(instance, state)
-        elif is_shared(instance):
+        elif may_be_shared(instance):
             raise pickle.UnpicklingError(f"a message may not change a {type(instance).__name__}")
         elif self._is_error(type(instance)):
             self._errors.set_state(instance, state)
@@ -446,9 +454,9 @@ class CarefulUnpickler(_PythonUnpickler):
         array.__setstate__(checked)
 
     def _replace_top(self, made: Any) -> None:
-        """Put *made* in the place of what is on top of the stack, and in the memo.
+        """Replace the object on top of the stack by *made*, also in the memo.
 
-        What was made with the other one keeps that.
+        Objects that already refer to the replaced one keep it.
         """
         before, self.stack[-1] = self.stack[-1], made
         self._bounds.spend(len(self.memo))
@@ -456,10 +464,10 @@ class CarefulUnpickler(_PythonUnpickler):
             if value is before:
                 self.memo[place] = made
 
-    # --- items: of containers only, and keys that are cheap to hash -----------------------
+    # --- items: only for containers, and with keys that are cheap to hash ----------------
 
     def _check_container(self, container: Any, *kinds: type) -> None:
-        if not issubclass(type(container), kinds) or is_one_of_all(container):
+        if not issubclass(type(container), kinds) or is_process_wide(container):
             raise pickle.UnpicklingError("a message may fill only containers")
 
     def load_append(self) -> None:

@@ -1,1 +1,1 @@
-"""The threads of a QAMServer, and what they know of the calls that they have."""
+"""The threads of a QAMServer, and the decisions that they carry out."""

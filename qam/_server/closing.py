@@ -6,22 +6,22 @@ from math import inf
 
 #: Seconds that giving requests back may take when closing has no time left.
 _GIVE_BACK_TIME = 2.0
-#: Seconds; whatever waits until there is something to do takes no more.
+#: Seconds of the longest single wait: epoll takes three weeks at most.
 _LONGEST_WAIT = 24 * 3600.0
 
 
 class CloseStep(Enum):
-    """What is to be done next."""
+    """The next step of closing."""
 
     STOP_CONSUMING = "stop consuming"  # cancel the consumer of the request queue
-    WAIT = "wait"  # for the requests at hand
-    GIVE_BACK = "give back"  # publish anew what was not started; end, if there is nothing
-    LEAVE = "leave"  # say goodbye, and end: nothing is open
-    END = "end"  # whatever is open
+    WAIT = "wait"  # for the answers to the requests at hand
+    GIVE_BACK = "give back"  # publish anew the requests not started; end if there are none
+    LEAVE = "leave"  # say goodbye to the siblings, and end: no request is at hand
+    END = "end"  # even if requests are at hand
 
 
 class Closing:
-    """When the requests at hand have to be answered, and when those that were not, given back.
+    """Knows until when requests at hand are answered, and until when the rest is given back.
 
     :param clock: seconds on a clock that only goes forward.
     """
@@ -37,26 +37,26 @@ class Closing:
         return self._answer_until is not None
 
     def begin(self, answer_until: float) -> None:
-        """Close, if that has not begun.
+        """Begin to close, unless that has begun.
 
-        :param answer_until: by when the requests at hand have to be answered, on the clock;
-            infinite for no end.
+        :param answer_until: the time, on the clock, until which the requests at hand are
+            answered; infinite for no limit.
         """
         if self._answer_until is None:
             self._answer_until = answer_until
 
     def next_due(self) -> float | None:
-        """Seconds until the next step, if nothing happens; None for never."""
+        """Return the seconds until the next step, if nothing happens; None for never."""
         until = self._answer_until if self._give_back_until is None else self._give_back_until
         if until is None or until == inf:
             return None
         return min(max(0.0, until - self._clock()), _LONGEST_WAIT)
 
     def next_step(self, consuming: bool, idle: bool) -> CloseStep:
-        """Return what is to be done now.
+        """Return the step to be done now.
 
-        :param consuming: requests may still come.
-        :param idle: no request is at hand.
+        :param consuming: True while requests may still come.
+        :param idle: True if no request is at hand.
         """
         if consuming:
             return CloseStep.STOP_CONSUMING

@@ -18,14 +18,13 @@ from qam._protocol.replies import (
     SERVER_FAILED,
     SERVER_LOST,
     exception_reply,
-    in_short,
     internal_reply,
-    is_of_exception,
+    is_exception_reply,
     result_reply,
+    shortened_reply,
 )
 from qam._protocol.requests import Request
-from qam._server.call import Answer, Call
-from qam._server.call import not_run as _not_run
+from qam._server.call import Answer, Call, code_if_not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
@@ -40,15 +39,15 @@ _MAX_RUNS = 3
 
 
 class ExecuteMethodThread(threading.Thread):
-    """Runs one method after the other and hands their replies to the ReplyPublisherThread.
+    """Runs one method after the other, and hands the replies to the ReplyPublisherThread.
 
-    :param settings: of the server.
-    :param calls: where the requests come from.
-    :param methods: what can be called.
+    :param settings: the settings of the server.
+    :param calls: the queue of the requests.
+    :param methods: the registered methods.
     :param messages: makes the replies.
     :param publisher: sends the replies.
     :param settled: takes the calls that need no reply.
-    :param warnings: takes what is wrong with requests.
+    :param warnings: logs the errors in requests.
     """
 
     def __init__(
@@ -77,10 +76,10 @@ class ExecuteMethodThread(threading.Thread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            self._see_to(call)
-            del call  # an idle thread keeps no request alive, nor its reply
+            self._handle(call)
+            del call  # an idle thread keeps no request and no reply alive
 
-    def _see_to(self, call: Call) -> None:
+    def _handle(self, call: Call) -> None:
         reply = self._answer(call)
         if reply is None:
             self._settled.put_now(call)
@@ -90,15 +89,15 @@ class ExecuteMethodThread(threading.Thread):
             self._publisher.add_reply_to_send(reply)
 
     def _answer(self, call: Call) -> Message | None:
-        """Return the reply to *call*, None if there is none; a bug costs this call alone."""
+        """Return the reply to *call*, None if there is none; a bug costs this call only."""
         try:
             return self._reply_to(call)
         except BaseException:
-            log.exception("a request could not be answered, nor its caller told")
+            log.exception("a request could not be answered, and its caller gets no reply")
             return None
 
     def _reply_to(self, call: Call) -> Message | None:
-        """Do what a request asks for; return the reply, None if nobody can get one."""
+        """Run the method of *call*; return the reply, None if no caller waits for one."""
         time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
             self._log_station(call, "not started, since its caller waits no more")
@@ -107,14 +106,15 @@ class ExecuteMethodThread(threading.Thread):
             request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
-        call.request_id = request.id
-        if call.lost and self._may_run_again(call, request):
-            log.info("%s() runs again: its server went away", request.method_name)
+        call.request_id, call.method_name = request.id, request.method_name
+        call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        if call.lost and call.idempotent and call.runs < _MAX_RUNS:
+            log.info("%s() is run again: the server that had it went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             what = f"the result of {printable(request.method_name)}()"
             body = self._encode(call, self._run(call, request), what)
-        except BaseException as error:  # a bug of this library: the call alone suffers
+        except BaseException as error:  # a bug of this library costs this call only
             log.exception("a request could not be answered")
             failure = internal_reply(request.id, SERVER_FAILED, describe(error))
             body = self._serializer.encode(failure, call.delivery.body)
@@ -122,59 +122,57 @@ class ExecuteMethodThread(threading.Thread):
         return self._messages.reply(call, call.answer)
 
     def _read(self, call: Call) -> Request:
-        """Return the request; only its envelope where another server may have died of the rest.
+        """Return the request; only its envelope if a server may have died of its arguments.
 
-        So what ends a server when it is built ends one, or as many as may run its method.
+        So arguments that end a process when they are decoded end one server, or as many as
+        may run the method.
         """
         if call.lost:
             body = decode(self._serializer, call.delivery, envelope=True)
             return Request.from_envelope(body)
         return Request.from_body(decode(self._serializer, call.delivery))
 
-    def _may_run_again(self, call: Call, request: Request) -> bool:
-        idempotent = self._methods.is_idempotent(request.method_name, request.params)
-        return idempotent and call.runs < _MAX_RUNS
-
     def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
-        """Have a request dropped; tell its caller why, where there is a way."""
+        """Mark a request to be rejected; return the reply that tells its caller why, if one can."""
         self._warnings.warn("a request was dropped: %s", error)
         call.rejected = True
         routing_key = call.delivery.reply_to
         if routing_key is None or call.delivery.correlation_id is None:
-            return None  # a 0.2.x client, or none at all
-        reply = internal_reply(None, _not_run(call, REQUEST_UNREADABLE), str(error))
-        body = self._encode(call, reply, "what is wrong with a request")
+            return None  # a 0.2.x client, or no client of ours
+        reply = internal_reply(None, code_if_not_run(call, REQUEST_UNREADABLE), str(error))
+        body = self._encode(call, reply, "the reason why a request was rejected")
         call.answer = Answer(routing_key, body)
         return self._messages.reply(call, call.answer)
 
     def _run(self, call: Call, request: Request) -> dict[str, Any]:
-        """Run the method; return the reply's body, whatever happens."""
+        """Run the method; return the body of the reply, also if it raises or can't run."""
         if call.lost:
             return internal_reply(
                 request.id,
                 SERVER_LOST,
-                f"the server that had {request.method_name}() went away before it answered",
+                f"the server that had {request.method_name}() died, or lost its connection, before "
+                "it answered; the method may have run",
             )
         try:
             method = self._methods.resolve(request.method_name, request.params)
         except QAMMethodNotFoundException as error:
-            code = _not_run(call, METHOD_NOT_FOUND)
+            code = code_if_not_run(call, METHOD_NOT_FOUND)
             return internal_reply(request.id, code, str(error))
         except QAMSerializationException as error:
-            code = _not_run(call, REQUEST_UNREADABLE)
+            code = code_if_not_run(call, REQUEST_UNREADABLE)
             return internal_reply(request.id, code, str(error))
         self._log_station(call, "started", request.method_name)
         started = time.monotonic()
         try:
             return result_reply(request.id, method())
         except BaseException as error:
-            log.debug("%s() raised", request.method_name, exc_info=True)
+            log.debug("%s() raised an exception", request.method_name, exc_info=True)
             return exception_reply(
                 request.id,
                 error,
                 self._serializer,
                 send_traceback=self._send_tracebacks,
-                # such a client sends no reply_to
+                # a 0.2.x client, which sends no reply_to
                 by_plain_pickle=call.delivery.properties.get("reply_to") is None,
             )
         finally:
@@ -188,8 +186,8 @@ class ExecuteMethodThread(threading.Thread):
 
     def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
         body, why = self._try_to_encode(call, reply)
-        if body is None and is_of_exception(reply):
-            body, why = self._try_to_encode(call, in_short(reply))
+        if body is None and is_exception_reply(reply):
+            body, why = self._try_to_encode(call, shortened_reply(reply))
         if body is not None:
             return body
         self._warnings.warn("%s %s", what, why)
@@ -197,7 +195,7 @@ class ExecuteMethodThread(threading.Thread):
         return self._serializer.encode(failure, call.delivery.body)
 
     def _try_to_encode(self, call: Call, reply: dict[str, Any]) -> tuple[bytes | None, str]:
-        """Return the body of *reply*; or None, and why it can't be."""
+        """Return the encoded *reply*; or None, and why it can't be encoded or sent."""
         try:
             body = self._serializer.encode(reply, call.delivery.body)
         except Exception as error:

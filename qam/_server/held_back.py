@@ -1,11 +1,11 @@
-"""Requests that run again, until what they replace is acknowledged.
+"""Holds requests that run again back until the requests that they replace are acknowledged.
 
-A request that may have ended the server that had it is published anew, acknowledged, and
-runs again when it is received so.  If the server that did that received the new one, and
-died of it before the broker had the ack of the old one, the broker would have both: the
-number of runs in the new one would count no more than half of them.
+A lost request is published anew as a new message, the old one is acknowledged, and the new one
+runs when it is received.  Suppose that one server publishes the new request, receives it, and
+dies of it before the broker has the ack of the old one.  Then the broker has both, and the
+number of runs in the new one counts only half of them.  So the server waits for that ack.
 
-It belongs to the thread that receives the requests.
+Only the thread that receives the requests uses this.
 """
 
 from collections import deque
@@ -16,19 +16,20 @@ from qam._server.call import Call
 
 
 class HeldBack:
-    """What waits for requests at hand that are lost, any of which may be published anew."""
+    """The requests that wait for lost ones at hand, any of which may be published anew."""
 
     def __init__(self) -> None:
-        # Those at hand that are lost, oldest first, with their numbers.
+        # The lost requests at hand, oldest first, with their numbers.
         self._lost: dict[Call, int] = {}
         self._numbers = count()
-        # What waits, in the order in which it came, with the number up to which it waits.
+        # The requests that wait, oldest first.  Each waits until no lost request with a smaller
+        # number than its own is left.
         self._held: deque[tuple[Call, int]] = deque()
-        # The broker may not have all acks of what was lost.
+        # True while the broker may lack an ack of a lost request.
         self._in_doubt = False
 
     def begin(self, call: Call) -> None:
-        """*call* is lost: it is going to be answered so, or published anew."""
+        """*call* is lost: its caller will be told so, or it will be published anew."""
         self._lost[call] = next(self._numbers)
 
     def end(self, calls: Iterable[Call]) -> None:
@@ -38,7 +39,7 @@ class HeldBack:
                 self._in_doubt = True
 
     def hold(self, call: Call) -> bool:
-        """Return True, and keep *call*, if it may be one that this server has published anew."""
+        """Keep *call*, and return True, if this server may have published it anew."""
         if call.runs == 1 or not (self._lost or self._in_doubt):
             return False
         self._held.append((call, next(self._numbers)))
@@ -46,14 +47,14 @@ class HeldBack:
 
     @property
     def ready(self) -> bool:
-        """True if something waits only for the broker to be asked whether it has the acks."""
+        """True if a request waits only for the broker to show that it has all acks."""
         return bool(self._held) and self._is_free(self._held[0][1])
 
     def _is_free(self, number: int) -> bool:
         return not self._lost or next(iter(self._lost.values())) > number
 
     def take_ready(self) -> list[Call]:
-        """Return what waits no more; to be called when the broker is known to have all acks."""
+        """Return the requests that need not wait longer; the broker must have all acks by now."""
         self._in_doubt = False
         ready = []
         while self.ready:
@@ -61,12 +62,12 @@ class HeldBack:
         return ready
 
     def take_all(self) -> list[Call]:
-        """Return all that waits: it is given back."""
+        """Return all requests that wait: they are given back."""
         held, self._held = self._held, deque()
         return [call for call, _ in held]
 
     def lost_connection(self, not_started: Iterable[Call]) -> None:
-        """What waits is void, as what was *not_started*: the broker delivers it again."""
+        """Drop all requests that wait or are *not_started*: the broker delivers them again."""
         self._held.clear()
         self._in_doubt = False
         for call in not_started:

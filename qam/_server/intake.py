@@ -1,11 +1,12 @@
-"""What becomes of a request that comes to a server.  No I/O, no threads and no clock here.
+"""Decides what becomes of a request that a server receives.  No I/O, threads or clock here.
 
-A request runs if nobody can have begun with it; else it is one that runs here, was
-answered here, or is another server's; or the other servers are asked, and it waits for
-their words; or it waits for the end of what it replaces.
+A request runs if no server can have begun to run it.  If it runs here or was answered here,
+it is a duplicate, or is answered from the record.  If it may have been received elsewhere, the
+other servers are asked, and it waits for their answers.  If it replaces an earlier request, it
+waits until that one is acknowledged.
 
-What happened goes in, and what is to be done comes out: the thread that receives the
-requests carries it out.  Nobody else uses this.
+Events go in, and decisions come out.  The thread that receives the requests carries them out;
+no other thread uses this.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from enum import Enum
 from qam._broker.messages import Delivery
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
+from qam._server.anonymous_calls import AnonymousCalls
 from qam._server.call import Answer, Call
 from qam._server.held_back import HeldBack
 from qam._server.open_deliveries import OpenDeliveries
@@ -23,13 +25,13 @@ from qam._server.siblings import Siblings
 
 
 class Decision(Enum):
-    """What is to be done with a request now."""
+    """The next step for a request."""
 
     RUN = "run"  # hand it to a worker, which runs its method, or answers that it is lost
     REFUSE = "refuse"  # tell its caller that it is too large; then it is settled
-    ANSWER = "answer"  # send its answer, which it has
+    ANSWER = "answer"  # send the answer that is stored in the call
     REJECT = "reject"  # have the broker drop its delivery
-    NOTHING = "nothing"  # it waits, or there is nothing more to do for it
+    NOTHING = "nothing"  # it waits, or is done
 
 
 Decisions = list[tuple[Decision, Call]]
@@ -40,54 +42,82 @@ class Intake:
 
     :param instance: the name of the server among those of its server_id.
     :param clock: seconds on a clock that only goes forward.
-    :param warnings: takes what is wrong with the words of other servers.
+    :param warnings: logs the errors in the words of other servers.
     """
 
     def __init__(self, instance: str, clock: Callable[[], float], warnings: RareWarnings) -> None:
+        self._clock = clock
         self._record = Record()
+        self._anonymous = AnonymousCalls()
+        # The requests that a worker has or will get, whether their deliveries are open or not.
+        self._at_hand: set[Call] = set()
         self._held_back = HeldBack()
         self._deliveries = OpenDeliveries()
-        #: What is known of the other servers.
+        #: The other servers, and the questions to them.
         self.siblings = Siblings(instance, self._record, clock, warnings)
-        #: How many connections were opened; what another one brought is not acknowledged.
+        #: How many connections were opened.  A delivery of an earlier one can't be acknowledged.
         self.connection_number = 0
+        self._is_connected = False
 
     # --- the connection -----------------------------------------------------------
 
     def opened(self, without_gap: bool) -> None:
         """A connection is open.
 
-        :param without_gap: all that siblings said in the meantime waits in their queue.
+        :param without_gap: True if all words of siblings since then wait in the queue for them.
         """
         self.connection_number += 1
-        self._deliveries = OpenDeliveries()
+        self._is_connected = True
+        self._anonymous.connection_opened(self._clock())
         self.siblings.opened(without_gap)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
-        """The connection is gone: the broker delivers again what was not acknowledged.
+        """The connection is gone: the broker delivers the unacknowledged requests again.
 
-        :param not_started: the requests that no worker has begun with; they are void.
-        :param by_message: the broker closed it for something that it does not allow.
+        :param not_started: the requests that no worker has begun; they are dropped.
+        :param by_message: True if the broker closed the channel because of an error on it.
         """
+        self._is_connected = False
+        self._deliveries = OpenDeliveries()  # those that there are can't be acknowledged
+        not_started = list(not_started)
+        self._forget(not_started)
+        self._held_back.lost_connection(not_started)
+        self._record.forget(self._anonymous.take_safe(self._clock()))
+        for call in self._at_hand:
+            call.duplicates = None
+        if by_message:
+            self._note_what_outlives_its_delivery()
+        self.siblings.lost()
+
+    def _note_what_outlives_its_delivery(self) -> None:
+        """Note that the oldest request at hand has no delivery any more.
+
+        Perhaps its method ran longer than the broker allows.  If a copy of its request were
+        held unacknowledged, the broker would close the channel again.
+        """
+        others = [call for call in self._at_hand if not call.outlives_its_delivery]
+        if others:
+            min(others, key=_arrival).outlives_its_delivery = True
+
+    def _forget(self, not_started: Iterable[Call]) -> None:
         for call in not_started:
             self._record.drop(call)
-        self._held_back.lost_connection(not_started)
-        for call in self._record.running.values():
-            call.duplicates = None
-            # As after a method that ran longer than the broker allows; it would close
-            # the channel for the same method again.
-            call.outlives_its_delivery |= by_message
-        self.siblings.lost()
+            self._at_hand.discard(call)
 
     @property
     def is_idle(self) -> bool:
         """True if no request is at hand."""
-        return not (self._deliveries or self._record.running)
+        return not (self._deliveries or self._at_hand)
+
+    @property
+    def at_hand(self) -> list[Call]:
+        """The requests that a worker has begun, or may begin."""
+        return list(self._at_hand)
 
     # --- requests come ------------------------------------------------------------
 
     def heard(self, word: Delivery) -> None:
-        """A sibling said something, or this server itself."""
+        """A *word* of a sibling, or of this server itself, arrived."""
         self._deliveries.opened(word.delivery_tag)
         if word.too_large:
             self.siblings.heard_too_large(word.too_large.size)
@@ -96,16 +126,16 @@ class Intake:
         self._deliveries.done([word.delivery_tag])
 
     def received(self, call: Call) -> Decision:
-        """A request came: decide what becomes of it."""
+        """A request arrived: return what to do with it."""
         self._deliveries.opened(call.delivery.delivery_tag)
         return Decision.NOTHING if self._held_back.hold(call) else self._judge(call)
 
     def _judge(self, call: Call) -> Decision:
-        """Find out whether a request has been here or elsewhere before."""
+        """Decide on a request: is it in the record, may another server have it, or is it new?"""
         key = call.key
-        if key is None:  # a 0.2.x client: there is nothing by which to recognize it
-            call.lost = call.delivery.redelivered
-            return self._start(call)
+        if call.is_anonymous and not call.delivery.redelivered:
+            # Another call of the same client may have the same body.
+            return self._begin(call)
         if self._record.knows(key):
             return self._judge_known(call, self._record.latest(key))
         if call.marked or self._record.was_asked(key) or self.siblings.is_judging(key):
@@ -119,8 +149,8 @@ class Intake:
         if key in self._record.running:
             return self._add_duplicate(call, self._record.running[key])
         answer = self._record.answer(key)
-        if answer is None:
-            self.siblings.have_repeated(key.next_run)
+        if answer is None and not call.is_anonymous:
+            self.siblings.ask_to_repeat(key.next_run)
         return self._answer_again(call, answer)
 
     def _add_duplicate(self, call: Call, running: Call) -> Decision:
@@ -146,21 +176,22 @@ class Intake:
             return Decision.REFUSE
         if call.lost:
             self._held_back.begin(call)
+        self._at_hand.add(call)
         return Decision.RUN
 
-    # --- what was undecided is decided --------------------------------------------
+    # --- requests that waited for a decision --------------------------------------
 
     @property
     def waits_for_acks(self) -> bool:
-        """True if a request waits until the broker is known to have all acks."""
+        """True if a request waits for the broker to show that it has all acks."""
         return self._held_back.ready
 
     def acks_arrived(self) -> Decisions:
-        """The broker has all acks: decide what becomes of the requests that waited for that."""
+        """The broker has all acks: return the decisions on the requests that waited for that."""
         return [(self._judge(call), call) for call in self._held_back.take_ready()]
 
     def take_judged(self) -> Decisions:
-        """Return what becomes of the requests that the other servers were asked about."""
+        """Return the decisions on the requests that the other servers have answered about."""
         decisions = []
         for calls, verdict in self.siblings.take_verdicts():
             first, *others = calls
@@ -174,9 +205,9 @@ class Intake:
         return decisions
 
     def take_to_repeat(self) -> list[tuple[CallKey, Answer]]:
-        """Return the answers that are wanted by clients whose requests came to another server.
+        """Return the answers to send again to clients whose resent requests reached other servers.
 
-        What is answered elsewhere is asked for there.
+        If another server has the answer to a later run, ask that one to send it.
         """
         repeated = []
         for key in map(self._record.latest, self.siblings.take_to_repeat()):
@@ -185,50 +216,62 @@ class Intake:
             answer = self._record.answer(key)
             if answer is not None:
                 repeated.append((key, answer))
-            else:  # perhaps because it was given to another to run again
-                self.siblings.have_repeated(key.next_run)
+            else:  # perhaps another server has run it again
+                self.siblings.ask_to_repeat(key.next_run)
         return repeated
 
     # --- requests are settled -----------------------------------------------------
 
     def settled(self, calls: list[Call]) -> Decisions:
-        """*calls* are answered, or nobody can be: decide what becomes of their duplicates."""
-        self._record.end(calls)
-        self._held_back.end(calls)
+        """*calls* are answered, or can't be: return the decisions on them and their duplicates."""
+        self._end(calls)
         decisions = []
         for call in calls:
             if call.duplicates:
-                decisions += [(self._answer_again(x, call.answer), x) for x in call.duplicates]
-            if call.rejected and self._is_open(call):
+                answer = None if call.is_anonymous else call.answer
+                decisions += [(self._answer_again(x, answer), x) for x in call.duplicates]
+            if call.rejected and self._is_connected and self._is_open(call):
                 self._deliveries.dropped(call.delivery.delivery_tag)
                 decisions.append((Decision.REJECT, call))
-        # What was rejected is open no more.
+        # A rejected delivery is not open any more, so it is not acknowledged.
         number = self.connection_number
         self._deliveries.done(
             [each.delivery.delivery_tag for each in calls if each.connection_number == number]
         )
         return decisions
 
+    def _end(self, calls: list[Call]) -> None:
+        now = self._clock()
+        self._record.end(calls)
+        self._held_back.end(calls)
+        self._at_hand.difference_update(calls)
+        self._anonymous.end(calls, now)
+        if self._is_connected:
+            self._record.forget(self._anonymous.take_safe(now))
+
     def _is_open(self, call: Call) -> bool:
-        """False for what another connection brought: its delivery went with it."""
+        """Return False if an earlier connection delivered *call*: its delivery went with it."""
         return call.connection_number == self.connection_number
 
     def _acknowledge(self, call: Call) -> Decision:
-        """There is nothing more to do for a delivery; it is acknowledged with the next ones."""
+        """Settle a request that needs no answer; it is acknowledged with the next ones."""
         if self._is_open(call):
             self._deliveries.done([call.delivery.delivery_tag])
         return Decision.NOTHING
 
     def take_acks(self) -> list[tuple[int, bool]]:
-        """Return what to acknowledge now, as pairs of tag and *multiple*."""
+        """Return the acks to send now, as pairs of tag and *multiple*."""
         return self._deliveries.take_acks()
 
     def give_back(self, not_started: Iterable[Call]) -> list[Call]:
-        """Return the requests that another server is to run: there is no more time to start them.
+        """Return the requests to give back: this server has no more time to start them.
 
-        :param not_started: those that no worker has begun with.
+        :param not_started: the requests that no worker has begun.
         """
         calls = list(not_started)
-        for call in calls:
-            self._record.drop(call)
+        self._forget(calls)
         return calls + self._held_back.take_all()
+
+
+def _arrival(call: Call) -> float:
+    return call.arrived

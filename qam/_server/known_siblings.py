@@ -1,4 +1,4 @@
-"""Which other servers of one server_id there are: who answers, who is silent, who has left.
+"""The other servers of one server_id: which answer, which are silent, and which have left.
 
 No I/O here.
 """
@@ -9,27 +9,27 @@ from math import inf
 
 from qam._server.sibling_words import MAX_SIBLINGS
 
-#: Seconds in which a server that lost its connection is expected back.
+#: Seconds within which a server that lost its connection is expected to be back.
 GRACE = 3.0
-#: Seconds for which the word of another counts; as long it must have known.
+#: Seconds after a question for which a sibling may vouch; it must have been able to for as long.
 VALID = 2 * GRACE
-#: Seconds in which the broker, when it is killed, may forget that it got an ack.
+#: Seconds for which the broker may lose an ack that it received, if it is killed.
 _UNSAFE = 5.0
-#: How many names of forgotten ones are kept, so that others do not bring them back.
+#: How many names of forgotten siblings are kept, so that the words of others do not add them.
 _MAX_FORGOTTEN = 1000
 
 
 @dataclass(slots=True)
 class Sibling:
-    """What is known of one of them."""
+    """What this server knows of one sibling."""
 
-    #: It said something since this server can hear without a gap.
+    #: A word of it was heard since this server last missed any.
     heard: bool = False
-    #: It consumes from the request queue, or so it said last.
+    #: Its last word said that it consumes from the request queue.
     consumes: bool = False
-    #: When it said something last.
+    #: When its last word was heard.
     last_heard: float = -inf
-    #: When the request queue was seen empty after that.
+    #: When the request queue was first seen empty after that.
     settled_at: float | None = None
 
 
@@ -38,14 +38,14 @@ class KnownSiblings:
 
     def __init__(self) -> None:
         self._known: dict[str, Sibling] = {}
-        # Those of them that did not answer in time.
+        # The siblings that did not answer in time.
         self._absent: set[str] = set()
-        # When they left, in that order.
+        # When each sibling left, oldest first.
         self._left: dict[str, float] = {}
         self._forgotten: dict[str, None] = {}
-        #: There was no room for one of them.
+        #: True if there was no room for a sibling.
         self.crowded = False
-        # When it was asked who is there, if the answers are still waited for.
+        # When the roll was called; None if no answers to it are awaited.
         self._roll_called_at: float | None = None
 
     def __len__(self) -> int:
@@ -55,22 +55,22 @@ class KnownSiblings:
         return instance in self._known
 
     def get(self, instance: str) -> Sibling | None:
-        """Return the one of that name; None if it is not known."""
+        """Return the sibling *instance*; None if it is not known."""
         return self._known.get(instance)
 
     @property
     def present(self) -> set[str]:
-        """Those that are not taken for dead."""
+        """The siblings that are not taken for dead."""
         return self._known.keys() - self._absent
 
     @property
     def absent(self) -> AbstractSet[str]:
-        """Those that are taken for dead."""
+        """The siblings that are taken for dead."""
         return self._absent
 
     @property
     def report(self) -> dict[str, bool]:
-        """All that are known, and whether each is there."""
+        """All known siblings, each with True unless it is taken for dead."""
         return {instance: instance not in self._absent for instance in self._known}
 
     def has_heard_of(self, instance: str) -> bool:
@@ -78,18 +78,18 @@ class KnownSiblings:
         return instance in self._known or instance in self._left or instance in self._forgotten
 
     def is_consuming(self, instance: str) -> bool:
-        """Return True if one of the consumers of the request queue is that of *instance*."""
+        """Return True if *instance* has a consumer on the request queue."""
         sibling = self._known[instance]
         return sibling.heard and sibling.consumes and instance not in self._absent
 
     def count_consumers(self) -> int:
-        """Return how many consumers of the request queue are theirs."""
+        """Return how many siblings have a consumer on the request queue."""
         return sum(map(self.is_consuming, self._known))
 
-    # --- who comes and goes -------------------------------------------------------
+    # --- siblings come and go -----------------------------------------------------
 
     def add(self, instance: str, there: bool) -> Sibling | None:
-        """Know *instance* from now on; return None, and be crowded, if there is no room for it.
+        """Add *instance*; if there is no room for it, return None and become crowded.
 
         :param there: False to take it for dead.
         """
@@ -104,14 +104,14 @@ class KnownSiblings:
             self._absent.add(instance)
         return sibling
 
-    def make_up_for_crowd(self) -> bool:
-        """Be crowded no more, if there is room now; return whether."""
+    def has_room_again(self) -> bool:
+        """Return True if there is room for a sibling; then it is no longer crowded."""
         has_room = len(self._known) < MAX_SIBLINGS
         self.crowded = self.crowded and not has_room
         return has_room
 
     def came_back(self, instance: str) -> bool:
-        """*instance* said something; return whether it was taken for dead."""
+        """A word of *instance* was heard; return True if it was taken for dead."""
         self._forgotten.pop(instance, None)
         was_absent = instance in self._absent
         self._absent.discard(instance)
@@ -125,10 +125,10 @@ class KnownSiblings:
         return True
 
     def leave(self, instance: str, now: float) -> bool:
-        """*instance* said goodbye; return False if that can't be remembered, or it is not known."""
+        """Forget *instance*, which said goodbye; return False if it is unknown, or has to stay."""
         while self._left and now - self._left[earliest := next(iter(self._left))] >= _UNSAFE:
             del self._left[earliest]
-        # If too many have left already, it is found to be silent instead.
+        # If too many have left, this one stays known, and is found silent instead.
         if instance not in self._known or len(self._left) >= MAX_SIBLINGS:
             return False
         self._forget(instance)
@@ -136,8 +136,8 @@ class KnownSiblings:
         self._left[instance] = now
         return True
 
-    def bring_back_who_just_left(self, now: float) -> None:
-        """The broker may have died, and have forgotten their last acks: take them for dead."""
+    def restore_recently_left(self, now: float) -> None:
+        """Take those that left just now for dead: a killed broker may have lost their acks."""
         for instance, left_at in self._left.items():
             if now - left_at < _UNSAFE:
                 self._add(instance, there=False)
@@ -151,19 +151,19 @@ class KnownSiblings:
         return self._roll_called_at is not None
 
     def call_roll(self, now: float) -> None:
-        """Those that say nothing within GRACE are not there."""
+        """The roll is called: siblings that are not heard within GRACE are absent."""
         self._roll_called_at = now
 
     def roll_call_ends(self) -> float:
-        """When those are missing that said nothing; infinite if the roll is not called."""
+        """Return when the wait for the answers ends; infinite if the roll is not called."""
         return inf if self._roll_called_at is None else self._roll_called_at + GRACE
 
     def give_up_roll_call(self) -> None:
-        """Nobody could answer."""
+        """Await no answers: the connection was lost, so none can come."""
         self._roll_called_at = None
 
     def end_roll_call(self, now: float) -> list[str]:
-        """Return those that did not answer; none as long as they still may."""
+        """End the roll call if its time is up; return the siblings that did not answer."""
         called_at = self._roll_called_at
         if called_at is None or now < called_at + GRACE:
             return []
@@ -173,9 +173,11 @@ class KnownSiblings:
     # --- the dead --------------------------------------------------------------------
 
     def forget_if_judged(self, instance: str, now: float) -> bool:
-        """Others have the requests of *instance*, a dead one, now; forget it once they are judged.
+        """Forget *instance*, which is dead, once all its requests are surely judged.
 
-        :returns: whether it is forgotten now.
+        The request queue is empty, so other servers have received its requests again.
+
+        :returns: True if it is forgotten now.
         """
         sibling = self._known[instance]
         if sibling.settled_at is None:
@@ -186,7 +188,7 @@ class KnownSiblings:
         return False
 
     def _forget_for_good(self, instance: str) -> None:
-        """Forget *instance*, which is dead; what others say of it does not bring it back."""
+        """Forget *instance*, which is dead, and do not add it again because others name it."""
         self._forget(instance)
         self._forgotten[instance] = None
         if len(self._forgotten) > _MAX_FORGOTTEN:
@@ -196,7 +198,7 @@ class KnownSiblings:
         del self._known[instance]
         self._absent.discard(instance)
 
-    def begin_to_hear_anew(self) -> None:
-        """Some of what they said was missed."""
+    def mark_all_unheard(self) -> None:
+        """Words of siblings were missed: count none of them as heard."""
         for sibling in self._known.values():
             sibling.heard = False

@@ -7,25 +7,26 @@ from qam.exceptions import QAMClosedException
 
 
 class State(Enum):
-    """Where a server stands.  Each but the first is only ever reached from those above it."""
+    """The states of a server.  Each can be reached only from states above it."""
 
     NEW = "new"  # it has not served
     SERVING = "serving"  # it has threads, or is about to start them
-    ENDED = "ended"  # without being closed: it could not start, was interrupted, or died
-    CLOSING = "closing"  # it is to end, and has threads
-    CLOSED = "closed"  # it was closed before it served, or has ended since
-    FORKED = "forked"  # it is the parent's
+    ENDED = "ended"  # without a close(): it could not start, was interrupted, or died
+    CLOSING = "closing"  # close() was called, and it still has threads
+    CLOSED = "closed"  # close() was called, and it has no threads
+    FORKED = "forked"  # it belongs to the parent process
 
 
 class Life:
-    """What came first, serve() or close(); and when all is over."""
+    """Decides which came first, serve() or close(), and knows when the server has ended."""
 
     def __init__(self) -> None:
         self._state = State.NEW
-        # Guards _state.  Reentrant, because a signal handler that closes may run inside.
+        # Guards _state.  Reentrant, because a signal handler that closes may run while this
+        # thread holds it.
         self._lock = threading.RLock()
         self._over = threading.Event()
-        #: What the server died of.
+        #: The error that the server died of; None if it did not die.
         self.failure: BaseException | None = None
 
     def __str__(self) -> str:
@@ -34,11 +35,11 @@ class Life:
 
     @property
     def has_threads(self) -> bool:
-        """True while it serves, and while it closes."""
+        """True while the server serves or closes."""
         return self._state in (State.SERVING, State.CLOSING)
 
     def begin(self) -> bool:
-        """Make this the one time that the server serves; return False if it is closed.
+        """Begin to serve, which a server does once; return False if it is closed.
 
         :raises QAMClosedException: the process was forked.
         :raises RuntimeError: it serves already, or has served.
@@ -46,8 +47,8 @@ class Life:
         with self._lock:
             if self._state is State.FORKED:
                 raise QAMClosedException(
-                    "the server belongs to the process that this one was forked from; "
-                    "make a new one here"
+                    "the server was made before this process was forked; "
+                    "make a new server in this process"
                 )
             if self._state in (State.CLOSING, State.CLOSED):
                 return False
@@ -57,7 +58,7 @@ class Life:
             return True
 
     def close(self) -> bool:
-        """Serve no more, or never; return whether there may be threads to end."""
+        """Begin to close; return True if there may be threads to end."""
         with self._lock:
             if self._state is State.SERVING:
                 self._state = State.CLOSING
@@ -75,15 +76,15 @@ class Life:
         self._over.set()
 
     def fail(self, error: BaseException | None) -> None:
-        """The server dies of *error*, if of any; the first one counts."""
+        """Remember *error* as the one that the server died of; only the first counts."""
         self.failure = self.failure or error
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the end, *timeout* seconds at most."""
+        """Wait for the end of the server, *timeout* seconds at most."""
         self._over.wait(timeout)
 
     def after_fork(self) -> None:
-        """Be over, with a lock that nobody holds; in a forked child."""
+        """In a forked child: be ended, and make a new lock, which nobody holds."""
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._over.set()

@@ -1,7 +1,7 @@
-"""What the threads of a server hand over to those that own its connections.
+"""The lists through which the threads of a server give work to the owners of its connections.
 
-Each mailbox has a lock, which guards what is in it, and the waker of the thread that
-empties it.  They are made before the threads are.
+Each mailbox has a lock, which guards its contents, and the waker of the thread that empties
+it.  The mailboxes are made before the threads.
 """
 
 import threading
@@ -17,7 +17,7 @@ class ResultQueue:
     """The messages of a server that are not written yet, oldest first."""
 
     def __init__(self) -> None:
-        #: Wakes the thread that writes them.
+        #: Wakes the thread that writes the messages.
         self.waker = Waker()
         self.messages: list[Publish] = []
         # Guards messages.
@@ -31,17 +31,17 @@ class ResultQueue:
         with self._lock:
             self.messages.append(message)
             first = len(self.messages) == 1
-        if first:  # for the others the thread is awake, or comes back to them by itself
+        if first:  # for later ones the thread is awake already, or returns by itself
             self.waker.wake()
 
     def put_first(self, messages: Sequence[Message]) -> None:
-        """Put *messages* before all others; by the thread that writes them."""
+        """Put *messages* before all others; called by the thread that writes them."""
         with self._lock:
             self.messages[:0] = messages
 
     def take(self, alone: bool) -> list[Publish]:
-        """Take out what is to be written next: a batch, or one message *alone*."""
-        if not self.messages:  # what comes after this look comes with a wake
+        """Take out the messages to be written next: a batch, or one *alone*."""
+        if not self.messages:  # the first message that is added after this wakes the thread
             return []
         with self._lock:
             length = batch_length(message.body for message in self.messages)
@@ -51,11 +51,11 @@ class ResultQueue:
 
 
 class SettledCalls:
-    """The calls for which everything is done: they may be acknowledged.
+    """The settled calls, which may be acknowledged.
 
-    They are acknowledged with others, when the thread that does it wakes next.  It is not
-    woken for each, but when the broker would soon deliver no more, or when the server
-    closes; and some milliseconds later by the thread that publishes.
+    They are acknowledged together, when the thread that acknowledges wakes next.  It is not
+    woken for each call, but when the broker would soon deliver no more, or when the server
+    closes; and a few milliseconds later by the publisher.
     """
 
     def __init__(self) -> None:
@@ -76,22 +76,22 @@ class SettledCalls:
             self.waker.wake()
 
     def put_now(self, call: Call) -> None:
-        """Add *call*, where nobody wakes that thread before long."""
+        """Add *call*, which needs no reply, and wake the thread: the publisher will not."""
         self.put([call])
         self.waker.wake()
 
     def take_all(self) -> list[Call]:
-        """Take out all of them; by the thread that acknowledges them."""
+        """Take out all calls; called by the thread that acknowledges them."""
         with self._lock:
             calls, self._calls = self._calls, []
         return calls
 
-    def expect(self, prefetch: int) -> None:
-        """The broker delivers so many requests before it waits for acknowledgements."""
+    def set_prefetch(self, prefetch: int) -> None:
+        """Set how many unacknowledged requests the broker delivers."""
         self._prefetch = prefetch
 
     def hurry(self) -> None:
-        """Have each acknowledged at once from now on: the server closes.
+        """Wake the thread for each call from now on: the server closes.
 
         Only sets a flag, so a signal handler may call it.
         """

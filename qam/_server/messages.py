@@ -10,40 +10,37 @@ from qam._common.checks import is_count
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_exchange, request_binding
 from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
-from qam._protocol.replies import REQUEST_UNREADABLE, internal_reply
+from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST, internal_reply
 from qam._serialization.serializers import Serializer
-from qam._server.call import Answer, Call, is_resent, not_run, runs_of
+from qam._server.call import Answer, Call, code_if_not_run, is_resent, runs_of
 
 
 @dataclass(slots=True)
 class Undelivered:
-    """What is still needed of a request that is settled, but its reply may have to be sent again.
-
-    The request itself is freed.
-    """
+    """The part of a settled request that is kept to send its reply again."""
 
     request_id: Any
-    #: How its body begins.
+    #: The beginning of the request's body.
     like: bytes
     #: The broker has refused the reply.
     refused: bool
-    #: Since when nobody takes the reply, and how often it was sent.
+    #: Since when no queue takes the reply, and how often it was sent again.
     since: float
     tries: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Message(Publish):
-    """What a server sends: a reply, a request that is published anew, a word to its siblings."""
+    """A message of a server: a reply, a request published anew, or a word to its siblings."""
 
     is_reply: bool = False
-    #: The request that is settled when the broker has this; None if it is settled, or is none.
+    #: The call that is settled when this is confirmed; None if it is settled, or there is none.
     call: Call | None = None
-    #: Set for the reply to a request that is settled.
+    #: Set if this is a reply whose request is settled.
     undelivered: Undelivered | None = None
 
 
-# What a request keeps when it is published anew.
+# The properties that a request keeps when it is published anew.
 _PROPERTIES = ("correlation_id", "reply_to", "headers")
 
 
@@ -57,33 +54,40 @@ class Messages:
     def __init__(self, server_id: str, serializer: Serializer) -> None:
         self._serializer = serializer
         self._reply_exchange = reply_exchange(server_id)
-        # Clients are few, and have many calls.
+        # Few clients make many calls, so their routes are cached.
         self._reply_route = lru_cache(maxsize=1024)(partial(Route, self._reply_exchange))
-        # By whether they are persistent: what all replies have in common.
+        # The properties that all replies share, by whether they are persistent.
         self._reply_properties = {each: properties(serializer, each) for each in (False, True)}
         self._request_route = request_binding(server_id).route
 
     def reply(self, call: Call, answer: Answer) -> Message:
-        """Return the reply to *call*, which is answered so."""
+        """Return the reply to *call* with *answer*."""
         correlation_id = call.delivery.correlation_id
-        # In kind: a client that keeps no request has no use for a reply that is kept.
+        # As the request: a client with transient requests has no use for persistent replies.
         persistent = call.delivery.persistent
-        # Returns are told apart by correlation id; 0.2.x clients know none.
+        # A return is assigned by its correlation id, which 0.2.x clients do not send.
         mandatory = persistent and correlation_id is not None
         return self._reply(correlation_id, answer, persistent, mandatory, call)
 
     def refusal(self, call: Call, why: str) -> Message | None:
-        """Return the reply that says why a request can't be taken; None for who can't be told."""
+        """Return the reply that says why a request was rejected; None if there can be none."""
+        return self._failure(call, code_if_not_run(call, REQUEST_UNREADABLE), why)
+
+    def loss(self, call: Call, why: str) -> Message | None:
+        """Return the reply that says why *call* is lost; None if there can be none."""
+        return self._failure(call, SERVER_LOST, why)
+
+    def _failure(self, call: Call, code: int, why: str) -> Message | None:
         routing_key = call.delivery.reply_to
-        if routing_key is None or call.delivery.correlation_id is None:
-            return None  # a 0.2.x client, or none at all
-        reply = internal_reply(None, not_run(call, REQUEST_UNREADABLE), why)
+        if routing_key is None or call.is_anonymous:
+            return None  # a 0.2.x client, or no client of ours
+        reply = internal_reply(call.request_id, code, why)
         body = self._serializer.encode(reply, call.delivery.body)
         call.answer = Answer(routing_key, body)
         return self.reply(call, call.answer)
 
     def repeated_reply(self, key: CallKey, answer: Answer) -> Message:
-        """Return the reply to a request that is known by its key only."""
+        """Return the reply to a request of which only the key is known."""
         return self._reply(key.correlation_id, answer, persistent=True, mandatory=False)
 
     def _reply(
@@ -111,10 +115,11 @@ class Messages:
     def request_anew(self, call: Call, now: float, runs: int | None = None) -> Message:
         """Return the request of *call* as a new message, for another server or another run.
 
-        Not a requeue: that would mark it as delivered before.
+        It is not requeued, because the broker would mark it as redelivered.
 
         :param now: the time on the clock of the server.
-        :param runs: how often its method will have begun with this one.
+        :param runs: how often its method will have begun, the next run included; None if the
+            request is given back.
         """
         came_with = call.delivery.properties
         anew = {name: came_with[name] for name in _PROPERTIES if name in came_with}
@@ -128,7 +133,7 @@ class Messages:
 
 
 def _own_headers(delivery: Delivery) -> dict[str, Any]:
-    """Return those headers that peers set; others might not even be possible to send."""
+    """Return the headers that this library knows; other ones might be impossible to send."""
     headers: dict[str, Any] = {}
     if is_resent(delivery):
         age = delivery.headers[RESENT]
@@ -139,7 +144,7 @@ def _own_headers(delivery: Delivery) -> dict[str, Any]:
 
 
 def declare_server(connection: Connection, server_id: str, arguments: dict[str, Any]) -> None:
-    """Declare all that a server needs; what waits in its queue stays there."""
+    """Declare the exchanges and the request queue of a server; queued requests stay there."""
     binding = request_binding(server_id)
     connection.declare_exchange(binding.exchange)
     connection.declare_exchange(reply_exchange(server_id))

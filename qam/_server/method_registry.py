@@ -1,4 +1,4 @@
-"""What a server offers: the methods that were registered, and nothing else."""
+"""The methods that a server offers: those that were registered, and no others."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
 
 class MethodRegistry:
-    """The callables of a server by the name under which they are called."""
+    """The methods of a server, by the names under which they are called."""
 
     def __init__(self) -> None:
-        # Changed by single steps only, so readers need no lock.
+        # Changed in single steps only, so readers need no lock.
         self._methods: dict[str, Method] = {}
-        # The names of those that may run again when a server went away with them.
+        # The names of the methods that may run again after the server that ran them died.
         self._idempotent: set[str] = set()
         # The methods that each instance offers, by its name.
         self._instances: dict[str, dict[str, Method]] = {}
@@ -30,7 +30,7 @@ class MethodRegistry:
     def add_function(
         self, method: Method, name: str | None = None, idempotent: bool = False
     ) -> None:
-        """Offer *method* as *name*, by default its own."""
+        """Offer *method* under *name*; by default under its own name."""
         if not callable(method):
             raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
         check_called_plainly(method, f"method: {method!r}")
@@ -50,7 +50,7 @@ class MethodRegistry:
         only: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
     ) -> None:
-        """Offer the public methods of *instance*, or *only* what is named, as ``name.method``."""
+        """Offer the public methods of *instance*, or *only* the named ones, as ``name.method``."""
         check_instance(instance, name)
         _check_name(name)
         _check_names(only, "methods")
@@ -58,9 +58,9 @@ class MethodRegistry:
         offered = public_methods(instance) if only is None else named_methods(instance, only)
         repeatable = set(idempotent)
         for each in repeatable - offered.keys():
-            raise ValueError(f"idempotent: {each!r} is no method of the instance that is offered")
+            raise ValueError(f"idempotent: {each!r} is none of the offered methods of the instance")
         methods = {f"{name}.{each}": method for each, method in offered.items()}
-        # An instance takes the place of the one that had its name, with all its methods.
+        # The instance replaces an earlier one of that name, with all methods of that.
         before, self._instances[name] = self._instances.get(name, {}), methods
         self._methods.update(methods)
         for each in offered:
@@ -73,16 +73,16 @@ class MethodRegistry:
         (self._idempotent.add if idempotent else self._idempotent.discard)(name)
 
     def is_idempotent(self, name: str, params: Sequence[Any]) -> bool:
-        """Return True if what a request for *name* with *params* calls may run again."""
+        """Return True if the method that a request for *name* with *params* calls is idempotent."""
         if name == APPLY and params and isinstance(params[0], str):
             name = params[0]
         return name in self._idempotent
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
-        """Return what a request for *name* with *params* is to call, without arguments.
+        """Return the method that a request for *name* calls, with *params* bound to it.
 
-        :raises QAMMethodNotFoundException: nothing is registered as *name*.
-        :raises QAMSerializationException: keyword arguments came in a wrong form.
+        :raises QAMMethodNotFoundException: no method is registered as *name*.
+        :raises QAMSerializationException: keyword arguments have a wrong form.
         """
         if name != APPLY:
             return functools.partial(self._find(name), *params)
@@ -96,7 +96,7 @@ class MethodRegistry:
     def _find(self, name: str) -> Method:
         method = self._methods.get(name)
         if method is None:
-            raise QAMMethodNotFoundException(f"no method {name!r} is registered on this server")
+            raise QAMMethodNotFoundException(f"no method {name!r} is registered on the server")
         return method
 
 
@@ -115,7 +115,7 @@ def _check_name(name: object) -> None:
         if not part.isidentifier():
             raise ValueError(f"name must be an identifier, or several with dots, not {name!r}")
         if part.startswith("_"):
-            raise ValueError(f"name: {name!r} is private; a leading underscore can't be called")
+            raise ValueError(f"name: {name!r} begins with an underscore, so it can't be called")
     if name.split(".")[0] == SYSTEM:
         raise ValueError(f"name: {SYSTEM!r} is reserved")
 

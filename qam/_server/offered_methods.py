@@ -1,4 +1,4 @@
-"""What a registered instance offers; to find that out, no code of the instance is run."""
+"""Finds the methods that a registered instance offers, without running code of the instance."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +15,11 @@ from types import (
 )
 from typing import Any
 
-from qam._common.static_looks import is_class, mro_of, name_of, namespace_of
+from qam._common.static_inspection import is_class, mro_of, name_of, namespace_of
 
 Method = Callable[..., Any]
 
-# What is returned by a call of these can't be sent, and would do nothing at the other side.
+# A call of these returns an object that can't be sent, and that would do nothing at the caller.
 _NOT_CALLED_PLAINLY: dict[str, Callable[[object], bool]] = {
     "a coroutine function": inspect.iscoroutinefunction,
     "a generator function": inspect.isgeneratorfunction,
@@ -30,8 +30,8 @@ _METHODS = (
     *(FunctionType, staticmethod, classmethod, partialmethod, singledispatchmethod, _CACHE),
     *(MethodDescriptorType, ClassMethodDescriptorType, WrapperDescriptorType),
 )
-# How a method is bound to its instance.  A class derived from these may do it otherwise, and
-# run its code when it is asked.
+# The functions that bind a method to its instance.  A class derived from these types may have
+# its own, which would run its code.
 _BINDINGS = tuple(vars(kind)["__get__"] for kind in _METHODS)
 _ROUTINES = (
     *(FunctionType, BuiltinFunctionType),
@@ -49,9 +49,9 @@ def check_instance(instance: Any, name: str) -> None:
 
 
 def public_methods(instance: Any) -> dict[str, Method]:
-    """Return the public methods that the type of *instance* has, bound to it, by their names.
+    """Return the public methods of the type of *instance*, bound to it, by their names.
 
-    :raises TypeError: there are none, or one can't be called plainly.
+    :raises TypeError: there are none, or one is a coroutine or generator function.
     """
     methods = {
         name: _bound(found, instance, name)
@@ -61,16 +61,16 @@ def public_methods(instance: Any) -> dict[str, Method]:
     if not methods:
         raise TypeError(
             f"instance: {_short_name(type(instance))} has no public methods; "
-            "what stands in the instance itself is offered where methods=[...] names it"
+            "attributes of the instance itself are offered if methods=[...] names them"
         )
     return methods
 
 
 def named_methods(instance: Any, names: Iterable[str]) -> dict[str, Method]:
-    """Return what *instance* has under *names*, which may stand in the instance itself.
+    """Return the methods of *instance* with *names*; they may be attributes of the instance itself.
 
-    :raises TypeError: one can't be called plainly.
-    :raises ValueError: one is private, or nothing that is called.
+    :raises TypeError: one is a coroutine or generator function.
+    :raises ValueError: one is private, or can't be called.
     """
     return {name: _named(instance, name) for name in names}
 
@@ -78,7 +78,7 @@ def named_methods(instance: Any, names: Iterable[str]) -> dict[str, Method]:
 def _named(instance: Any, name: str) -> Method:
     in_type = _look_up(type(instance), name)
     found = _own_attributes(instance).get(name, in_type)
-    if type(found) is MemberDescriptorType:  # it stands in a slot
+    if type(found) is MemberDescriptorType:  # its value is in a slot
         found = _in_slot(found, instance)
     is_method = found is in_type and _is_method(found)
     if not (_is_public(name) and (is_method or _is_called(found))):
@@ -90,11 +90,11 @@ def _is_public(name: object) -> bool:
     return isinstance(name, str) and not name.startswith("_")
 
 
-# --- looking without running code: `getattr` would, and `inspect.getattr_static` may -------
+# --- lookups that run no code: `getattr` does, and `inspect.getattr_static` may ------------
 
 
 def _own_attributes(instance: Any) -> dict[str, Any]:
-    """Return what stands in *instance* itself, but for its slots."""
+    """Return the attributes in the ``__dict__`` of *instance*."""
     descriptor = _look_up(type(instance), "__dict__")
     if type(descriptor) not in (GetSetDescriptorType, MemberDescriptorType):
         return {}
@@ -110,7 +110,7 @@ def _in_slot(slot: MemberDescriptorType, instance: Any) -> Any:
 
 
 def _attributes_of(cls: type) -> dict[str, Any]:
-    """Return what *cls* and its bases have, by name, as it stands there."""
+    """Return the attributes of *cls* and its bases by name, as they are stored."""
     attributes: dict[str, Any] = {}
     for each in reversed(mro_of(cls)):
         attributes |= namespace_of(each) or {}
@@ -118,7 +118,7 @@ def _attributes_of(cls: type) -> dict[str, Any]:
 
 
 def _look_up(cls: type, name: str) -> Any:
-    """Return what *cls* or a base has as *name*, as it stands there; None if nothing."""
+    """Return the attribute *name* of *cls* or a base, as it is stored; None if there is none."""
     return _attributes_of(cls).get(name)
 
 
@@ -126,7 +126,7 @@ def _short_name(cls: type) -> str:
     return name_of(cls)[1].rpartition(".")[2]
 
 
-# --- what is a method -----------------------------------------------------------------------
+# --- telling methods from other attributes --------------------------------------------------
 
 
 def _is_called(found: object) -> bool:
@@ -134,7 +134,7 @@ def _is_called(found: object) -> bool:
 
 
 def _is_method(found: object) -> bool:
-    """Return True if *found*, which stands in a class, is a method and nothing else."""
+    """Return True if *found*, an attribute of a class, is a method and no other callable."""
     binding = _binding_of(found)
     return any(binding is each for each in _BINDINGS) and all(
         issubclass(type(each), _ROUTINES) for each in _innermost(found)
@@ -159,10 +159,10 @@ def _checked(found: Any, name: str) -> Method:
 
 
 def check_called_plainly(method: object, what: str, hint: str = "") -> None:
-    """Raise TypeError if a call of *method* returns a coroutine, or a generator.
+    """Raise TypeError if a call of *method* returns a coroutine or a generator.
 
-    :param what: what the error calls it.
-    :param hint: what there is to do instead.
+    :param what: the name of the method in the error's text.
+    :param hint: the end of the error's text: what to do instead.
     """
     for each in _innermost(method):
         call = _look_up(type(each), "__call__")
@@ -172,7 +172,7 @@ def check_called_plainly(method: object, what: str, hint: str = "") -> None:
 
 
 def _innermost(found: Any) -> Iterator[Any]:
-    """Yield what is called in the end where *found* is: nearly always one function."""
+    """Yield the functions that a call of *found* runs: nearly always one."""
     inside = _inside(found)
     if inside is None:
         yield found
@@ -182,7 +182,7 @@ def _innermost(found: Any) -> Iterator[Any]:
 
 
 def _inside(found: Any) -> Iterable[Any] | None:
-    """Return what *found* wraps; None if it wraps nothing."""
+    """Return the functions that *found* wraps; None if it wraps none."""
     kind = type(found)
     if issubclass(kind, (staticmethod, classmethod, MethodType)):
         return (found.__func__,)

@@ -1,4 +1,4 @@
-"""Which deliveries may be acknowledged, with as few acks as possible."""
+"""Finds the fewest acks for the deliveries that may be acknowledged."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 class OpenDeliveries:
     """The deliveries of one channel that are not acknowledged yet.
 
-    Delivery tags ascend.  One ack with *multiple* covers all up to the lowest one
-    that is still open; what is done above it is acked singly.
+    Delivery tags ascend.  One ack with *multiple* covers all tags below the lowest one that
+    is still open; each settled one above it gets an ack of its own.
     """
 
     def __init__(self) -> None:
-        # No larger than the prefetch, so that to look for the lowest one costs little.
+        # No larger than the prefetch, so finding the lowest tag costs little.
         self._open: set[int] = set()
         self._done: set[int] = set()
 
@@ -24,17 +24,17 @@ class OpenDeliveries:
         self._open.add(tag)
 
     def done(self, tags: Iterable[int]) -> None:
-        """What came under *tags* is settled and may be acknowledged."""
+        """The deliveries *tags* are settled, and may be acknowledged."""
         done = self._open.intersection(tags)
         self._open -= done
         self._done |= done
 
     def dropped(self, tag: int) -> None:
-        """*tag* is settled otherwise, and must not be acknowledged."""
+        """The delivery *tag* was rejected, and must not be acknowledged."""
         self._open.discard(tag)
 
     def take_acks(self) -> list[tuple[int, bool]]:
-        """Return what to acknowledge now, as pairs of tag and *multiple*."""
+        """Return the acks to send now, as pairs of tag and *multiple*."""
         if not self._done:
             return []
         done = sorted(self._done)

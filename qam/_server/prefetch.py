@@ -1,24 +1,24 @@
-"""How many requests a server holds that it has not answered."""
+"""How many unacknowledged requests the broker delivers to a server."""
 
 from collections.abc import Iterable
 
-#: Methods that average below this many seconds are short: more requests in hand make
-#: them faster.  Above the second they are long: what waits had better wait in the
-#: queue, where another server can take it.
+#: Methods that take less than _SHORT seconds on average are short: a larger prefetch makes
+#: their calls faster.  Above _LONG seconds they are long: their requests had better wait in
+#: the queue, where another server can take them.
 _SHORT, _LONG = 0.005, 0.010
-#: How many requests a server of short methods holds.
+#: The prefetch of a server of short methods.
 _MANY = 256
-#: How many a server can hold at most: basic.qos has 16 bits for it.
+#: The largest prefetch: basic.qos has 16 bits for it.
 MAX_PREFETCH = 2**16 - 1
-#: How much the latest method counts in the average.
+#: The weight of the latest method in the average.
 _WEIGHT = 0.05
 
 
 class Prefetch:
-    """Follows the work: as many as there are workers, more while methods are short.
+    """Computes the prefetch: the number of workers, or more while methods are short.
 
     :param workers: how many methods can run at once.
-    :param fixed: the prefetch, if it is not to follow anything.
+    :param fixed: the prefetch, if it must not change.
     """
 
     def __init__(self, workers: int, fixed: int | None = None) -> None:
@@ -28,8 +28,8 @@ class Prefetch:
         #: What the prefetch should be now.
         self.wanted = fixed or self._workers
 
-    def ran(self, times: Iterable[float]) -> None:
-        """Methods took *times*, in seconds."""
+    def adapt(self, times: Iterable[float]) -> None:
+        """Adapt the prefetch to methods that took *times*, in seconds."""
         if self._fixed is not None:
             return
         for seconds in times:

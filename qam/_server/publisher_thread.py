@@ -1,10 +1,11 @@
-"""The thread of a server that sends."""
+"""The thread of a server that sends replies."""
 
 import time
 from collections.abc import Callable
 from logging import DEBUG
 from typing import cast
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
@@ -23,17 +24,19 @@ from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
 
-#: Seconds for which a settled call waits to be acknowledged with others.
+#: Seconds for which a settled call waits for others, to be acknowledged with them.
 _ACKNOWLEDGE_DELAY = 0.005
 
 
 class ReplyPublisherThread(PublishingThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
 
-    :param settings: of the server.
+    :param credentials: where to connect.
+    :param settings: the settings of the server.
     :param results: the result queue.
-    :param settled: takes the calls whose replies the broker has.
-    :param ended: told of the end of this thread, and of the error that led to it.
+    :param settled: takes the calls whose replies are confirmed.
+    :param ended: called at the end of this thread, with the error that ended it, or None.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -43,17 +46,18 @@ class ReplyPublisherThread(PublishingThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server ReplyPublisherThread {settings.server_id}"
         endpoints, timeout = credentials.endpoints(), settings.connect_timeout
-        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations)
+        super().__init__(name, endpoints, log, timeout, results.waker, settings.stations, connect)
         self._settings = settings
         self._results = results
         self._settled = settled
-        # When the calls that were settled of late are to be acknowledged.
+        # When the consumer is woken to acknowledge settled calls; None if it need not be.
         self._acknowledge_at: float | None = None
         self._ended = ended
-        # Twice the heartbeat, after which a dead connection is noticed, and some.
+        # A dead connection is noticed after two heartbeats; the third is a margin.
         self._recent = RecentlyWritten(3.0 * credentials.heartbeat)
         self._fates = ReplyFates(settings.serializer, self._later)
         self._dropped = DroppedReplies(log)
@@ -68,7 +72,7 @@ class ReplyPublisherThread(PublishingThread):
         self._results.put(reply)
 
     def send_lone(self, reply: Message) -> None:
-        """Send a reply at once, in the thread that calls: no other is to be expected soon."""
+        """Write a reply at once, in the calling thread: no other reply is expected soon."""
         if not self._write_now(lambda: reply):
             self._results.put(reply)
 
@@ -93,11 +97,11 @@ class ReplyPublisherThread(PublishingThread):
                 self._note_written(message)
 
     def _note_written(self, message: Message) -> None:
-        if message.is_reply or message.call is not None:  # else a word to its siblings
+        if message.is_reply or message.call is not None:  # else it is a word to the siblings
             name = "replied" if message.is_reply else "published anew, to be run again"
             self.stations.note(name, message.properties.get("correlation_id"))
 
-    # --- what becomes of a message ----------------------------------------------
+    # --- the fates of messages --------------------------------------------------
 
     def _on_fate(
         self, fate: Fate, messages: list[Publish], error: QAMConnectionException | None = None
@@ -108,11 +112,11 @@ class ReplyPublisherThread(PublishingThread):
                 self._recent.add(messages, now)
             case Fate.CULPRIT:
                 log.warning("the broker refuses a reply: %s", error)
-        sent = cast(list[Message], messages)  # nothing else is written on this connection
+        sent = cast(list[Message], messages)  # this connection writes no others
         return self._carry_out(self._fates.decide(fate, sent, now, error), now)
 
     def _carry_out(self, decisions: list[Decision], now: float) -> list[Message]:
-        """Do what was decided; return the messages that are to be sent again at once."""
+        """Carry out *decisions*; return the messages that are to be sent again at once."""
         again = []
         for decision in decisions:
             match decision:
@@ -129,24 +133,24 @@ class ReplyPublisherThread(PublishingThread):
         return again
 
     def _drop(self, message: Message) -> None:
-        """Give a reply up; told once for all that go to the same client at the same time."""
+        """Drop a reply; one warning is logged for all that are dropped together for one client."""
         self._dropped.count(message.route.routing_key)
         if self._under_way.in_flight == 0:
-            self._dropped.tell()
+            self._dropped.log_warnings()
 
     def _take_unknown(self, error: QAMConnectionException) -> list[Publish]:
         messages = self._recent.take_all(time.monotonic())
-        if error.by_message:  # the broker closed the channel for one, perhaps of these
+        if error.by_message:  # the broker closed the channel, perhaps because of one of these
             for message in messages:
                 message.confirm = True
         return messages
 
     def _write(self, connection: Connection) -> None:
         if self._acknowledge_at is not None and time.monotonic() >= self._acknowledge_at:
-            self._have_acknowledged()
+            self._wake_consumer()
         super()._write(connection)
 
-    def _have_acknowledged(self) -> None:
+    def _wake_consumer(self) -> None:
         self._acknowledge_at = None
         self._settled.waker.wake()
 
@@ -158,7 +162,7 @@ class ReplyPublisherThread(PublishingThread):
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         super()._on_lost(connection, error)
-        self._have_acknowledged()  # the next turn may be far
+        self._wake_consumer()  # now: the next _write may come much later
 
     def _before_close(self, connection: Connection) -> None:
         while self._results.messages and not (self._blocked or connection.congested):
@@ -166,11 +170,11 @@ class ReplyPublisherThread(PublishingThread):
             self._on_write(batch)
             connection.write(batch)
         if self._recent.take_all(time.monotonic()) and not self._blocked:
-            # An answer tells that the broker has all that was written before.
+            # The answer shows that the broker has received all earlier messages.
             connection.inspect_queue(request_binding(self._settings.server_id).queue)
 
     def _on_end(self, error: BaseException | None) -> None:
         for message in self._later.items():
             self._dropped.count(message.route.routing_key)
-        self._dropped.tell()
+        self._dropped.log_warnings()
         self._ended(error)

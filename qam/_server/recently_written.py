@@ -1,4 +1,4 @@
-"""What was written of late without asking for confirms.  No clock in here: the time comes in."""
+"""The messages written recently without confirms.  No clock in here: the time comes in."""
 
 from collections import deque
 
@@ -11,10 +11,10 @@ _MAX_MESSAGES, _MAX_BYTES = 10_000, 32 * 1024 * 1024
 class RecentlyWritten:
     """The messages of one connection that may still be under way when it is lost.
 
-    Nobody says what arrived; but what was written before the last sign of life can't
-    be lost with the connection.
+    Nothing tells which of them arrived.  But messages that were written before the last sign
+    of life can't be lost with the connection.
 
-    :param seconds: how long a connection may be dead without that anybody notices.
+    :param seconds: for how long a connection may be dead before that is noticed.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of replies: when their requests are settled, and which are sent again, and when.
+"""Decides when requests are settled, and which replies are sent again, and when.
 
 No I/O, no threads, no locks and no clock: fates and the time come in, decisions go out.  The
 server's publisher carries them out.
@@ -17,26 +17,26 @@ from qam._server.call import Answer, Call
 from qam._server.messages import Message, Undelivered
 from qam.exceptions import QAMConnectionException
 
-#: Seconds for which a reply that nobody takes is sent again and again.
+#: Seconds for which a reply that no queue takes is sent again and again.
 _RESEND_FOR = 60.0
-#: Seconds before such a reply is sent again, first and at most.
+#: Seconds before such a reply is sent again: the first time, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-#: Seconds before something else is sent again that the broker refused.
+#: Seconds before another refused message is sent again.
 _PAUSE_OF_OTHERS = 1.0
-#: How many such replies are kept, and how many bytes of them.
+#: How many such replies are kept, and how many bytes of them, at most.
 _MAX_KEPT, _MAX_KEPT_BYTES = 10_000, 32 * 1024 * 1024
 
 
 @dataclass(slots=True, frozen=True)
 class Settle:
-    """Nothing more is to be done for these requests: they may be acknowledged."""
+    """These requests are settled: they may be acknowledged."""
 
     calls: list[Call]
 
 
 @dataclass(slots=True, frozen=True)
 class SendAgain:
-    """The message is sent again: before all that waits, or *after* so many seconds."""
+    """The message is sent again: before all queued ones, or *after* so many seconds."""
 
     message: Message
     after: float = 0.0
@@ -44,7 +44,7 @@ class SendAgain:
 
 @dataclass(slots=True, frozen=True)
 class Drop:
-    """The reply is given up."""
+    """The reply is dropped."""
 
     message: Message
 
@@ -53,7 +53,7 @@ Decision = Settle | SendAgain | Drop
 
 
 class Kept(Sized, Protocol):
-    """What is kept to be sent again later."""
+    """The messages that wait to be sent again later."""
 
     bytes: int
 
@@ -62,7 +62,7 @@ class ReplyFates:
     """Decides what becomes of the messages of one server.
 
     :param serializer: how replies are encoded.
-    :param kept: what waits to be sent again later.
+    :param kept: the messages that wait to be sent again later.
     """
 
     def __init__(self, serializer: Serializer, kept: Kept) -> None:
@@ -87,25 +87,25 @@ class ReplyFates:
             case Fate.CONFIRMED:
                 return _settle(messages)
             case Fate.RETURNED:
-                return [each for message in messages for each in self._keep(message, now)]
+                return [each for message in messages for each in self._retry_later(message, now)]
             case Fate.REFUSED:
                 return [each for message in messages for each in self._refused(message, now)]
             case Fate.UNKNOWN:
-                return [self._unknown(message) for message in messages]
+                return [each for message in messages for each in self._unknown(message)]
             case Fate.CULPRIT:
                 return [each for message in messages for each in self._culprit(message, error)]
 
     def _refused(self, message: Message, now: float) -> list[Decision]:
         if message.is_reply:
-            return self._keep(message, now)
-        # A request that was not started, or a word to other servers: it has to arrive.
+            return self._retry_later(message, now)
+        # A request published anew, or a word to other servers: it has to arrive.
         return [SendAgain(message, _PAUSE_OF_OTHERS)]
 
-    def _keep(self, message: Message, now: float) -> list[Decision]:
-        """Send a reply again later: its client may declare its queue again.
+    def _retry_later(self, message: Message, now: float) -> list[Decision]:
+        """Settle the request of a reply, and send the reply again later, or drop it.
 
-        Its request is settled now; else the requests of one client that is gone would
-        be all that this server holds.
+        Its client may declare its queue again.  The request is settled now: otherwise the
+        requests of a client that is gone could take up the whole prefetch of this server.
         """
         settled = _settle([message], now)
         undelivered = message.undelivered
@@ -119,25 +119,28 @@ class ReplyFates:
         too_many = len(self._kept) >= _MAX_KEPT or self._kept.bytes > _MAX_KEPT_BYTES
         return too_many or now - undelivered.since > _RESEND_FOR
 
-    def _unknown(self, message: Message) -> Decision:
-        # Whether it arrived is open; a reply that arrives twice is dropped by its client.
-        # A request that is given back is not: another server may have it by now.
+    def _unknown(self, message: Message) -> list[Decision]:
+        """Send a message again that may have arrived, unless a copy would do harm."""
+        if message.is_reply and "correlation_id" not in message.properties:
+            # A 0.2.x client would take the copy for the result of its next call.
+            return [*_settle([message]), Drop(message)]
         if message.call is not None and not message.is_reply:
+            # Another server may have received the first copy.
             headers = message.properties["headers"]
             message.properties["headers"] = {RESENT: 0, **headers}
-        return SendAgain(message)
+        return [SendAgain(message)]
 
     def _culprit(self, message: Message, error: QAMConnectionException | None) -> list[Decision]:
         to = message.call or message.undelivered
         if message.is_reply and to is not None and not to.refused:
-            to.refused = True  # if the next one is refused too, there is no more to say
-            return [SendAgain(self._in_place_of(message, to, str(error)))]
+            to.refused = True  # if the replacement is refused too, nothing more is sent
+            return [SendAgain(self._replacement_of(message, to, str(error)))]
         if message.call is None:
             return []
         message.call.answer = None
         return [Settle([message.call])]
 
-    def _in_place_of(self, reply: Message, to: Call | Undelivered, why: str) -> Message:
+    def _replacement_of(self, reply: Message, to: Call | Undelivered, why: str) -> Message:
         text = f"the broker refuses the result: {why}"
         failure = internal_reply(to.request_id, RESULT_NOT_SERIALIZABLE, text)
         body = self._serializer.encode(failure, to.like)
@@ -147,9 +150,10 @@ class ReplyFates:
 
 
 def _settle(messages: list[Message], free_at: float | None = None) -> list[Decision]:
-    """Settle what *messages* were sent for.
+    """Settle the calls of *messages*.
 
-    :param free_at: the time, where the messages outlive their requests, which are freed.
+    :param free_at: the time, if the messages may be sent again after their calls are freed;
+        else None.
     """
     calls = [each.call for each in messages if each.call is not None]
     if free_at is not None:

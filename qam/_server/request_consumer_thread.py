@@ -1,4 +1,4 @@
-"""The thread of a server that receives."""
+"""The thread of a server that receives requests."""
 
 import threading
 import time
@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from logging import DEBUG
 
+from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
@@ -13,12 +14,13 @@ from qam._broker.events import Cancelled, Event
 from qam._broker.messages import Delivery
 from qam._common.deadline import Deadline, sooner
 from qam._common.logs import get_logger
+from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._server.call import Call
 from qam._server.closing import CloseStep, Closing
 from qam._server.intake import Decision, Decisions, Intake
 from qam._server.mailboxes import ResultQueue, SettledCalls
-from qam._server.messages import Messages
+from qam._server.messages import Message, Messages
 from qam._server.prefetch import Prefetch
 from qam._server.request_queue import RequestQueue
 from qam._server.settings import ServerSettings
@@ -28,29 +30,31 @@ from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
 
-#: Seconds that closing gives the requests at hand.
+#: Seconds that closing leaves for the requests at hand.
 CLOSE_TIMEOUT = 30.0
 #: Seconds beyond its timeout that closing may take to end the threads of a server.
 CLOSE_GRACE = 5.0
-#: While so many messages wait to be sent, the other servers get no answers.
+#: While so many messages wait to be written, the other servers get no answers.
 _MAX_BACKLOG = 10_000
 #: Seconds until the backlog is checked again.
-_OVERTAXED_PAUSE = 0.05
+_OVERLOAD_PAUSE = 0.05
 
 
 class RequestConsumerThread(ConnectionThread):
-    """Takes requests from the queue, hands them to workers, and acknowledges them late.
+    """Takes requests from the queue, hands them to workers, and acknowledges them once settled.
 
-    What becomes of a request is decided by :class:`~qam._server.intake.Intake`; this
-    carries it out.
+    :class:`~qam._server.intake.Intake` decides what becomes of a request; this thread carries
+    that out.
 
-    :param settings: of the server.
-    :param prefetch: how many requests the server holds.
+    :param credentials: where to connect.
+    :param settings: the settings of the server.
+    :param prefetch: how many unacknowledged requests the broker delivers.
     :param messages: makes the messages of the server.
-    :param workers: take the requests that came.
-    :param results: takes the messages to send.
-    :param settled: the calls that may be acknowledged.
-    :param ended: told of the end of this thread, and of the error that led to it.
+    :param workers: run the requests.
+    :param results: takes the messages to be written.
+    :param settled: gives the calls that may be acknowledged.
+    :param ended: called at the end of this thread, with the error that ended it, or None.
+    :param connect: opens a connection to one of the brokers.
     """
 
     def __init__(
@@ -63,10 +67,11 @@ class RequestConsumerThread(ConnectionThread):
         results: ResultQueue,
         settled: SettledCalls,
         ended: Callable[[BaseException | None], None],
+        connect: Connect = connect,
     ) -> None:
         name = f"qam server RequestConsumerThread {settings.server_id}"
         endpoints, timeout = credentials.endpoints(), settings.connect_timeout
-        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations)
+        super().__init__(name, endpoints, log, timeout, settled.waker, settings.stations, connect)
         self._messages = messages
         self._workers = workers
         self._results = results
@@ -79,26 +84,24 @@ class RequestConsumerThread(ConnectionThread):
         self._closing = Closing(time.monotonic)
         self._request_queue = RequestQueue(settings, prefetch)
         self._siblings_queue = SiblingsQueue(settings, instance)
-        #: Set once requests are taken, or will not be any more.
+        #: Set once the server consumes requests, or never will.
         self.taking = threading.Event()
 
     # --- from other threads ---------------------------------------------------
 
     def begin_to_close(self, deadline: Deadline) -> None:
-        """Take no more requests; end when those at hand are answered, or at *deadline*.
+        """Take no more requests; end once those at hand are answered, or at *deadline*.
 
         Only sets a flag, so a signal handler may call it.
         """
         self._closing.begin(deadline.at)
         self._settled.hurry()
-        if self._connection is None:  # nothing at hand can be answered or given back
-            self.kill = True
         self.wake()
 
     def exit(self) -> None:
-        """Take no more requests, answer those at hand, and end; return when that is done.
+        """Take no more requests, answer those at hand, and end; waits for that.
 
-        Also when a start is interrupted: requests may have been taken by then.
+        An interrupted start calls this too: requests may have been received by then.
         """
         self.begin_to_close(Deadline(CLOSE_TIMEOUT))
         self.join_until(Deadline(CLOSE_TIMEOUT + CLOSE_GRACE))
@@ -112,11 +115,11 @@ class RequestConsumerThread(ConnectionThread):
 
     def _next_due(self) -> float | None:
         due = sooner(self._siblings.next_due(), self._closing.next_due())
-        return sooner(due, _OVERTAXED_PAUSE) if self._siblings.has_messages else due
+        return sooner(due, _OVERLOAD_PAUSE) if self._siblings.has_messages else due
 
     @property
-    def _is_overtaxed(self) -> bool:
-        """True while more waits to be sent than others may add to by what they say."""
+    def _is_overloaded(self) -> bool:
+        """True while so many messages wait that the words of siblings must not add to them."""
         return self._siblings.has_messages and len(self._results) >= _MAX_BACKLOG
 
     def _write(self, connection: Connection) -> None:
@@ -125,7 +128,8 @@ class RequestConsumerThread(ConnectionThread):
             self._request_queue.inspect(connection)
             self._carry_out(self._intake.acks_arrived(), connection)
         self._carry_out(self._intake.take_judged(), connection)
-        if not self._is_overtaxed:
+        self._send_acks(connection)  # perhaps nothing else happens for long
+        if not self._is_overloaded:
             self._send_words()
         if self._siblings.inspection_is_due:
             self._inspect_request_queue(connection)
@@ -139,13 +143,13 @@ class RequestConsumerThread(ConnectionThread):
         self._siblings.queue_inspected(state, own_consumers=self._request_queue.is_consumed)
 
     def _consume(self, connection: Connection) -> None:
-        """Begin to take requests, or go on with another prefetch."""
+        """Begin to consume requests, or go on with another prefetch."""
         is_adapted = self._request_queue.is_consumed
         if not (is_adapted or self._siblings.vouches):
-            # Before the first request comes: then all others come after this inspection.
+            # Before this server consumes, so that each request is delivered after the inspection.
             self._inspect_request_queue(connection)
         self._request_queue.consume(connection)
-        self._settled.expect(self._request_queue.consumer_prefetch)
+        self._settled.set_prefetch(self._request_queue.consumer_prefetch)
         if is_adapted:
             return
         self._siblings.tell_consuming(True)
@@ -155,8 +159,13 @@ class RequestConsumerThread(ConnectionThread):
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self._intake.lost(self._workers.take_back(), error.by_message)
         self._request_queue.lost()
+
+    def _without_connection(self) -> float | None:
+        """Settle calls, and go on closing; the replies use the connection of the publisher."""
+        self._take_settled(None)
         if self._closing.begun:
-            self.kill = True
+            self._close_down(None)
+        return self._closing.next_due()
 
     # --- requests come ------------------------------------------------------------
 
@@ -175,14 +184,15 @@ class RequestConsumerThread(ConnectionThread):
                     self._carry_out_one(self._intake.received(call), call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
-                    raise QAMConnectionException("the queue of what its siblings say was deleted")
+                    queue = self._siblings_queue.name
+                    raise QAMConnectionException(f"the queue {queue} was deleted")
                 raise self._request_queue.deleted()
 
-    # --- what was decided is carried out -----------------------------------------
+    # --- decisions are carried out -----------------------------------------------
 
-    def _carry_out(self, decisions: Decisions, connection: Connection) -> None:
+    def _carry_out(self, decisions: Decisions, connection: Connection | None) -> None:
         for decision, call in decisions:
-            if decision is Decision.REJECT:
+            if decision is Decision.REJECT and connection is not None:
                 connection.reject(call.delivery.delivery_tag)
             else:
                 self._carry_out_one(decision, call)
@@ -196,9 +206,9 @@ class RequestConsumerThread(ConnectionThread):
             self._refuse(call)
 
     def _refuse(self, call: Call) -> None:
-        """Tell the caller of a request of which the body is not here, if that can be."""
+        """Tell the caller of a request that its body is too large, if it can be told."""
         why = call.delivery.too_large
-        self._warnings.warn("a request was not taken in: it %s", why)
+        self._warnings.warn("a request was rejected: it %s", why)
         reply = self._messages.refusal(call, f"the request {why}")
         if reply is None:
             self._settled.put_now(call)
@@ -206,7 +216,7 @@ class RequestConsumerThread(ConnectionThread):
             self._results.put(reply)
 
     def _send_words(self) -> None:
-        """Send what the other servers are to hear, and the answers that they want sent again."""
+        """Send the words for the other servers, and the replies that they ask to repeat."""
         for key, answer in self._intake.take_to_repeat():
             self._results.put(self._messages.repeated_reply(key, answer))
         for word in self._siblings.take_messages():
@@ -215,14 +225,14 @@ class RequestConsumerThread(ConnectionThread):
     # --- requests are settled --------------------------------------------------------
 
     def _acknowledge(self, connection: Connection) -> None:
-        settled = self._settled.take_all()
-        if settled:
-            self._request_queue.ran([each.seconds for each in settled if each.seconds is not None])
-            self._carry_out(self._intake.settled(settled), connection)
-        for tag, multiple in self._intake.take_acks():
-            connection.acknowledge(tag, multiple)
+        settled = self._take_settled(connection)
+        self._send_acks(connection)
         if settled and log.isEnabledFor(DEBUG):
             self._note_settled(settled)
+
+    def _send_acks(self, connection: Connection) -> None:
+        for tag, multiple in self._intake.take_acks():
+            connection.acknowledge(tag, multiple)
 
     def _note_settled(self, calls: list[Call]) -> None:
         for call in calls:
@@ -230,29 +240,52 @@ class RequestConsumerThread(ConnectionThread):
                 name = "rejected" if call.rejected else "acknowledged"
                 self.stations.note(name, call.delivery.correlation_id, last=True)
 
+    def _take_settled(self, connection: Connection | None) -> list[Call]:
+        settled = self._settled.take_all()
+        if settled:
+            seconds = [each.seconds for each in settled if each.seconds is not None]
+            self._request_queue.adapt_prefetch(seconds)
+            self._carry_out(self._intake.settled(settled), connection)
+        return settled
+
     # --- closing ------------------------------------------------------------------------
 
-    def _close_down(self, connection: Connection) -> None:
+    def _close_down(self, connection: Connection | None) -> None:
         consuming, idle = self._request_queue.is_consumed, self._intake.is_idle
         match self._closing.next_step(consuming, idle):
-            case CloseStep.STOP_CONSUMING:
+            case CloseStep.STOP_CONSUMING if connection is not None:
                 self._siblings.tell_consuming(False)
                 self._send_words()
                 self._request_queue.cancel(connection)
-                self.wake()  # to look here again after what came with the cancel
-            case CloseStep.LEAVE:
+                self.wake()  # to come back here after the deliveries that came with the cancel
+            case CloseStep.LEAVE if connection is not None:
                 self._leave(connection)
             case CloseStep.GIVE_BACK:
-                # What was not started waits for another server; what still runs does not.
-                calls = self._intake.give_back(self._workers.take_back())
-                for call in calls:
-                    self._results.put(self._messages.request_anew(call, time.monotonic()))
-                self.kill = not calls
-            case CloseStep.END:
+                self._give_up()
+            case CloseStep.LEAVE | CloseStep.END:
                 self.kill = True
 
+    def _give_up(self) -> None:
+        """Give back the requests that were not started, and report the running ones as lost."""
+        now = time.monotonic()
+        not_started = self._intake.give_back(self._workers.take_back())
+        messages = [self._messages.request_anew(call, now) for call in not_started]
+        running = [call for call in self._intake.at_hand if call.answer is None]
+        messages += [told for call in running if (told := self._give_up_call(call)) is not None]
+        for message in messages:
+            self._results.put(message)
+        self.kill = not messages
+
+    def _give_up_call(self, call: Call) -> Message | None:
+        """Return the reply to a call whose method still runs; None if another server answers it."""
+        method = f"{printable(call.method_name)}()" if call.method_name else "a method"
+        log.warning("%s still runs, and the server closes: its reply will be lost", method)
+        if call.idempotent:  # the broker delivers the request to another server, which runs it
+            return None
+        return self._messages.loss(call, f"the server closed while {method} ran")
+
     def _leave(self, connection: Connection) -> None:
-        """Nothing is open: say goodbye, once the broker is known to have all acks."""
+        """Say goodbye, after the broker has shown that it has all acks: no request is at hand."""
         self._request_queue.inspect(connection)
         self._siblings.leave()
         self._send_words()

@@ -1,4 +1,4 @@
-"""The queue of a server's requests, as the thread uses it that consumes from it."""
+"""The request queue of a server, as its consumer thread uses it."""
 
 from qam._broker.connection import Connection
 from qam._broker.events import Consumer
@@ -11,10 +11,10 @@ from qam.exceptions import QAMConnectionException
 
 
 class RequestQueue:
-    """The queue, and the consumer on it.
+    """The request queue, and the consumer on it.
 
-    :param settings: of the server.
-    :param prefetch: how many requests the consumer holds.
+    :param settings: the settings of the server.
+    :param prefetch: how many unacknowledged requests the broker delivers.
     """
 
     def __init__(self, settings: ServerSettings, prefetch: Prefetch) -> None:
@@ -22,30 +22,30 @@ class RequestQueue:
         self._prefetch = prefetch
         self._name = request_binding(settings.server_id).queue
         self._consumer: Consumer | None = None
-        #: How many requests the consumer holds, or the last one held.
+        #: The prefetch of the consumer, or of the last one.
         self.consumer_prefetch = 0
 
     @property
     def is_consumed(self) -> bool:
-        """True while there is a consumer."""
+        """True while this server has a consumer on the queue."""
         return self._consumer is not None
 
     @property
     def has_right_prefetch(self) -> bool:
-        """True if there is a consumer, and it holds as many requests as it should."""
+        """True if there is a consumer, and its prefetch is the one that is wanted now."""
         return self.is_consumed and self._prefetch.wanted == self.consumer_prefetch
 
     def declare(self, connection: Connection) -> None:
-        """Declare all that a server needs, on a new connection."""
+        """Declare the exchanges and the queue, on a new connection."""
         self._consumer = None
         declare_server(connection, self._settings.server_id, self._settings.queue_arguments)
 
     def lost(self) -> None:
-        """The consumer went with its connection."""
+        """The connection was lost, and the consumer with it."""
         self._consumer = None
 
     def consume(self, connection: Connection) -> None:
-        """Consume with the prefetch that is wanted now, in place of what went before."""
+        """Start a consumer with the prefetch that is wanted now, then cancel the one before."""
         before, self.consumer_prefetch = self._consumer, self._prefetch.wanted
         self._consumer = connection.consume(
             self._name, prefetch=self.consumer_prefetch, max_bytes=self._settings.max_message_bytes
@@ -54,15 +54,15 @@ class RequestQueue:
             connection.cancel(before)
 
     def cancel(self, connection: Connection) -> None:
-        """Take no more requests."""
+        """Cancel the consumer, if there is one: no more requests come."""
         if self._consumer is not None:
             connection.cancel(self._consumer)
             self._consumer = None
 
     def inspect(self, connection: Connection) -> QueueState:
-        """Ask the broker what waits in the queue; its answer tells that it has all acks, too.
+        """Ask the broker for the state of the queue; its answer also shows that it has all acks.
 
-        :raises QAMConnectionException: the queue is not there.
+        :raises QAMConnectionException: the queue does not exist.
         """
         state = connection.inspect_queue(self._name)
         if state is None:
@@ -70,10 +70,10 @@ class RequestQueue:
         return state
 
     def deleted(self) -> QAMConnectionException:
-        """Return the error to raise when the queue is not there any more."""
+        """Return the error to raise when the queue was deleted."""
         server_id = self._settings.server_id
         return QAMConnectionException(f"the request queue of {server_id!r} was deleted")
 
-    def ran(self, calls_seconds: list[float]) -> None:
-        """Methods took so many seconds: the prefetch follows them."""
-        self._prefetch.ran(calls_seconds)
+    def adapt_prefetch(self, calls_seconds: list[float]) -> None:
+        """Adapt the prefetch to the seconds that methods took."""
+        self._prefetch.adapt(calls_seconds)

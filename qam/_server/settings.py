@@ -1,4 +1,4 @@
-"""What the threads of one server have in common."""
+"""The settings that the threads of one server share."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,21 +12,21 @@ from qam._serialization.serializers import Serializer
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How one server was made, and where its threads note what is logged of its calls."""
+    """The arguments of one server that its threads use, and the stations of its calls."""
 
     #: The id by which proxies find it.
     server_id: str
     #: How requests and replies are encoded.
     serializer: Serializer
-    #: What the request queue is declared with.
+    #: The arguments of the request queue.
     queue_arguments: dict[str, Any] = field(default_factory=dict)
     #: How many methods run at once, at most.
     max_workers: int = 1
-    #: The size of the largest request that is taken in, and of the largest reply that is sent.
+    #: The size of the largest request that is received, and of the largest reply that is sent.
     max_message_bytes: int = MAX_MESSAGE_BYTES
-    #: Whether callers get the traceback of what a method raised.
+    #: Whether callers get the traceback when a method raises.
     send_tracebacks: bool = True
     #: Seconds that one attempt to connect may take.
     connect_timeout: float = CONNECT_TIMEOUT
-    #: What is logged of its calls, at the level DEBUG.
+    #: The stations of its calls, which are logged at the level DEBUG.
     stations: Stations = field(default_factory=lambda: Stations(get_logger("qam.qam_server")))

@@ -1,4 +1,4 @@
-"""What a server is about to say to the others of its server_id.  No I/O here."""
+"""The words that a server is about to send to its siblings.  No I/O here."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,28 +6,29 @@ from qam._protocol.correlation import CallKey
 from qam._server.sibling_questions import Question
 from qam._server.sibling_words import Word, encode_in_portions
 
-# Characters of answers that may wait to be sent before questions are left unanswered, and about
-# how many a call and the name of a server take there beside their own text.
+# How many characters of answers may wait before further questions are left unanswered; and
+# about how many characters one call adds beside its text, and one name of a server.
 _MAX_CHARACTERS = 4 * 2**20
 _OF_CALL, _OF_NAME = 40, 80
 
 
 class SiblingOutbox:
-    """The words that one server has to say, and the questions that it has to ask.
+    """The words and the questions that one server has to send.
 
-    :param instance: who says them.
+    :param instance: the name of that server among its siblings.
     """
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
-        #: Whether it takes requests; each word says so.
+        #: Whether the server takes requests, which each word tells.
         self.consumes = False
         self._words: list[Word] = []
-        # Of them those that answer, by who asked, and about how many characters they have.
+        # The answers among them, by the instance that asked; and about how many characters
+        # they have.
         self._answers: dict[str, Word] = {}
         self._characters = 0
         self._to_ask: dict[CallKey, bool] = {}
-        # A newcomer is to hear that this one is here, and what it asks.
+        # True if a newcomer has to hear that this server is here, and what it asks.
         self._has_newcomer = False
 
     def __bool__(self) -> bool:
@@ -35,17 +36,17 @@ class SiblingOutbox:
 
     @property
     def full(self) -> bool:
-        """True if so much waits that questions are left unanswered."""
+        """True if so many answers wait that further questions are left unanswered."""
         return self._characters >= _MAX_CHARACTERS
 
     def say(self, kind: str, number: int = 0) -> None:
-        """Say a word of that *kind*, which is about no call."""
+        """Add a word of a *kind* that is about no call."""
         self._words.append(Word(kind, self._instance, self.consumes, number))
 
     def answer(self, to: str, calls: Mapping[CallKey, str], known: int) -> None:
-        """Tell *to* what is known of *calls*, and of the others.
+        """Add an answer to the instance *to* about *calls*; it also names the known siblings.
 
-        :param known: how many others there are.
+        :param known: how many siblings are known.
         """
         answer = self._answers.get(to)
         if answer is None:
@@ -60,33 +61,34 @@ class SiblingOutbox:
         )
 
     def ask(self, key: CallKey, resent: bool) -> None:
-        """Ask about a request."""
+        """Add a question about a request."""
         self._to_ask[key] = resent
 
-    def ask_no_more(self, key: CallKey) -> None:
-        """It is known what becomes of a request."""
+    def withdraw_question(self, key: CallKey) -> None:
+        """Withdraw the question about a request, which is judged."""
         self._to_ask.pop(key, None)
 
     def forget_questions(self) -> None:
-        """What was to be asked about comes again."""
+        """Withdraw all questions: the requests will be delivered again."""
         self._to_ask.clear()
 
     def greet(self) -> None:
-        """Tell a newcomer what it has missed, with the next words that are sent."""
+        """Tell a newcomer, with the next words, that this server is here and what it asks."""
         self._has_newcomer = True
 
     def say_goodbye(self) -> None:
-        """Say the last word; who came just now need not be greeted."""
+        """Add the last word; a newcomer need not be greeted any more."""
         self._has_newcomer = False
         self.say("bye")
 
     def take_messages(
         self, questions: Iterable[Question], others: Mapping[str, bool]
     ) -> list[bytes]:
-        """Return what is to be sent.
+        """Return the words to be sent, encoded.
 
-        :param questions: those that are open: a newcomer may have been away when they were asked.
-        :param others: who is known, and whether each is there; whoever asked hears it once.
+        :param questions: the open questions, which are asked again if there is a newcomer.
+        :param others: the known siblings, and whether each is there; one answer to each
+            instance that asked says so.
         """
         if self._has_newcomer:
             self._has_newcomer = False

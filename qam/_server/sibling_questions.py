@@ -1,4 +1,4 @@
-"""The requests under judgement: what the other servers of one server_id were asked.
+"""The requests under judgement, about which the other servers of one server_id were asked.
 
 No I/O here.
 """
@@ -9,15 +9,18 @@ from enum import Enum
 
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call
-from qam._server.known_siblings import VALID
+from qam._server.known_siblings import GRACE, VALID
+
+#: Seconds for which a question may wait to be sent, as while the broker has an alarm.
+_ECHO_TIMEOUT = 10 * GRACE
 
 
 class Verdict(Enum):
-    """What is to become of a request that may have been received before."""
+    """The decision on a request that may have been received before."""
 
-    RUN = "run"  # nobody began with it
-    MINE = "mine"  # somebody else has it, and answers
-    LOST = "lost"  # whoever had it may be gone
+    RUN = "run"  # no server has begun to run it
+    MINE = "mine"  # another server has it, and answers it
+    LOST = "lost"  # a server that had it may be gone
 
 
 @dataclass(slots=True)
@@ -28,19 +31,26 @@ class Question:
     resent: bool
     asked_at: float
     vouched: bool
-    #: Those who are still to say a word; nobody waits for one that is taken for dead.
+    #: The siblings whose answers are awaited; none of them is taken for dead.
     silent: set[str]
     calls: list[Call] = field(default_factory=list)
-    #: When this server's own copy of the question came back: all that others said
-    #: before it has been heard.
+    #: When this server received its own question: every word that was sent before it has
+    #: been heard by then.
     echoed_at: float | None = None
     answered: set[str] = field(default_factory=set)
+    #: A server says that it is lost, which counts unless another server has it.
+    lost: bool = False
     verdict: Verdict | None = None
 
-    def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
-        """*sender* said mine, lost, never or vouch.
+    @property
+    def echo_expected_until(self) -> float:
+        """Until when this server waits to receive its own question; then the request is lost."""
+        return self.asked_at + _ECHO_TIMEOUT
 
-        :param known: it is one of those that are waited for when they are there.
+    def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
+        """Take the answer of *sender*: mine, lost, never or vouch.
+
+        :param known: True if *sender* is a known sibling.
         """
         if known:
             self.answered.add(sender)
@@ -48,13 +58,13 @@ class Question:
         if said == "mine":
             self.verdict = self.verdict or Verdict.MINE
         elif said == "lost":
-            self.verdict = self.verdict or Verdict.LOST
+            self.lost = True
         elif said == "vouch" and now - self.asked_at < VALID:
             self.vouched = True
 
 
 class Questions:
-    """The questions of one server that are open, by the keys of their requests."""
+    """The open questions of one server, by the keys of their requests."""
 
     def __init__(self) -> None:
         self._open: dict[CallKey, Question] = {}
@@ -70,29 +80,29 @@ class Questions:
         return self._open.get(key)
 
     def add(self, question: Question) -> None:
-        """*question* is open from now on."""
+        """Open *question*."""
         self._open[question.key] = question
 
     def remove(self, question: Question) -> None:
-        """*question* is decided."""
+        """Remove *question*, which is decided."""
         del self._open[question.key]
 
     def clear(self) -> None:
-        """What was asked about comes again."""
+        """Remove all questions: the requests will be delivered again."""
         self._open.clear()
 
     def echoed(self, keys: Iterable[CallKey], now: float) -> None:
-        """This server heard its own questions about *keys*."""
+        """Note that this server received its own questions about *keys*."""
         for key in self._open.keys() & keys:
             self._open[key].echoed_at = now
 
-    def expect(self, instance: str) -> None:
-        """Have every open question wait for *instance*, which is there."""
+    def wait_for(self, instance: str) -> None:
+        """Let each open question wait for the answer of *instance*."""
         for question in self._open.values():
             if instance not in question.answered:
                 question.silent.add(instance)
 
-    def expect_no_more(self, instance: str) -> None:
-        """Have no question wait for *instance*."""
+    def stop_waiting_for(self, instance: str) -> None:
+        """Let no question wait for the answer of *instance*."""
         for question in self._open.values():
             question.silent.discard(instance)

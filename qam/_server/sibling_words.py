@@ -1,20 +1,19 @@
-"""The words that the servers of one server_id say to each other, as they travel.  No I/O here.
+"""The words between the servers of one server_id, as they are sent.  No I/O here.
 
 Each is a JSON object with a protocol number::
 
     protocol  1
     kind      hello, here, bye, ask or answer
-    from      the instance that says it
-    consumes  whether that takes requests
+    from      the instance that sends it
+    consumes  whether that instance takes requests
     number    hello: how many connections that instance has opened
     calls     ask:    [reply_to, correlation_id, runs, whether it was sent again] …
               answer: [reply_to, correlation_id, runs, mine, lost, vouch or never] …
     to        answer: the instance that asked
-    knows     answer: the instances that are known, and whether each is there; the first of
-              several answers names them for all
+    knows     answer: the known instances, and whether each is there; if an answer is sent in
+              several parts, the first part names them
 
-Kinds and fields that are not known are ignored, so that servers of two versions can
-serve side by side.
+Unknown kinds and fields are ignored, so that servers of two versions can serve side by side.
 """
 
 import json
@@ -28,17 +27,17 @@ from qam._protocol.correlation import CallKey
 Value = TypeVar("Value")
 
 _PROTOCOL = 1
-#: Bytes of the longest word that is taken in.
+#: Bytes of the longest word that is accepted.
 MAX_BYTES = 128 * 1024
-#: How many siblings one knows, at most.
+#: How many siblings a server knows, at most.
 MAX_SIBLINGS = 1000
-# How many calls a word is about, and how many characters of them it has, at most, if it is
-# one of ours; with that it stays far below what is taken in.
+# How many calls one word of this version has, at most, and how many characters of them.  So
+# it stays far below the limits for words that are accepted.
 _CALLS, _CHARACTERS = 500, 16 * 1024
 _MAX_CALLS = 2 * _CALLS
-# What is larger is no text of AMQP, and no count.
+# The longest text of AMQP, and the largest number that is accepted.
 _MAX_TEXT, _MAX_COUNT = 255, 2**53
-# Nothing that JSON writes as several characters: a word may name all siblings that one knows.
+# No character that JSON escapes, since a word may name all known siblings and has to stay short.
 _NAME = re.compile(r"[0-9A-Za-z _.:-]{1,64}")
 
 _KINDS = frozenset(("hello", "here", "bye", "ask", "answer"))
@@ -46,12 +45,12 @@ _ANSWERS = frozenset(("mine", "lost", "vouch", "never"))
 
 
 class NoWordError(Exception):
-    """What came was not said by a sibling, or by one of another protocol."""
+    """A message is no word of a sibling, or is one of another protocol."""
 
 
 @dataclass(slots=True)
 class Word:
-    """What one of them says."""
+    """A word of one server to its siblings."""
 
     kind: str
     sender: str
@@ -63,7 +62,7 @@ class Word:
 
 
 def encode(word: Word) -> bytes:
-    """Return *word* as it travels."""
+    """Return *word* as it is sent."""
     said: dict[str, Any] = {"protocol": _PROTOCOL, "kind": word.kind, "from": word.sender}
     said["consumes"] = word.consumes
     if word.kind == "hello":
@@ -72,19 +71,19 @@ def encode(word: Word) -> bytes:
         said["calls"] = [(*key, value) for key, value in word.calls.items()]
     if word.kind == "answer":
         said |= {"to": word.to, "knows": word.knows}
-    # As it is: of the halves of a character that a key may have, escapes make one.
+    # Not escaped: if a key has both halves of a surrogate pair, escapes would join them.
     return json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def encode_in_portions(word: Word) -> Iterator[bytes]:
-    """Yield *word* as it travels, in parts of so many calls; the first part says who is known."""
+    """Yield *word* as it is sent, in parts of limited size; the first part has ``knows``."""
     for calls in in_portions(word.calls):
         yield encode(replace(word, calls=calls))
         word.knows = {}
 
 
 def in_portions(calls: Mapping[CallKey, Value]) -> Iterator[dict[CallKey, Value]]:
-    """Part *calls* into as many as one word can be about; an empty one if there are none."""
+    """Yield *calls* in portions that fit into one word; one empty portion if there are none."""
     portion: dict[CallKey, Value] = {}
     room = _CHARACTERS
     for key, value in calls.items():
@@ -98,25 +97,25 @@ def in_portions(calls: Mapping[CallKey, Value]) -> Iterator[dict[CallKey, Value]
 
 
 def decode(body: bytes) -> Word | None:
-    """Return the word that *body* stands for; None if it is of a kind that is not known here.
+    """Return the word in *body*; None if its kind is unknown.
 
     Takes time in proportion to the size of *body*.
 
-    :raises NoWordError: it is none; says why in few words.
+    :raises NoWordError: *body* is no word; the error says why.
     """
     if len(body) > MAX_BYTES:
         raise NoWordError(f"it has {len(body)} bytes")
     try:
         said = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise NoWordError(f"it is no JSON: {type(error).__name__}") from error
+        raise NoWordError(f"it is not JSON: {type(error).__name__}") from error
     if type(said) is not dict or type(said.get("protocol")) is not int:
         raise NoWordError("it has no protocol number")
     if said["protocol"] != _PROTOCOL:
         raise NoWordError(f"its protocol is not {_PROTOCOL}")
     kind, sender = said.get("kind"), said.get("from")
     if type(kind) is not str or not _is_name(sender):
-        raise NoWordError("it does not say what it is, or whose")
+        raise NoWordError("its kind or its sender is missing")
     return _word(kind, sender, said) if kind in _KINDS else None
 
 
@@ -127,7 +126,7 @@ def _word(kind: str, sender: Any, said: dict[str, Any]) -> Word:
     elif kind == "ask":
         word.calls = {key: value is True for key, value in _calls(said)}
     elif kind == "answer":
-        # Whoever says what is not understood has not answered yet.
+        # An answer that is not understood counts as none.
         word.calls = {
             key: value for key, value in _calls(said) if type(value) is str and value in _ANSWERS
         }
@@ -138,7 +137,7 @@ def _word(kind: str, sender: Any, said: dict[str, Any]) -> Word:
 def _calls(said: dict[str, Any]) -> list[tuple[CallKey, Any]]:
     calls = said.get("calls")
     if type(calls) is not list or len(calls) > _MAX_CALLS:
-        raise NoWordError("it is about no calls, or too many")
+        raise NoWordError("its calls are missing, or too many")
     return [_call(each) for each in calls]
 
 
@@ -147,20 +146,20 @@ def _call(said: Any) -> tuple[CallKey, Any]:
         reply_to, correlation_id, runs, value = said[:4]
         if _is_text(reply_to) and _is_text(correlation_id) and _is_count(runs):
             return CallKey(reply_to, correlation_id, runs), value
-    raise NoWordError("it is about something that is no call")
+    raise NoWordError("one of its calls is malformed")
 
 
 def _to(said: dict[str, Any]) -> str:
     to = said.get("to")
     if not _is_name(to):
-        raise NoWordError("it is an answer to nobody")
+        raise NoWordError("its receiver is missing")
     return str(to)
 
 
 def _knows(said: dict[str, Any]) -> dict[str, bool]:
     knows = said.get("knows")
     if type(knows) is not dict or not all(map(_is_name, knows)):
-        raise NoWordError("it does not say who is known")
+        raise NoWordError("the instances that it knows are missing")
     return {instance: there is True for instance, there in knows.items()}
 
 

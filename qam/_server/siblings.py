@@ -1,20 +1,19 @@
-"""What the servers of one server_id know of each other, and ask each other.
+"""Decides, with the other servers of one server_id, on requests that may have been received before.
 
-A request that may have been received before must not run twice.  That the broker
-marks it as redelivered is no evidence: after it was killed, it marks every message.
-So the one that receives such a request asks the others, and waits for their words.
+Such a request must not run twice.  The broker's mark *redelivered* is no evidence that one
+began to run: after the broker was killed, it marks every message.  So a server that receives
+such a request asks the others, and waits for their answers.
 
-How they know whom to ask.  Each server has a queue of its own on an exchange that
-reaches all of them, and says hello there before it takes its first request; the
-queue outlives a lost connection, so none misses a hello.  One that has seen the
-request queue empty, with no consumer that it does not know, can *vouch*: whatever
-comes marked from then on was received by servers that it knows.  One that said
-goodbye has left nothing open.  One that does not answer may be dead with the request
-in its hands, so that counts as lost.
+How a server knows whom to ask: Each server has a queue of its own on an exchange that reaches
+all of them, and says hello there before it takes its first request.  The queue outlives a lost
+connection, so no server misses a hello.  A server that has seen the request queue empty, with
+no consumer that it does not know, can *vouch*: each request that is delivered with a mark from
+then on was received by servers that it knows.  A server that said goodbye has no request open.
+A server that does not answer may have died with the request, so the request counts as lost.
 
-No I/O and no clock here: :meth:`Siblings.heard` takes in what came,
-:meth:`Siblings.take_messages` returns what is to be sent.  All belongs to the thread
-that receives the requests.
+No I/O and no clock here: :meth:`Siblings.heard` takes the words that arrive, and
+:meth:`Siblings.take_messages` returns the words to send.  Only the thread that receives the
+requests uses this.
 """
 
 from collections.abc import Callable
@@ -36,9 +35,9 @@ class Siblings:
     """The other servers of a server_id, as one of them sees them.
 
     :param instance: its own name among them.
-    :param record: what it has received itself.
+    :param record: the requests that it has received itself.
     :param clock: seconds on a clock that only goes forward.
-    :param warnings: takes what is wrong with the words of others.
+    :param warnings: logs the errors in the words of others.
     """
 
     def __init__(
@@ -55,21 +54,21 @@ class Siblings:
         self._others = KnownSiblings()
         self._questions = Questions()
         self._outbox = SiblingOutbox(instance)
-        # The requests whose answers others want to be sent again.
+        # The requests whose replies other servers have asked this one to repeat.
         self._to_repeat: dict[CallKey, None] = {}
         self._inspections = QueueInspections()
         self._vouches_since: float | None = None
         self._opened_at = 0.0
         self._hello = 0
-        #: True once this server is known to all others, and may take requests.
+        #: True once all others know this server, so that it may take requests.
         self.announced = False
 
     @property
     def vouches(self) -> bool:
-        """True if whatever comes marked was received by nobody unknown."""
+        """True if no unknown server can have received a request that arrives with a mark."""
         return self._vouches_since is not None
 
-    def _vouch_no_more(self) -> None:
+    def _stop_vouching(self) -> None:
         self._vouches_since = None
         self._record.uncover()
 
@@ -78,46 +77,44 @@ class Siblings:
     def opened(self, without_gap: bool) -> None:
         """A connection is open.
 
-        :param without_gap: all that was said in the meantime waits in the queue.
+        :param without_gap: True if all words since then wait in this server's queue.
         """
         self._opened_at = self._clock()
         self.announced = self._outbox.consumes = False
         self._hello += 1
         if not without_gap:
-            self._vouch_no_more()
-            self._others.begin_to_hear_anew()
+            self._stop_vouching()
+            self._others.mark_all_unheard()
         self._outbox.say("hello", self._hello)
 
     def lost(self) -> None:
-        """The connection is gone, and what was under judgement comes again."""
+        """The connection is gone; the broker delivers the requests under judgement again."""
         if not self.vouches:
             for question in self._questions:
                 self._record.note_asked(question.key, doubtful=True)
         self._questions.clear()
         self._outbox.forget_questions()
         self._others.give_up_roll_call()
-        self._others.bring_back_who_just_left(self._clock())
+        self._others.restore_recently_left(self._clock())
 
     def tell_consuming(self, whether: bool) -> None:
-        """This server has begun to consume from the request queue, or is about to end that.
+        """Tell the others that this server consumes from the request queue, or is about to stop.
 
-        Others count with its consumer only while it says so: else it would make up for one
-        that nobody knows.
+        The others count its consumer only while it says so.  Otherwise they might take the
+        consumer of an unknown server for this one's.
         """
         self._outbox.consumes = whether
         self._outbox.say("here")
 
     def leave(self) -> None:
-        """Say goodbye: this server has nothing open, and takes nothing any more."""
+        """Say goodbye: this server has no request at hand, and takes no more."""
         self._outbox.say_goodbye()
 
     # --- requests -------------------------------------------------------------------
 
     def ask(self, call: Call) -> None:
-        """Find out what is to become of *call*; see :meth:`take_verdicts`."""
+        """Ask the others about *call*; :meth:`take_verdicts` returns the verdict later."""
         key = call.key
-        if key is None:
-            raise ValueError("a request without a correlation id can't be asked about")
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, is_resent(call.delivery))
@@ -128,24 +125,23 @@ class Siblings:
     def _question(self, key: CallKey, resent: bool) -> Question:
         vouched = self._vouches_for(key, resent)
         question = Question(key, resent, self._clock(), vouched, self._others.present)
-        if self._record.is_lost(key):
-            question.verdict = Verdict.LOST
+        question.lost = self._record.is_lost(key)
         return question
 
-    def have_repeated(self, key: CallKey) -> None:
-        """Have whoever answered the request *key* send its answer again."""
+    def ask_to_repeat(self, key: CallKey) -> None:
+        """Ask the server that has answered the request *key* to send the reply again."""
         self._outbox.ask(key, resent=True)
 
     def is_judging(self, key: CallKey) -> bool:
-        """Return True if the verdict on *key* is open."""
+        """Return True if *key* is under judgement."""
         return key in self._questions
 
     def _vouches_for(self, key: CallKey, resent: bool) -> bool:
-        # That the queue was empty says nothing of a request that was sent before.
+        # A request that its client sent again may have been answered before the queue was empty.
         return self.vouches and (not resent or self._record.covers(key))
 
     def take_verdicts(self) -> list[tuple[list[Call], Verdict]]:
-        """Return the requests that are judged now: all duplicates of each, and the verdict."""
+        """Return the requests that are judged now: the copies of each, and the verdict."""
         for instance in self._others.end_roll_call(self._clock()):
             self._mark_absent(instance)
         verdicts = []
@@ -153,15 +149,15 @@ class Siblings:
             verdict = question.verdict or self._judge(question)
             if verdict is not None:
                 self._questions.remove(question)
-                self._outbox.ask_no_more(question.key)
+                self._outbox.withdraw_question(question.key)
                 verdicts.append((question.calls, verdict))
         return verdicts
 
     def _judge(self, question: Question) -> Verdict | None:
         if question.echoed_at is None:
-            return None
+            return Verdict.LOST if self._clock() >= question.echo_expected_until else None
         if not question.silent:
-            if self._others.absent or self._others.crowded:
+            if question.lost or self._others.absent or self._others.crowded:
                 return Verdict.LOST
             if question.vouched:
                 return Verdict.RUN
@@ -172,43 +168,44 @@ class Siblings:
         return Verdict.LOST
 
     def _wait_ends(self, question: Question) -> float:
-        # Whoever is not known yet was here before, and lost its connection as we did.
+        # A server that is not known yet may have lost its connection as this one did.
         expected = question.echoed_at if question.silent else self._opened_at
         return (expected or 0.0) + GRACE
 
-    # --- who is there -----------------------------------------------------------------
+    # --- the known siblings -----------------------------------------------------------
 
     def _mark_absent(self, instance: str) -> None:
-        """*instance* does not answer: take it for dead."""
+        """Take *instance*, which does not answer, for dead."""
         if self._others.mark_absent(instance):
-            self._questions.expect_no_more(instance)
+            self._questions.stop_waiting_for(instance)
 
     def _add(self, instance: str, there: bool) -> Sibling | None:
-        """Know *instance* from now on; return None if there is no room for it.
+        """Add *instance* to the known siblings; return None if there is no room for it.
 
-        As long as there is not, nobody vouches here: it may have what comes marked.
+        While there is no room, this server does not vouch: *instance* may have requests that
+        arrive with a mark.
         """
         sibling = self._others.add(instance, there)
         if sibling is None:
-            self._vouch_no_more()
+            self._stop_vouching()
             self._warnings.warn("there are more than %d servers of one server_id", MAX_SIBLINGS)
         elif there:
-            self._questions.expect(instance)
+            self._questions.wait_for(instance)
         return sibling
 
     def _call_the_roll(self) -> None:
-        """Find out who is not there any more, before a request depends on it."""
+        """Find out which siblings are gone, before a request depends on that."""
         self._others.call_roll(self._clock())
         self._outbox.say("ask")
 
     # --- what is due ------------------------------------------------------------------
 
     def next_due(self) -> float | None:
-        """Seconds until there is something to do, if nothing is heard; None for never."""
+        """Return the seconds until there is something to do, if no word arrives; None for never."""
         soonest = min(self._next_inspection(), self._others.roll_call_ends())
         for each in self._questions:
-            if each.echoed_at is not None:
-                soonest = min(soonest, self._wait_ends(each))
+            echoed = each.echoed_at is not None
+            soonest = min(soonest, self._wait_ends(each) if echoed else each.echo_expected_until)
         return None if soonest == inf else max(0.0, soonest - self._clock())
 
     def _next_inspection(self) -> float:
@@ -222,7 +219,7 @@ class Siblings:
         return self._clock() >= self._next_inspection()
 
     def queue_inspected(self, state: QueueState, own_consumers: int) -> None:
-        """This is the state of the request queue, with some consumers of our own."""
+        """Learn from the *state* of the request queue, which has *own_consumers* of this server."""
         now = self._clock()
         self._inspections.done(now)
         expected = own_consumers + self._others.count_consumers()
@@ -230,47 +227,47 @@ class Siblings:
             self._call_the_roll()
         if state.messages or state.consumers != expected:
             return
-        # Nothing waits, and all that is under way is with servers that are known.
+        # The queue is empty, so all unacknowledged requests are with known servers.
         if self._others.crowded:
-            # If there is room now, those speak up for whom there was none.
-            if self._others.make_up_for_crowd():
+            # If there is room now, the siblings without room answer the roll call.
+            if self._others.has_room_again():
                 self._call_the_roll()
         elif self._vouches_since is None:
             self._vouches_since = now
         for instance in list(self._others.absent):
             if self._others.forget_if_judged(instance, now):
-                self._questions.expect_no_more(instance)
+                self._questions.stop_waiting_for(instance)
                 self._record.uncover()
 
-    # --- what is said -------------------------------------------------------------------
+    # --- words to send ------------------------------------------------------------------
 
     def take_messages(self) -> list[bytes]:
-        """Return what is to be sent to all, this server included."""
+        """Return the words to send to all servers, this one included."""
         return self._outbox.take_messages(self._questions, self._others.report)
 
     def take_to_repeat(self) -> list[CallKey]:
-        """Return the requests whose answers clients want that asked another server; each once."""
+        """Return the requests whose replies others have asked this server to repeat; each once."""
         to_repeat, self._to_repeat = self._to_repeat, {}
         return list(to_repeat)
 
     @property
     def has_messages(self) -> bool:
-        """True if something is to be sent, words or answers."""
+        """True if there are words to send or replies to repeat."""
         return bool(self._outbox or self._to_repeat)
 
-    # --- what is heard ------------------------------------------------------------------
+    # --- words that arrive --------------------------------------------------------------
 
     def heard(self, body: bytes) -> None:
-        """Take in what a sibling said, or this server itself.
+        """Take a word of a sibling, or of this server itself.
 
-        What is no word is ignored, and so is one of another protocol: its server is
-        not known then, so this one vouches for nothing that it may have.
+        A message that is no word is ignored.  So is a word of another protocol: its server
+        stays unknown, so this one does not vouch while that one consumes.
         """
         try:
             word = decode(body)
         except NoWordError as error:
             self._warnings.warn(
-                "what another server of the same server_id said makes no sense: %s", error
+                "a message of another server of the same server_id was ignored: %s", error
             )
             return
         if word is None:
@@ -281,27 +278,27 @@ class Siblings:
             _HEAR[word.kind](self, word)
 
     def heard_too_large(self, size: int) -> None:
-        """Something came in place of a word that was too large to be taken in."""
+        """A message of *size* bytes arrived, which is too large for a word."""
         self._warnings.warn(
-            "what another server of the same server_id said makes no sense: it has %d bytes", size
+            "a message of another server of the same server_id was ignored: it has %d bytes", size
         )
 
     def _hear_own(self, word: Word) -> None:
         if word.kind == "hello":
-            # One of an earlier connection may come again, before the others have this one.
+            # The hello of an earlier connection may arrive before the others have this one.
             self.announced = self.announced or word.number == self._hello
         elif word.kind == "ask":
             self._questions.echoed(word.calls.keys(), self._clock())
 
     def _hear_here(self, word: Word) -> None:
-        """Whoever said *word* is there."""
+        """Note that the sender of *word* is there."""
         sender = word.sender
         sibling = self._others.get(sender) or self._add(sender, there=True)
         if sibling is None:
             return
         before = self._others.is_consuming(sender)
         if self._others.came_back(sender):
-            self._questions.expect(sender)
+            self._questions.wait_for(sender)
         sibling.heard, sibling.settled_at = True, None
         sibling.consumes = word.consumes
         if self._others.is_consuming(sender) and not before:
@@ -315,7 +312,7 @@ class Siblings:
     def _hear_bye(self, word: Word) -> None:
         self._record.uncover()
         if self._others.leave(word.sender, self._clock()):
-            self._questions.expect_no_more(word.sender)
+            self._questions.stop_waiting_for(word.sender)
 
     def _hear_ask(self, word: Word) -> None:
         self._hear_here(word)
@@ -328,7 +325,7 @@ class Siblings:
         self._outbox.answer(word.sender, answers, len(self._others))
 
     def _word_on(self, key: CallKey, resent: bool, asker: str) -> str:
-        """Return what this server says of *key*: mine, lost, never; or vouch: nobody had it."""
+        """Return the answer about *key*: mine, lost or never; or vouch: no server had it."""
         if self._record.knows(key):
             if resent:
                 self._to_repeat[key] = None
@@ -337,7 +334,7 @@ class Siblings:
             return "lost"
         question = self._questions.get(key)
         if question is not None:
-            # If two servers have it, the first by name goes on with it.
+            # If two servers judge it, the first by name goes on with it.
             if self._instance < asker:
                 return "mine"
             question.verdict = Verdict.MINE

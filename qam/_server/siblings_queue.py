@@ -1,4 +1,4 @@
-"""The queue in which a server hears the others of its server_id."""
+"""The queue from which a server consumes the words of its siblings."""
 
 from typing import Any
 
@@ -10,26 +10,26 @@ from qam._server.messages import Message
 from qam._server.settings import ServerSettings
 from qam._server.sibling_words import MAX_BYTES
 
-#: Seconds for which what siblings say waits for a server that is away.  One that is away
-#: for longer is taken for dead, and knows that it has missed something.
+#: Seconds for which the queue of a server that lost its connection stays.  A server that is
+#: away for longer is taken for dead, and knows that it has missed words.
 _EXPIRES = 10
 _PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
 
 
 class SiblingsQueue:
-    """The queue, the consumer on it, and the way to all such queues.
+    """The queue, the consumer on it, and the route to all such queues.
 
-    :param settings: of the server.
-    :param instance: its name among those of its server_id.
+    :param settings: the settings of the server.
+    :param instance: the name of the server among its siblings.
     """
 
     def __init__(self, settings: ServerSettings, instance: str) -> None:
         self._binding = siblings_binding(settings.server_id, instance)
         self._consumer: Consumer | None = None
-        # How often it was declared.
+        # How often the queue was declared.
         self._openings = 0
         self._arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
-        if "x-queue-type" in settings.queue_arguments:  # as that of the request queue
+        if "x-queue-type" in settings.queue_arguments:  # the same type as the request queue
             self._arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
 
     @property
@@ -39,14 +39,14 @@ class SiblingsQueue:
 
     @property
     def consumer_tag(self) -> str | None:
-        """What comes under this tag was said by siblings; None before :meth:`open`."""
+        """The tag of the deliveries from this queue; None before :meth:`open`."""
         return self._consumer.tag if self._consumer else None
 
     def open(self, connection: Connection) -> bool:
-        """Declare the queue, and consume from it; return whether nothing was missed meanwhile."""
+        """Declare the queue, and consume from it; return True if no word was missed meanwhile."""
         without_gap = self._declare(connection)
         self._openings += 1
-        # Higher each time: the consumer of a connection that is lost may still be served.
+        # Higher each time: the broker may still serve the consumer of the lost connection.
         self._consumer = connection.consume(
             self._binding.queue, priority=self._openings, max_bytes=MAX_BYTES
         )
@@ -59,16 +59,16 @@ class SiblingsQueue:
         )
         try:
             connection.declare_queue(self._binding, self._arguments)
-        except QueueIsDown:  # on a cluster, with the node that has it
+        except QueueIsDown:  # on a cluster: the node of the queue is down
             queue = f"{self._binding.queue}.{self._openings}"
             self._binding = self._binding._replace(queue=queue)
             connection.declare_queue(self._binding, self._arguments)
         return without_gap
 
     def message(self, word: bytes) -> Message:
-        """Return *word* as a message to all servers of the id, this one included."""
+        """Return *word* as a message to all servers of the server_id, this one included."""
         return Message(self._binding.route, word, _PROPERTIES, mandatory=False)
 
     def delete(self, connection: Connection) -> None:
-        """Delete the queue: this server hears nothing any more."""
+        """Delete the queue: this server needs no more words."""
         connection.delete_queue(self._binding.queue)

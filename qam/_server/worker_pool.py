@@ -1,4 +1,4 @@
-"""The threads of a server that run its methods, and when another one is started."""
+"""The threads of a server that run its methods; starts another one when it is needed."""
 
 import threading
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from qam._server.settings import ServerSettings
 
 log = get_logger("qam.qam_server")
 
-# Seconds for workers whose replies are sent to end; those that still run were given up.
+# Seconds for idle workers to end; the others run a method whose reply can't be sent any more.
 _GRACE = 1.0
-# How often a minute it is told what is wrong with a request: others send as many as they like.
+# How many warnings about wrong requests are logged in a minute; peers may send any number.
 _MAX_WARNINGS = 20
 
 
 class WorkerPool:
     """Hands requests to idle workers, and starts another one where there is none.
 
-    :param settings: of the server.
-    :param calls: where the requests wait for a worker.
-    :param methods: what can be called.
+    :param settings: the settings of the server.
+    :param calls: the requests that wait for a worker.
+    :param methods: the registered methods.
     :param messages: makes the replies.
     :param publisher: sends the replies.
     :param settled: takes the calls that need no reply.
@@ -60,26 +60,26 @@ class WorkerPool:
 
     @property
     def running(self) -> int:
-        """How many threads are at work on a call; a moment's view."""
+        """How many workers are at work on a call; a moment's view."""
         alive = sum(worker.is_alive() for worker in tuple(self._workers))
         return max(0, alive - self._calls.idle_threads)
 
     def put(self, call: Call) -> None:
-        """Give a call to a worker; by the thread that receives the requests."""
+        """Give a call to a worker; called by the thread that receives the requests."""
         idle = self._calls.put(call)
         if not idle and len(self._workers) < self._settings.max_workers:
             try:
                 self.start_worker()
-            except RuntimeError:  # there are no more threads; those that there are go on
-                if threading.main_thread().is_alive():  # at the interpreter's end it is usual
-                    log.exception("a request has to wait")
+            except RuntimeError:  # out of threads: the workers that run go on
+                if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
+                    log.exception("a request has to wait: no other worker can be started")
 
     def take_back(self) -> list[Call]:
-        """Take out the calls that no worker has begun with."""
+        """Take out the calls that no worker has begun."""
         return self._calls.take_all()
 
     def start_worker(self) -> None:
-        """Start one more.
+        """Start one more worker.
 
         :raises RuntimeError: no thread can be started.
         """
@@ -100,11 +100,11 @@ class WorkerPool:
             raise
 
     def close(self) -> None:
-        """Let the workers end when the calls are done."""
+        """Let the workers end when no call waits any more."""
         self._calls.close()
 
     def join(self) -> None:
-        """Wait for those whose replies are sent to end, a second at most."""
+        """Wait for the end of the idle workers, one second at most."""
         deadline = Deadline(_GRACE)
         for worker in self._workers:
             worker.join(deadline.wait_time())

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from qam._broker import connect as connect_module
 from qam._broker import connection_thread, reconnection
 from qam._broker.connect import connect
 from qam._broker.connection import Connection
@@ -15,12 +14,15 @@ from qam._broker.connection_thread import ConnectionThread
 from qam._broker.endpoint import Endpoint
 from qam._broker.events import Event
 from qam._broker.messages import Delivery, Publish, QueueBinding
+from qam._broker.waker import Waker
 from qam._common.deadline import Deadline
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.conftest import Broker
+from tests.support.clock import StandingClock
 from tests.support.descriptors import open_descriptors
 from tests.support.endpoints import endpoint_of
+from tests.support.fake_connection import FakeBroker
 from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -256,7 +258,7 @@ def test_a_host_name_is_resolved_where_there_are_no_more_threads(
 
 
 def test_one_that_opens_after_it_was_given_up_closes_at_once(
-    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, own: QueueBinding
 ) -> None:
     # given
     go_on = threading.Event()
@@ -265,8 +267,7 @@ def test_one_that_opens_after_it_was_given_up_closes_at_once(
         go_on.wait(LONG)
         return connect(endpoint, LONG)
 
-    monkeypatch.setattr(connect_module, "connect", connect_late)
-    owner = Owner(endpoints_of(broker), own, connect_timeout=-0.9)
+    owner = Owner(endpoints_of(broker), own, connect_timeout=-0.9, connect=connect_late)
     with pytest.raises(QAMConnectionException):
         owner.start()
 
@@ -435,11 +436,11 @@ def test_what_an_owner_itself_calls_a_loss_is_one(owner: Owner) -> None:
 
 
 class FailingBroker:
-    """A broker that can't be reached any more; counts who tries, and when."""
+    """A broker that can't be reached, while it is down; counts who tries."""
 
-    def __init__(self) -> None:
+    def __init__(self, down: bool) -> None:
         self.attempts = 0
-        self.down = True
+        self.down = down
         self.tried = threading.Condition()
 
     def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
@@ -456,18 +457,17 @@ class FailingBroker:
 
 
 @pytest.fixture
-def reconnecting(
-    broker: Broker, own: QueueBinding, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Owner, FailingBroker]]:
+def reconnecting(broker: Broker, own: QueueBinding) -> Iterator[tuple[Owner, FailingBroker]]:
     """An owner that has lost its connection and tries in vain to get another."""
-    owner, failing = Owner(endpoints_of(broker), own), FailingBroker()
+    failing = FailingBroker(down=False)
+    owner = Owner(endpoints_of(broker), own, connect=failing.connect)
     owner.start()
-    monkeypatch.setattr(connect_module, "connect", failing.connect)
+    failing.down = True
     owner.fail_in["_write"] = QAMConnectionException("cut")
     owner.wake()
     owner.wait_for(lambda: owner.losses)
     owner.fail_in.clear()
-    failing.wait_for(1)
+    failing.wait_for(2)
     yield owner, failing
     owner.exit()
     delete_queue(owner)
@@ -478,7 +478,7 @@ def test_it_tries_again_and_again_until_it_works(
 ) -> None:
     # given
     owner, failing = reconnecting
-    failing.wait_for(4)
+    failing.wait_for(5)
 
     # when
     failing.down = False
@@ -558,7 +558,8 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     own: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    owner, failing = Owner(nowhere(), own), FailingBroker()
+    failing = FailingBroker(down=True)
+    owner = Owner(nowhere(), own, connect=failing.connect)
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -567,7 +568,6 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
         if len(pauses) == 13:
             owner.kill = True
 
-    monkeypatch.setattr(connect_module, "connect", failing.connect)
     monkeypatch.setattr(reconnection.random, "uniform", lambda low, high: high)
     monkeypatch.setattr(owner, "_pause", pause)
 
@@ -577,6 +577,323 @@ def test_the_first_attempt_is_made_at_once_and_later_ones_ever_more_slowly(
     # then
     assert pauses[:7] == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
     assert set(pauses[7:]) == {1.0}
+
+
+class CountingWaker(Waker):
+    """Counts how often it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    def wait(self, timeout: float | None) -> None:
+        self.waits += 1
+        super().wait(timeout)
+
+
+def test_a_wake_in_a_pause_does_not_have_it_spin_until_its_end(own: QueueBinding) -> None:
+    # given
+    waker = CountingWaker()
+    owner = Owner(nowhere(), own, waker=waker)
+    waker.wake()
+
+    # when
+    owner._pause(0.05)
+
+    # then it was woken once, and slept on; a timeout may end a hair too soon
+    assert 2 <= waker.waits <= 4
+    waker.close()
+
+
+# --- several endpoints ------------------------------------------------------
+
+
+ENDPOINTS = [endpoint_of("one"), endpoint_of("two"), endpoint_of("three")]
+
+
+class SeveralBrokers:
+    """Brokers of which some can't be reached, or are of no use; notes who was asked."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.asked: list[str] = []
+        self.fake = FakeBroker(StandingClock())
+
+    def connect(self, endpoint: Endpoint, timeout: float) -> Connection:
+        self.asked.append(endpoint.host)
+        if endpoint.host in self.down:
+            raise QAMConnectionException("nothing listens there")
+        return self.fake.connect(endpoint, timeout)
+
+
+@pytest.fixture
+def several(own: QueueBinding) -> Iterator[tuple[SeveralBrokers, Owner]]:
+    brokers = SeveralBrokers()
+    owner = Owner(ENDPOINTS, own, connect=brokers.connect)
+    yield brokers, owner
+    brokers.fake.end()
+
+
+def test_the_first_that_takes_a_connection_is_used(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    brokers, owner = several
+    brokers.down = {"one"}
+
+    brokers.fake.run(owner)
+
+    assert brokers.asked == ["one", "two"]
+
+
+def test_after_a_loss_the_next_one_comes_first(several: tuple[SeveralBrokers, Owner]) -> None:
+    brokers, owner = several
+    brokers.fake.run(owner)
+
+    for _ in range(3):
+        brokers.fake.connection.lose()
+        brokers.fake.settle()
+
+    assert brokers.asked == ["one", "two", "three", "one"]
+
+
+def test_after_a_channel_that_a_message_closed_it_stays_where_it_is(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    brokers, owner = several
+    brokers.fake.run(owner)
+    error = QAMConnectionException("too large")
+    error.by_message = True
+
+    brokers.fake.connection.lose(error)
+    brokers.fake.settle()
+
+    assert brokers.asked == ["one", "one"]
+
+
+def test_one_where_nothing_can_be_declared_is_left_for_the_next(
+    several: tuple[SeveralBrokers, Owner],
+) -> None:
+    # given an owner that has lost its connection
+    brokers, owner = several
+    brokers.fake.run(owner)
+    failures = [QAMConnectionException("no permission")]
+    original = owner._on_open
+
+    def fail_once(connection: Connection) -> None:
+        if failures:
+            raise failures.pop()
+        original(connection)
+
+    owner._on_open = fail_once  # type: ignore[method-assign]
+
+    # when
+    brokers.fake.connection.lose()
+    brokers.fake.settle()
+
+    # then
+    assert brokers.asked == ["one", "two", "three"]
+    assert brokers.fake.connections[1].closed
+
+
+def test_the_endpoints_share_the_time_that_there_is(own: QueueBinding) -> None:
+    times: list[float] = []
+
+    def connect_in_vain(endpoint: Endpoint, timeout: float) -> Connection:
+        times.append(timeout)
+        raise QAMConnectionException(f"nothing listens at {endpoint.host}")
+
+    owner = Owner(ENDPOINTS, own, connect_timeout=LONG, connect=connect_in_vain)
+    with pytest.raises(QAMConnectionException, match="three"):
+        owner.start()
+
+    assert times[0] == pytest.approx(LONG / 3)
+    assert sum(times) <= 2 * LONG
+    assert times[-1] == pytest.approx(LONG, abs=LONG / 10)
+
+
+# --- borrowers --------------------------------------------------------------
+
+
+class TestAConnectionThatIsLent:
+    """While its owner sleeps, another thread writes in its place."""
+
+    @pytest.fixture
+    def broker(self) -> Iterator[FakeBroker]:
+        broker = FakeBroker(StandingClock())
+        yield broker
+        broker.end()
+
+    @pytest.fixture
+    def owner(self, broker: FakeBroker, own: QueueBinding) -> Owner:
+        owner = Owner([endpoint_of("here")], own, connect=broker.connect)
+        broker.run(owner)
+        return owner
+
+    def test_is_used_by_the_thread_that_calls_and_flushed(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        waits = broker.connection.waits
+
+        assert owner._borrow(lambda connection: write_to(connection, owner))
+
+        assert broker.connection.bodies == [b"lone"]
+        assert broker.connection.waits == waits
+        assert not broker.connection.rests
+
+    def test_rests_if_what_comes_is_not_urgent(self, broker: FakeBroker, owner: Owner) -> None:
+        assert owner._borrow(lambda connection: True, rest=True)
+        assert broker.connection.rests
+        waits = broker.connection.waits
+        # when somebody looks again
+        owner.look_again()
+        broker.settle()
+        # then it rests no more, and looking once more wakes nobody
+        assert not broker.connection.rests
+        assert broker.connection.waits == waits + 1
+        owner.look_again()
+        broker.settle()
+        assert broker.connection.waits == waits + 1
+
+    def test_is_woken_from_its_rest_by_who_does_not_look_again(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        owner._borrow(lambda connection: True, rest=True)
+
+        owner._borrow(lambda connection: True)
+        broker.settle()
+
+        assert not broker.connection.rests
+
+    def test_is_left_to_its_owner_where_it_was_not_used(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        assert not owner._borrow(lambda connection: False, rest=True)
+        assert not broker.connection.rests
+
+    def test_wakes_its_owner_for_what_the_network_did_not_take(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        waits = broker.connection.waits
+        broker.connection.congested = True
+
+        assert owner._borrow(lambda connection: write_to(connection, owner), rest=True)
+        broker.settle()
+
+        assert broker.connection.waits == waits + 1
+        assert broker.connection.bodies == []
+        broker.connection.congested = False
+        broker.settle()
+        assert broker.connection.bodies == [b"lone"]
+
+    @pytest.mark.parametrize(("due", "wakes"), [(5.0, 1), (20.0, 0)])
+    def test_wakes_its_owner_for_what_is_due_sooner_than_before(
+        self, broker: FakeBroker, owner: Owner, due: float, wakes: int
+    ) -> None:
+        # given an owner that sleeps for ten seconds
+        seconds = 10.0
+        owner._next_due = lambda: seconds  # type: ignore[method-assign]
+        owner.wake()
+        broker.settle()
+        waits = broker.connection.waits
+
+        # when
+        def use(connection: Connection) -> bool:
+            nonlocal seconds
+            seconds = due
+            return True
+
+        owner._borrow(use)
+        broker.settle()
+
+        # then
+        assert broker.connection.waits == waits + wakes
+
+    def test_is_not_lent_to_its_owner(self, broker: FakeBroker, owner: Owner) -> None:
+        lent: list[bool] = []
+        original = owner._write
+
+        def write(connection: Connection) -> None:
+            original(connection)
+            lent.append(owner._borrow(lambda connection: True))
+
+        owner._write = write  # type: ignore[method-assign]
+        owner.wake()
+        broker.settle()
+
+        assert lent == [False]
+
+    def test_is_not_lent_twice_at_a_time(self, owner: Owner) -> None:
+        # given one that borrows it, in whose middle a finalizer and another thread want it
+        lent: list[bool] = []
+
+        def want_it() -> None:
+            lent.append(owner._borrow(lambda connection: True))
+
+        def use(connection: Connection) -> bool:
+            want_it()
+            thread = threading.Thread(target=want_it)
+            thread.start()
+            thread.join(LONG)
+            return True
+
+        assert owner._borrow(use)
+        assert lent == [False, False]
+        assert owner._borrow(lambda connection: True)
+
+    def test_that_is_lost_by_its_borrower_is_opened_again_by_its_owner(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        error = QAMConnectionException("the cable was cut")
+
+        def fail(connection: Connection) -> bool:
+            raise error
+
+        assert owner._borrow(fail)
+        assert not owner._borrow(lambda connection: True), "it is lost"
+        broker.settle()
+
+        assert owner.losses == [error]
+        assert owner.openings == 2
+        assert owner._borrow(lambda connection: True)
+
+    def test_is_of_no_use_after_ctrl_c_in_the_middle(
+        self, broker: FakeBroker, owner: Owner
+    ) -> None:
+        def interrupt(connection: Connection) -> bool:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            owner._borrow(interrupt)
+        assert not owner._borrow(lambda connection: True), "how much was written is not known"
+        owner.wake()
+        broker.settle()
+
+        assert [str(error) for error in owner.losses] == [
+            "a caller was interrupted while it used the connection"
+        ]
+        assert owner._borrow(lambda connection: True)
+
+    def test_is_there_no_more_after_the_end(self, broker: FakeBroker, owner: Owner) -> None:
+        broker.end()
+
+        assert not owner._borrow(lambda connection: True)
+        owner.look_again()
+
+    def test_is_given_up_in_a_forked_child(self, broker: FakeBroker, owner: Owner) -> None:
+        connection = broker.connection
+
+        owner._after_fork()
+
+        assert connection.closed
+        assert owner.kill
+        assert owner._connection is None
+        assert not owner._borrow(lambda connection: True)
+
+
+def write_to(connection: Connection, owner: Owner) -> bool:
+    """Write one message, and say so."""
+    connection.write([Publish(owner.binding.route, b"lone", {})])
+    return True
 
 
 # --- bugs -------------------------------------------------------------------

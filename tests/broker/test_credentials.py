@@ -103,7 +103,7 @@ def test_another_scheme_is_refused_with_its_name(url: str) -> None:
     ("name", "value"), [("port", 1), ("username", "me"), ("password", "secret"), ("vhost", "shop")]
 )
 def test_a_url_and_a_second_answer_beside_it_are_refused(url: str, name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"{name} belongs into it") as refused:
+    with pytest.raises(ValueError, match=rf"so {name} must be a part of it") as refused:
         AMQPCredentials(url, **{name: value}).resolved()
 
     assert "secret" not in str(refused.value)

@@ -57,6 +57,30 @@ def test_suspects_go_one_at_a_time_until_each_has_its_fate() -> None:
     assert not under_way.has_to_wait
 
 
+def test_at_first_nothing_is_under_way_and_nothing_is_suspect() -> None:
+    under_way = UnderWay()
+
+    assert under_way.in_flight == 0
+    assert not under_way.one_at_a_time
+    under_way.suspect(1)
+    assert under_way.one_at_a_time
+    assert not under_way.has_to_wait
+
+
+def test_after_a_culprit_the_others_are_still_suspect() -> None:
+    under_way = UnderWay()
+    under_way.suspect(3)
+
+    for _ in range(2):
+        under_way.written(1)
+        assert under_way.lost(1, by_message=True) is Fate.CULPRIT
+        assert under_way.one_at_a_time
+    under_way.written(1)
+    under_way.lost(1, by_message=True)
+
+    assert not under_way.one_at_a_time
+
+
 def test_a_loss_for_another_reason_leaves_the_suspects_suspect() -> None:
     under_way = UnderWay()
     under_way.suspect(2)

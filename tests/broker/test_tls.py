@@ -216,7 +216,7 @@ def test_a_certificate_of_another_host_is_refused(listeners: TLSListeners) -> No
     place = {"hostname": "127.0.0.1", "port": listeners.port}
     own = {"ca_certs": listeners.authority.file}
 
-    assert_refused("not made out to '127.0.0.1'", **place, ssl=own)
+    assert_refused("does not name '127.0.0.1'", **place, ssl=own)
 
     # but for who says what it is made out to, or not to look
     QAMServer(server_id="other", **place, ssl=own | {"server_hostname": "localhost"})
@@ -229,7 +229,7 @@ def test_the_host_is_verified_as_it_was_written_also_in_a_url(listeners: TLSList
     url = f"amqps://guest:guest@127.0.0.1:{listeners.port}//"
 
     assert_refused(
-        "not made out to '127.0.0.1'", hostname=url, ssl={"ca_certs": listeners.authority.file}
+        "does not name '127.0.0.1'", hostname=url, ssl={"ca_certs": listeners.authority.file}
     )
 
 
@@ -256,7 +256,7 @@ def test_an_authority_that_is_made_carelessly_is_told_where_python_looks(
 
     # then
     if context.verify_flags & ssl.VERIFY_X509_STRICT:
-        assert_refused("without key usage keyCertSign); have it made anew", **place)
+        assert_refused("without key usage keyCertSign); have it issued again", **place)
     else:
         QAMServer(server_id="careless", **place).close()
 

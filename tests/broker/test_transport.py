@@ -56,7 +56,7 @@ def transport_to(
 ) -> BufferedTransport:
     secured = None if tls is None else TLS(tls)
     port = listener.getsockname()[1]
-    return BufferedTransport(host, port, secured, Deadline(timeout), {}, lambda came: None)
+    return BufferedTransport(host, port, secured, Deadline(timeout), {}, lambda came: None, int)
 
 
 @contextmanager
@@ -102,6 +102,7 @@ def test_the_options_of_the_socket_are_set(listener: socket.socket) -> None:
         Deadline(LONG),
         {socket.TCP_USER_TIMEOUT: 12345},
         lambda came: None,
+        int,
     )
 
     # when

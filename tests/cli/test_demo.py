@@ -41,7 +41,7 @@ def assert_everything_is_shown(output: str) -> None:
         "state 2: it is finished",
     ]
     (timeout,) = outcomes["proxy.set_timeout(0.2).slow_add(2, 3)"]
-    assert timeout.startswith("QAMTimeoutException: slow_add() got no result within 0.2 seconds")
+    assert timeout.startswith("QAMTimeoutException: slow_add() timed out after 0.2 s")
     assert outcomes["proxy.divide(1, 0)"] == [
         "ZeroDivisionError: division by zero",
         "the server's traceback ends: ZeroDivisionError: division by zero",

@@ -10,7 +10,7 @@ from qam._client.call_fates import (
     CallFates,
     End,
     SendAgain,
-    age_if_written_before,
+    note_written,
     queue_is_full,
     thread_ended,
     timed_out,
@@ -65,7 +65,7 @@ class Client:
             self._under_way.written(len(batch))
             for each in batch:
                 each.times_written += 1
-                self.written.append((each.method_name, age_if_written_before(each, self.now)))
+                self.written.append((each.method_name, note_written(each, self.now)))
             self.unconfirmed += batch
 
     def hear(self, fate: Fate, *calls: PendingCall) -> None:
@@ -190,19 +190,30 @@ def test_a_request_that_is_refused_again_and_again_waits_longer_each_time_and_ne
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_a_request_that_is_refused_for_itself_says_why() -> None:
+    [decision] = fates().decide(Fate.CULPRIT, [call()], True, LOST)
+
+    assert isinstance(decision, End)
+    assert (
+        str(decision.failure)
+        == "the broker refused the request of call_1(): the connection was lost"
+    )
+    assert decision.failure.__cause__ is LOST
+
+
 def test_that_a_request_is_written_says_nothing_of_it() -> None:
     assert fates().decide(Fate.WRITTEN, [call()], False) == []
 
 
 def test_a_copy_is_not_confirmed_because_the_first_was() -> None:
     twice = call(1, 1)
-    age_if_written_before(twice, 5.0)
+    note_written(twice, 5.0)
     fates().decide(Fate.CONFIRMED, [twice], True)
     assert twice.confirmed
 
     twice.times_written = 2
 
-    assert age_if_written_before(twice, 5.0625) == 62
+    assert note_written(twice, 5.0625) == 62
     assert not twice.confirmed
     assert twice.written_at == 5.0
 
@@ -242,11 +253,15 @@ def test_the_loss_of_a_connection_ends_what_was_sent_where_nobody_keeps_it() -> 
 @pytest.mark.parametrize(
     ("call_", "facts", "phase"),
     [
-        (call(1, 0), (True, True, False), "it waits to be sent"),
+        (call(1, 0), (True, True, False), "have not been written"),
         (call(1, 0), (True, True, True), "an alarm"),
         (call(1, 0), (False, True, False), "no connection"),
         (call(1, 0), (True, False, False), "no connection"),
-        (call(1, 1), (True, False, False), "it was sent, and the broker has not confirmed"),
+        (
+            call(1, 1),
+            (True, False, False),
+            "the request was sent, and the broker has not confirmed",
+        ),
         (call(1, 1), (True, False, True), "an alarm"),
         (call(1, 1), (False, False, True), "no connection"),
     ],
@@ -261,11 +276,11 @@ def test_what_is_confirmed_waits_for_a_server_whatever_else_there_is() -> None:
     confirmed = call()
     confirmed.confirmed = True
 
-    assert "the broker has it" in fates().phase(confirmed, False, False, True)
+    assert "the request is queued or running" in fates().phase(confirmed, False, False, True)
 
 
 def test_where_no_confirm_is_asked_for_none_is_missing() -> None:
-    assert fates(persistent=False).phase(call(), True, True, False) == "it was sent"
+    assert fates(persistent=False).phase(call(), True, True, False) == "the request was sent"
 
 
 @pytest.mark.parametrize(("withdrawn", "executed"), [(True, "no"), (False, "unknown")])
@@ -275,19 +290,30 @@ def test_a_call_whose_time_is_up_says_how_long_it_had_and_in_which_phase_it_was(
     late = call()
     late.deadline = Deadline(0.2)
 
-    failure = timed_out(late, withdrawn, "it waits to be sent")
+    failure = timed_out(late, withdrawn, "there is no connection")
 
     assert isinstance(failure, QAMTimeoutException)
-    assert "call_1() got no result within 0.2 seconds: it waits to be sent" in str(failure)
+    assert "call_1() timed out after 0.2 s; there is no connection; the" in str(failure)
     assert ("may still run" in str(failure)) is not withdrawn
     assert failure.executed == executed
 
 
+def test_a_call_whose_request_was_confirmed_may_still_run_after_its_time_is_up() -> None:
+    late = call()
+    late.deadline, late.confirmed = Deadline(0.2), True
+
+    failure = timed_out(late, False, fates().phase(late, True, True, False))
+
+    assert str(failure) == (
+        "call_1() timed out after 0.2 s; the request is queued or running, and may still run"
+    )
+
+
 def test_a_call_without_room_did_not_run() -> None:
-    failure: Any = queue_is_full(call(), 7, "it waits to be sent")
+    failure: Any = queue_is_full(call(), 7, "there is no connection")
 
     assert failure.executed == "no"
-    assert "max_queued=7 calls wait already, since it waits to be sent" in str(failure)
+    assert "max_queued=7 calls are queued already, and there is no connection" in str(failure)
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_its_state_can_be_set_until_it_is_finished(items: CallbackItems) -> None
 def test_a_slot_that_is_given_back_has_no_callback(items: CallbackItems) -> None:
     items.add(3, NO_END, None)
 
-    items.leave_slot(3)
-    items.leave_slot(3)
+    items.forget_slot(3)
+    items.forget_slot(3)
 
     assert items.uid_in(3) == ""
 
@@ -56,8 +56,8 @@ def test_those_whose_time_is_up_are_told_once(items: CallbackItems) -> None:
 
     # then
     now = calls[0].deadline.at
-    assert [(uid, item["call"]) for uid, item in items.take_past(now)] == [(late, calls[0])]
-    assert items.take_past(now) == []
+    assert [(uid, item["call"]) for uid, item in items.take_expired(now)] == [(late, calls[0])]
+    assert items.take_expired(now) == []
     assert items.timeouts.next == calls[1].deadline.at
 
 
@@ -75,7 +75,7 @@ def test_one_that_finishes_before_its_time_is_not_told(items: CallbackItems) -> 
     items.watch(uid, call)
     items.finish(uid)
 
-    assert items.take_past(call.deadline.at) == []
+    assert items.take_expired(call.deadline.at) == []
 
 
 def test_in_a_forked_child_there_are_none(items: CallbackItems) -> None:

@@ -7,7 +7,7 @@ def test_none_is_next_at_first() -> None:
     timeouts = CallbackTimeouts()
 
     assert timeouts.next == math.inf
-    assert timeouts.take_past(1e9) == []
+    assert timeouts.take_expired(1e9) == []
 
 
 def test_they_are_taken_at_their_times_in_their_order() -> None:
@@ -18,10 +18,10 @@ def test_they_are_taken_at_their_times_in_their_order() -> None:
     assert not timeouts.add("second", 2.0)
 
     assert timeouts.next == 1.0
-    assert timeouts.take_past(0.9) == []
-    assert timeouts.take_past(2.0) == ["first", "second"]
+    assert timeouts.take_expired(0.9) == []
+    assert timeouts.take_expired(2.0) == ["first", "second"]
     assert timeouts.next == 3.0
-    assert timeouts.take_past(3.0) == ["third"]
+    assert timeouts.take_expired(3.0) == ["third"]
 
 
 def test_those_that_are_over_are_forgotten_when_they_are_the_most() -> None:
@@ -32,11 +32,11 @@ def test_those_that_are_over_are_forgotten_when_they_are_the_most() -> None:
     waiting = {"65"}
 
     # when there are not enough of them
-    timeouts.forget_others(waiting, 1)
+    timeouts.forget_finished(waiting, 1)
     assert len(timeouts) == 66
 
     # when one more comes
     timeouts.add("66", 66.0)
-    timeouts.forget_others(waiting, 1)
+    timeouts.forget_finished(waiting, 1)
     assert len(timeouts) == 1
-    assert timeouts.take_past(100.0) == ["65"]
+    assert timeouts.take_expired(100.0) == ["65"]

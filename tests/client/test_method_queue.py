@@ -8,6 +8,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
 from qam._common.deadline import NO_END, Deadline
 from qam.exceptions import Executed, QAMClosedException
+from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -108,13 +109,13 @@ class TestWhileItIsHeld:
 
         assert not queue.has_more
         assert queue.take(alone=False) == []
-        assert not queue.pass_by(call(results))
+        assert not queue.bypass(call(results))
 
         queue.release()
         assert queue.has_more
         assert queue.take(alone=False) == [waiting]
         lone = call(results)
-        assert queue.pass_by(lone)
+        assert queue.bypass(lone)
         assert lone.times_written == 1
 
     def test_it_is_known_what_was_written_before(
@@ -156,6 +157,39 @@ class TestAQueueThatIsFull:
         assert added() is True
         assert len(queue.calls) == 1
 
+    def test_gives_room_that_one_who_gave_up_was_told_of_to_another(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        # given two that wait, of which the first one's time is up as it is told of room
+        late, other = call(results, Deadline(LONG)), call(results, Deadline(LONG))
+        waited: list[bool] = []
+
+        class Room(threading.Condition):
+            def wait(self, timeout: float | None = None) -> bool:
+                if threading.current_thread() is first:
+                    super().wait(timeout)
+                    late.deadline.at = 0.0
+                    return False
+                return super().wait(timeout)
+
+        def add(one: PendingCall) -> None:
+            waited.append(queue._is_full() and not queue.add(one, waits=True))
+
+        queue._room = Room(queue._lock)
+        first = threading.Thread(target=add, args=(late,))
+        second = threading.Thread(target=add, args=(other,))
+        for number, thread in enumerate((first, second), 1):
+            thread.start()
+            until(lambda number=number: len(queue._room._waiters) == number)
+        # when
+        queue.withdraw(queue.calls[0])
+        # then
+        second.join(LONG / 2)
+        assert not second.is_alive()
+        assert other in queue.calls
+        queue.wake_callers()
+        first.join(LONG)
+
     def test_has_room_again_when_one_is_withdrawn(
         self, queue: MethodQueue, results: ResultList
     ) -> None:
@@ -171,9 +205,47 @@ class TestAQueueThatIsFull:
         added = self.adding(queue, call(results, Deadline(LONG)))
 
         results.close(closed)
-        queue.free_callers()
+        queue.wake_callers()
 
         assert added() is False
+
+    def test_counts_those_that_wait_and_not_those_that_were_withdrawn(
+        self, results: ResultList
+    ) -> None:
+        # given room for four, of which one is withdrawn, and one more in its place
+        queue = MethodQueue(results, max_queued=4, held=False)
+        first, *others = (call(results) for _ in range(4))
+        for each in (first, *others):
+            assert queue.add(each, waits=False)
+        assert queue.withdraw(first)
+        assert queue.add(call(results), waits=False)
+        assert not queue.add(call(results), waits=False)
+        # when all are taken, the withdrawn one with them
+        assert len(queue.take(alone=False)) == 4
+        # then there is room for four again, and for no more
+        added = [queue.add(call(results), waits=False) for _ in range(5)]
+        assert added == [True, True, True, True, False]
+
+    def test_is_full_again_after_very_many_were_withdrawn(self, results: ResultList) -> None:
+        queue = MethodQueue(results, max_queued=4, held=False)
+        for _ in range(100):
+            late = call(results)
+            assert queue.add(late, waits=False)
+            assert queue.withdraw(late)
+        # then those that are withdrawn take no memory, and no room
+        assert len(queue.calls) < 4
+        added = [queue.add(call(results), waits=False) for _ in range(5)]
+        assert added == [True, True, True, True, False]
+
+    def test_has_no_room_made_by_one_that_never_was_in_it(
+        self, queue: MethodQueue, results: ResultList
+    ) -> None:
+        late = call(results)
+        assert not queue.add(late, waits=False)
+
+        assert queue.withdraw(late)
+
+        assert not queue.add(call(results), waits=False)
 
     @staticmethod
     def adding(queue: MethodQueue, late: PendingCall) -> Any:
@@ -203,4 +275,4 @@ def test_in_a_forked_child_its_lock_is_free(queue: MethodQueue) -> None:
     queue.renew_lock()
 
     assert queue._lock is not before
-    queue.free_callers()
+    queue.wake_callers()

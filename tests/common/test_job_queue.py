@@ -77,8 +77,8 @@ def test_of_jobs_that_are_put_together_some_may_have_no_thread() -> None:
     # given: two threads wait, and do not come to run
     jobs: JobQueue[int] = JobQueue()
     jobs._idle = [threading.Lock(), threading.Lock()]
-    for bed in jobs._idle:
-        bed.acquire()
+    for wake_lock in jobs._idle:
+        wake_lock.acquire()
 
     # when / then
     assert not jobs.put_all([1, 2, 3])
@@ -95,8 +95,8 @@ def test_an_idle_thread_takes_one_job_and_not_two() -> None:
     # given: two threads wait, and do not come to run
     jobs: JobQueue[int] = JobQueue()
     jobs._idle = [threading.Lock(), threading.Lock()]
-    for bed in jobs._idle:
-        bed.acquire()
+    for wake_lock in jobs._idle:
+        wake_lock.acquire()
 
     # when
     answers = [jobs.put(1), jobs.put(2), jobs.put(3)]
@@ -108,9 +108,9 @@ def test_an_idle_thread_takes_one_job_and_not_two() -> None:
 
 def test_a_job_that_an_idle_thread_will_take_waits_for_nobody() -> None:
     jobs: JobQueue[int] = JobQueue()
-    bed = threading.Lock()
-    bed.acquire()
-    jobs._idle = [bed]
+    wake_lock = threading.Lock()
+    wake_lock.acquire()
+    jobs._idle = [wake_lock]
 
     jobs.put(1)
 
@@ -260,24 +260,24 @@ def test_among_many_threads_each_job_is_taken_exactly_once() -> None:
 def test_of_the_idle_threads_one_is_woken_at_a_time_and_wakes_the_next() -> None:
     # given: threads that wait, of which none comes to run
     jobs: JobQueue[int] = JobQueue()
-    beds = [threading.Lock() for _ in range(3)]
-    for bed in beds:
-        bed.acquire()
-    jobs._idle = list(beds)
+    wake_locks = [threading.Lock() for _ in range(3)]
+    for wake_lock in wake_locks:
+        wake_lock.acquire()
+    jobs._idle = list(wake_locks)
 
     # when
     for job in (1, 2, 3):
         jobs.put(job)
 
     # then the one that fell asleep last is awake, and no other
-    assert [bed.locked() for bed in beds] == [True, True, False]
+    assert [wake_lock.locked() for wake_lock in wake_locks] == [True, True, False]
 
     # when it comes to look for its job
     jobs._woken = False
     assert jobs.get() == 1
 
     # then there is more to do
-    assert [bed.locked() for bed in beds] == [True, False, False]
+    assert [wake_lock.locked() for wake_lock in wake_locks] == [True, False, False]
 
 
 def test_slow_jobs_have_all_threads_at_work() -> None:
@@ -351,3 +351,24 @@ def test_a_thread_whose_time_is_up_takes_the_job_that_it_was_counted_on_for(
     # then none lies there that both were counted on for
     assert counted == [True]
     assert taken == "a"
+
+
+def test_in_a_forked_child_it_has_no_jobs_and_a_lock_that_nobody_holds() -> None:
+    # given
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put_all([1, 2])
+    lock = jobs._lock
+    # when
+    jobs._after_fork()
+    # then nobody waits for a job there
+    assert jobs._lock is not lock
+    assert jobs.get() is None
+    assert jobs.take_all() == []
+
+
+def test_what_no_thread_has_taken_can_be_taken_back() -> None:
+    jobs: JobQueue[int] = JobQueue()
+    jobs.put_all([1, 2])
+
+    assert jobs.take_all() == [1, 2]
+    assert jobs.take_one() is None

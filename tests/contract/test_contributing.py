@@ -15,8 +15,10 @@ SUPPORT = ROOT / "tests" / "support"
 ENVIRONMENTS = sorted(
     {name for names in re.findall(r"tox run -e ([\w,]+)", PAGE) for name in names.split(",")}
 )
-#: The rows of what `tests/support` offers.
-TOOLS = re.findall(r"^\| (.*) \| (.*) \|$", PAGE.partition("What `tests/support`")[2], re.MULTILINE)
+#: The rows of the tools in `tests/support`.
+TOOLS = re.findall(
+    r"^\| (.*) \| (.*) \|$", PAGE.partition("The tools in `tests/support`")[2], re.MULTILINE
+)
 TOOLS = [row for row in TOOLS if row[0].startswith("`")]
 
 

@@ -100,7 +100,9 @@ def test_a_dict_in_the_right_content_type_is_decoded(serializer: Serializer) -> 
 def test_another_content_type_is_refused_before_anything_is_read() -> None:
     message = delivery(b"this is no JSON", PICKLE)
 
-    with pytest.raises(QAMSerializationException, match=r"configure both sides alike") as refused:
+    with pytest.raises(
+        QAMSerializationException, match=r"configure the same serializer on both sides"
+    ) as refused:
         decode(JSON, message)
 
     assert "application/x-python-serialize" in str(refused.value)
@@ -121,7 +123,7 @@ def test_what_can_not_be_decoded_is_refused_with_the_reason(serializer: Serializ
 
 @pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
 def test_a_body_that_is_no_dict_is_refused(serializer: Serializer) -> None:
-    with pytest.raises(QAMSerializationException, match="no dict but list"):
+    with pytest.raises(QAMSerializationException, match="is a list, not a dict"):
         decode(serializer, delivery(serializer.encode([1]), serializer))
 
 
@@ -175,20 +177,20 @@ def test_the_id_of_a_request_may_be_a_number_a_text_or_missing() -> None:
 
 @pytest.mark.parametrize("id", [2**64, -(10**100), "x" * 256, b"x", 1.5, [1]])
 def test_an_id_that_is_too_large_to_be_sent_back_is_refused(id: Any) -> None:
-    with pytest.raises(QAMSerializationException, match="its id"):
+    with pytest.raises(QAMSerializationException, match="an id "):
         Request.from_body(REQUEST | {"id": id})
 
 
 @pytest.mark.parametrize("field", ["method_name", "routing_key", "params"])
 @pytest.mark.parametrize("value", [None, 1, b"add", {"a": 1}])
 def test_a_request_with_a_field_of_a_wrong_type_is_refused(field: str, value: Any) -> None:
-    with pytest.raises(QAMSerializationException, match="a request lacks"):
+    with pytest.raises(QAMSerializationException, match="a request must have"):
         Request.from_body(REQUEST | {field: value})
 
 
 @pytest.mark.parametrize("field", ["method_name", "routing_key", "params"])
 def test_a_request_without_a_field_is_refused(field: str) -> None:
-    with pytest.raises(QAMSerializationException, match="a request lacks"):
+    with pytest.raises(QAMSerializationException, match="a request must have"):
         Request.from_body({key: value for key, value in REQUEST.items() if key != field})
 
 

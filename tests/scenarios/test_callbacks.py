@@ -89,7 +89,7 @@ def test_a_timeout_goes_to_the_error_function_once(proxy: QAMProxy, service: Ser
     # then
     [error] = outcomes
     assert isinstance(error, QAMTimeoutException)
-    assert "hold() got no result within 0.05 seconds" in str(error)
+    assert "hold() timed out after 0.05 s" in str(error)
 
 
 def test_timeouts_come_in_their_own_order(proxy: QAMProxy, service: Service) -> None:

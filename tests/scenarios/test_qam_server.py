@@ -170,6 +170,23 @@ def test_close_answers_what_is_at_hand(broker: Broker, server_id: str) -> None:
     assert results == [1, 2]
 
 
+@pytest.mark.rabbitmq
+def test_after_both_are_closed_the_request_queue_is_all_that_remains(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    place = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+    server = make_server(Service(), server_id=server_id, **place)
+    server.start()
+    with QAMProxy(server_id, client_id=server_id, timeout=60, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+    # when
+    server.close()
+    # then nothing waits in it, nobody reads it, and what was acknowledged is gone
+    left = {name: n for name, n in rabbitmq_node.queues().items() if name.startswith(server_id)}
+    assert left == {f"{server_id}_server_queue": 0}
+    assert rabbitmq_node.consumers(f"{server_id}_server_queue") == 0
+
+
 def test_close_gives_back_what_it_had_no_time_to_start(broker: Broker, server_id: str) -> None:
     # given a server whose only worker is busy for ever
     busy, other = Service(), Service()

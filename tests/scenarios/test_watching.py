@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def ways(calls: WatchedCalls, side: str, length: int, number: int = 1) -> dict[A
 # --- each station is told once, in order -------------------------------------------------
 
 
-def test_a_sync_call_tells_each_station_once_and_in_order(client: QAMProxy) -> None:
+def test_a_sync_call_tells_each_station_once_and_in_order(
+    client: QAMProxy, server: QAMServer
+) -> None:
     with watching() as calls:
         assert client.add(1, 2) == 3
         here, there = ways(calls, CLIENT, 5), ways(calls, SERVER, 5)
@@ -73,6 +76,9 @@ def test_a_sync_call_tells_each_station_once_and_in_order(client: QAMProxy) -> N
     [(id, way)] = here.items()
     assert_is_the_way_of_a_good_call(way)
     assert there == {id: RUN_AND_ANSWERED}
+    # and then nothing is remembered
+    assert client.publisher_thread.stations.remembered == 0
+    assert server._settings.stations.remembered == 0
 
 
 def test_a_callback_tells_them_too(client: QAMProxy) -> None:
@@ -246,9 +252,12 @@ def test_a_request_whose_caller_has_stopped_waiting_is_told_not_to_start(
         server.start()
         proxy.callback(lambda result: None).hold()
         assert service.holding.wait(60)
-        # when its caller stops to wait
+        # when its caller stops to wait, and the server knows that
         with pytest.raises(QAMTimeoutException):
             proxy.set_timeout(0.3).add(1, 2)
+        until(lambda: len(server._calls) == 1)
+        [(_, call)] = server._calls._jobs
+        until(lambda: (call.time_left(time.monotonic()) or 0) < 0)
         service.go_on.set()
         # then
         there = ways(calls, SERVER, 3, 2)

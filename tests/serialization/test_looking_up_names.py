@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from qam._common.error_looks import find_class
-from qam._common.static_looks import own_class
+from qam._common.error_inspection import find_class
+from qam._common.static_inspection import own_class
 from qam._serialization.trust import Trusted, imported
 from qam._serialization.unpickler import loads
 from tests.support.hostile_pickles import CALLS

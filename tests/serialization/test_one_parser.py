@@ -97,7 +97,7 @@ def test_what_is_cut_off_anywhere_is_refused(value: Any, protocol: int) -> None:
 def test_a_frame_in_a_frame_is_refused(inner: int) -> None:
     body = b"\x80\x04" + framed(framed(b"NNN\x87.", 2, 2 + inner), 0, 12)
 
-    with pytest.raises(pickle.UnpicklingError, match="begins in another one"):
+    with pytest.raises(pickle.UnpicklingError, match="begins inside another one"):
         build(body)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qam._serialization.opcode_scan import _is_simple, _Look, is_plain
+from qam._serialization.opcode_scan import _is_simple, _Scan, is_plain
 from qam._serialization.trust import Trusted
 from qam._serialization.unpickler import loads
 from tests.support.examples import examples
@@ -42,9 +42,9 @@ streams = st.lists(likely | pieces, max_size=30).map(lambda parts: START + b"".j
 
 
 def walk(body: bytes) -> bool:
-    look = _Look(body)
-    look.through()
-    return look.is_plain()
+    scan = _Scan(body)
+    scan.run()
+    return scan.is_plain()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -71,9 +71,9 @@ def test_what_a_glance_lets_through_the_walk_would_too(value: Any, protocol: int
 def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> None:
     if not _is_simple(body):
         return
-    look = _Look(body)
+    scan = _Scan(body)
     try:
-        look.through()
+        scan.run()
     except pickle.UnpicklingError as error:
         if "a mark is missing" in str(error):
             # The C unpickler finds that out by itself, at no cost.
@@ -84,14 +84,14 @@ def test_no_stream_of_opcodes_gets_past_the_walk_by_a_glance(body: bytes) -> Non
             assert re.search(r"the place \d{1,3} in the memo is beyond", str(error))  # noqa: PT017
     else:
         # Whether things are memoized in two ways at once matters where they are got again.
-        assert look.plain
+        assert scan.plain
 
 
 def test_a_place_in_the_memo_that_takes_more_than_a_byte_is_walked_to() -> None:
     body = START + CODES["NONE"] + CODES["LONG_BINPUT"] + (2**31 - 1).to_bytes(4, "little") + b"."
 
     assert not _is_simple(body)
-    with pytest.raises(pickle.UnpicklingError, match="beyond the message"):
+    with pytest.raises(pickle.UnpicklingError, match="larger than the message"):
         is_plain(body)
 
 
@@ -129,6 +129,17 @@ def test_what_has_names_is_told_from_what_has_none(protocol: int) -> None:
     assert not is_plain(pickle.dumps([ValueError], protocol))
     assert is_plain(pickle.dumps(["x" * 2000], protocol))
     assert is_plain(pickle.dumps([b"c\x93" * 2000], 4))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"c\n\n.", b"cm\n\n.", b"c\nn\n.", b"cm\n.", b"(i\n\n.", b"(im\n\n.", b"(i\nn\n."],
+)
+def test_an_empty_name_is_refused_as_c_does(body: bytes) -> None:
+    with pytest.raises((pickle.UnpicklingError, EOFError, UnicodeError)):
+        pickle.loads(body)
+    with pytest.raises(pickle.UnpicklingError):
+        is_plain(START + body)
 
 
 ROWS = [(n, str(n), None, 1.5) for n in range(5000)]

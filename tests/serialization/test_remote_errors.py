@@ -13,9 +13,9 @@ import pytest
 
 from qam import QAMProxy, QAMSerializationException, RemoteException
 from qam._broker.messages import Delivery
-from qam._common.error_looks import MAX_TEXT
+from qam._common.error_inspection import MAX_TEXT
 from qam._common.error_texts import describe, describe_received, shown, text_of, traceback_of
-from qam._protocol.replies import decode_reply, exception_reply, in_short, outcome
+from qam._protocol.replies import decode_reply, exception_reply, outcome, shortened_reply
 from qam._serialization.remote_errors import ErrorMaker
 from qam._serialization.serializers import Serializer, get_serializer
 from qam._serialization.trust import Trusted
@@ -160,7 +160,7 @@ def test_a_class_with_a_metaclass_that_does_not_act_arrives_as_itself() -> None:
 def test_an_exception_with_a_hash_of_its_own_is_no_key_in_a_message() -> None:
     made = calling(__name__, "Keyed", "x")[2:-1]
     for body in (b"\x80\x04}" + made + b"Ns.", b"\x80\x04\x8f(" + made + b"\x90."):
-        with pytest.raises(pickle.UnpicklingError, match="no key"):
+        with pytest.raises(pickle.UnpicklingError, match="can't be a key"):
             loads(body, Trusted(), [])
 
 
@@ -394,7 +394,7 @@ def test_the_class_of_what_a_call_raised_says_nothing_in_a_log() -> None:
 
 def test_what_is_left_of_an_error_that_is_too_large_has_its_type() -> None:
     for serializer in map(get_serializer, SERIALIZERS):
-        reply = in_short(exception_reply(7, KeyError("x" * 10_000), serializer))
+        reply = shortened_reply(exception_reply(7, KeyError("x" * 10_000), serializer))
         body = serializer.encode(reply)
         assert len(body) < 2_000
         error = raised_by(serializer, body)

@@ -1,6 +1,7 @@
 """What becomes of requests, decided on a clock that the tests move: no thread, no socket."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import qam._server
 from qam._broker.messages import Delivery, TooLarge
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
-from qam._protocol.properties import GIVEN_BACK
+from qam._protocol.properties import GIVEN_BACK, RESENT
 from qam._server.call import Answer, Call
 from qam._server.intake import Decision, Intake
 from qam._server.known_siblings import GRACE
@@ -159,6 +160,46 @@ def test_a_server_that_has_answered_all_says_goodbye_and_is_not_missed() -> None
     assert broker.replies == [("client:1", b"done")]
 
 
+def test_a_request_that_is_sent_again_to_another_is_answered_by_the_one_that_answered_it() -> None:
+    # given two servers, one of which has answered a request
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    answered, second = (one, other) if one.waiting else (other, one)
+    answered.begin()
+    answered.answer(b"one")
+    # when its client asks again, and the other one receives that
+    answered.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then the reply is sent once more by the one that has it, and nothing runs twice
+    assert broker.replies == [("client:1", b"one")] * 2
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    assert (answered.begun, second.begun) == (["client:1"], [])
+
+
+def test_a_request_that_is_sent_again_to_another_while_it_runs_is_answered_once() -> None:
+    # given two servers, with one of which a request runs
+    broker = Broker()
+    one, other = broker.start("a"), broker.start("b")
+    broker.send(1)
+    broker.run()
+    first, second = (one, other) if one.waiting else (other, one)
+    first.begin()
+    # when its client asks again, and the other one receives that
+    first.consuming = False
+    broker.send(1, **{RESENT: 5})
+    broker.run()
+    # then it leaves that to the first one
+    assert broker.replies == []
+    assert second.waiting == []
+    assert second.unacknowledged == {}
+    first.answer(b"one")
+    assert broker.replies == [("client:1", b"one")]
+
+
 # --- each decision -------------------------------------------------------------------------
 
 
@@ -191,6 +232,22 @@ def request(
     }
     delivery = Delivery(b"body", _tag, redelivered, properties)
     return Call(delivery, connection_number=intake.connection_number if intake else 1)
+
+
+def anonymous(
+    body: bytes = b"body", redelivered: bool = False, intake: Intake | None = None
+) -> Call:
+    """A call of a 0.2.x client."""
+    global _tag
+    _tag += 1
+    number = intake.connection_number if intake else 1
+    return Call(Delivery(body, _tag, redelivered), connection_number=number)
+
+
+def reconnect(intake: Intake) -> None:
+    intake.lost([], by_message=False)
+    intake.opened(without_gap=True)
+    hear_own(intake)
 
 
 def answered(intake: Intake, call: Call, answer: Answer | None = ANSWER) -> Call:
@@ -333,14 +390,6 @@ class TestARequestThatCame:
         assert intake.received(request()) is Decision.NOTHING
         assert intake.siblings.is_judging(CallKey(REPLY_TO, "client:1"))
 
-    @pytest.mark.parametrize("redelivered", [False, True])
-    def test_of_a_0_2_x_client_is_lost_if_it_was_delivered_before(
-        self, intake: Intake, redelivered: bool
-    ) -> None:
-        call = Call(Delivery(b"", 999_999, redelivered), intake.connection_number)
-        assert intake.received(call) is Decision.RUN
-        assert call.lost is redelivered
-
     def test_is_refused_if_it_is_too_large_and_its_delivery_dropped(self, intake: Intake) -> None:
         call = request()
         call.delivery.too_large = TooLarge(2, 1)
@@ -382,14 +431,111 @@ class TestARequestThatRunsAgain:
         assert not intake.waits_for_acks
 
     def test_is_given_back_if_it_still_waits_when_the_server_closes(self, intake: Intake) -> None:
-        lost = Call(Delivery(b"", 999_999, redelivered=True), intake.connection_number)
-        assert intake.received(lost) is Decision.RUN
+        hear(intake, Word("here", "b", consumes=True))
+        lost = request(6, redelivered=True)
+        intake.received(lost)
+        hear_own(intake)
+        hear(intake, Word("answer", "b", calls={lost.key: "lost"}, to="a"))
+        assert intake.take_judged() == [(Decision.RUN, lost)]
         again = request(7, runs=2)
         intake.received(again)
         assert intake.give_back([]) == [again]
 
 
+class TestARequestWithoutACorrelationId:
+    """As a 0.2.x client sends it: its body is all by which it can be recognized."""
+
+    def test_runs_whatever_was_answered_before(self, intake: Intake) -> None:
+        for _ in range(3):
+            assert intake.received(anonymous()) is Decision.RUN
+        first = answered(intake, anonymous(b"other"))
+        assert intake.received(anonymous(b"other")) is Decision.RUN
+        assert acknowledged(intake, first) == [first]
+
+    def test_that_comes_again_while_it_runs_is_answered_once(self, intake: Intake) -> None:
+        # given one whose delivery went with its connection
+        first = anonymous()
+        intake.received(first)
+        reconnect(intake)
+        # when its copy comes, and it has run
+        copy = anonymous(redelivered=True, intake=intake)
+        assert intake.received(copy) is Decision.NOTHING
+        first.answer = ANSWER
+        # then the copy is acknowledged, and not answered
+        assert intake.settled([first]) == [(Decision.NOTHING, copy)]
+        assert acknowledged(intake, copy) == [copy]
+
+    def test_that_comes_again_after_it_ran_is_not_answered_again(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        # given one that was answered while its connection was away, for a while
+        first = anonymous()
+        intake.received(first)
+        intake.lost([], by_message=False)
+        first.answer = ANSWER
+        intake.settled([first])
+        clock.now += 60
+        intake.opened(without_gap=True)
+        hear_own(intake)
+        # when
+        copy = anonymous(redelivered=True, intake=intake)
+        assert intake.received(copy) is Decision.NOTHING
+        # then
+        assert acknowledged(intake, copy) == [copy]
+        assert intake.is_idle
+
+    def test_is_another_one_once_the_broker_has_the_ack_of_the_first(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        answered(intake, anonymous())
+        clock.now += 6
+        answered(intake, anonymous(b"other"))  # it looks at those that ended before
+        # when one with the same arguments comes from a server that died
+        intake.received(again := anonymous(redelivered=True))
+        # then it is judged as any other
+        assert intake.siblings.is_judging(again.key)
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, again)]
+
+    def test_is_judged_by_all_servers_if_it_was_delivered_before(self, intake: Intake) -> None:
+        # given a server that has it, and this one, which gets it after a cut
+        call = anonymous(redelivered=True)
+        hear(intake, Word("here", "b", consumes=True))
+        assert intake.received(call) is Decision.NOTHING
+        hear_own(intake)
+        # when
+        hear(intake, Word("answer", "b", calls={call.key: "mine"}, to="a"))
+        # then its client gets one reply
+        assert intake.take_judged() == []
+        assert acknowledged(intake, call) == [call]
+
+
 class TestALostConnection:
+    @pytest.mark.parametrize("make", [lambda: request(), lambda: anonymous()])
+    def test_does_not_end_what_runs(self, intake: Intake, make: Callable[[], Call]) -> None:
+        # given a method that runs, and has no delivery any more
+        call = make()
+        intake.received(call)
+        reconnect(intake)
+        assert not intake.is_idle
+        assert intake.at_hand == [call]
+        # when it is answered
+        intake.settled([call])
+        intake.take_acks()
+        assert intake.is_idle
+
+    def test_by_a_long_method_concerns_the_one_that_came_first(self, intake: Intake) -> None:
+        calls = [request(number) for number in (1, 2, 3)]
+        for call, arrived in zip(calls, (5.0, 3.0, 4.0), strict=True):
+            call.arrived = arrived
+            intake.received(call)
+        intake.lost([], by_message=True)
+        assert [each.outlives_its_delivery for each in calls] == [False, True, False]
+        # when the channel is closed again, it is for another one
+        intake.opened(without_gap=True)
+        intake.lost([], by_message=True)
+        assert [each.outlives_its_delivery for each in calls] == [False, True, True]
+
     def test_voids_what_was_not_started_and_keeps_what_runs(self, intake: Intake) -> None:
         # given
         runs, waits = request(1), request(2)
@@ -428,6 +574,62 @@ class TestALostConnection:
         intake.lost([], by_message=False)
         first.answer = ANSWER
         assert intake.settled([first]) == []
+
+    def test_voids_what_was_under_judgement(self, intake: Intake) -> None:
+        # given one that others were asked about, and had their time to speak
+        call = request(redelivered=True)
+        assert intake.received(call) is Decision.NOTHING
+        hear_own(intake)
+        # when
+        intake.lost([], by_message=False)
+        # then it does not run, and comes again
+        assert intake.take_judged() == []
+        intake.opened(without_gap=True)
+        copy = request(redelivered=True, intake=intake)
+        assert intake.received(copy) is Decision.NOTHING
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, copy)]
+
+    def test_voids_what_was_held_back(self, intake: Intake) -> None:
+        hear(intake, Word("here", "b", consumes=True))
+        lost = request(6, redelivered=True)
+        intake.received(lost)
+        hear_own(intake)
+        hear(intake, Word("answer", "b", calls={lost.key: "lost"}, to="a"))
+        assert intake.take_judged() == [(Decision.RUN, lost)]
+        assert intake.received(request(7, runs=2)) is Decision.NOTHING
+
+        intake.lost([], by_message=False)
+
+        assert intake.give_back([]) == []
+
+    def test_leaves_nothing_to_do_where_nothing_runs(self, intake: Intake) -> None:
+        waits = request()
+        intake.received(waits)
+        assert not intake.is_idle
+
+        intake.lost([waits], by_message=False)
+
+        assert intake.is_idle
+
+    def test_leaves_what_runs_to_do_until_it_is_settled(self, intake: Intake) -> None:
+        runs = request()
+        intake.received(runs)
+        intake.lost([], by_message=False)
+        assert not intake.is_idle
+
+        intake.settled([runs])
+
+        assert intake.is_idle
+
+    def test_leaves_no_delivery_to_reject(self, intake: Intake) -> None:
+        call = request()
+        call.delivery.too_large = TooLarge(2, 1)
+        assert intake.received(call) is Decision.REFUSE
+
+        intake.lost([], by_message=False)
+
+        assert intake.settled([call]) == []
 
     def test_by_a_long_method_has_its_copy_acknowledged_at_once(self, intake: Intake) -> None:
         # given a method that runs longer than the broker allows
@@ -475,6 +677,12 @@ class TestWhatOthersAskFor:
         for each in (nonsense, large):
             intake.heard(each)
         assert intake.take_acks() == [(999_998, True)]
+
+    def test_is_told_if_it_is_too_large(
+        self, intake: Intake, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        intake.heard(Delivery(b"", 999_998, too_large=TooLarge(20, 10)))
+        assert "it has 20 bytes" in caplog.text
 
 
 def test_what_is_given_back_may_come_again(intake: Intake) -> None:

@@ -35,7 +35,7 @@ def test_only_consumers_of_those_that_are_heard_and_there_count(siblings: KnownS
     assert siblings.count_consumers() == 2
     siblings.mark_absent("a")
     assert siblings.count_consumers() == 1
-    siblings.begin_to_hear_anew()
+    siblings.mark_all_unheard()
     assert siblings.count_consumers() == 0
 
 
@@ -45,9 +45,9 @@ def test_there_is_room_for_so_many(
     monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 2)
     assert siblings.add("c", there=True) is None
     assert siblings.crowded
-    assert not siblings.make_up_for_crowd()
+    assert not siblings.has_room_again()
     assert siblings.leave("a", now=0.0)
-    assert siblings.make_up_for_crowd()
+    assert siblings.has_room_again()
     assert not siblings.crowded
 
 
@@ -58,7 +58,7 @@ def test_one_that_left_is_missed_only_if_the_broker_dies_soon_after(
     assert not siblings.leave("a", now=0.0)
     assert siblings.leave("b", now=4.0)
     assert siblings.has_heard_of("a")
-    siblings.bring_back_who_just_left(now=6.0)
+    siblings.restore_recently_left(now=6.0)
     assert siblings.absent == {"b"}
     assert "a" not in siblings
 

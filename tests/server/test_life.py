@@ -78,7 +78,7 @@ def test_there_is_something_to_end_while_it_has_threads(
 
 @pytest.mark.parametrize("deeds", [(FORK,), (BEGIN, FORK), (CLOSE, FORK), (BEGIN, FORK, END)])
 def test_in_a_forked_child_it_does_not_begin(deeds: tuple[Deed, ...]) -> None:
-    with pytest.raises(QAMClosedException, match="forked from"):
+    with pytest.raises(QAMClosedException, match="before this process was forked"):
         life_after(*deeds).begin()
 
 

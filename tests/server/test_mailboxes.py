@@ -65,7 +65,7 @@ class TestSettledCalls:
     ) -> None:
         settled = SettledCalls()
         noted = wakes(settled.waker, monkeypatch)
-        settled.expect(prefetch=12)
+        settled.set_prefetch(prefetch=12)
         for number in range(2):
             settled.put([call(number)])
         assert noted == []
@@ -75,7 +75,7 @@ class TestSettledCalls:
     def test_wake_at_once_where_nobody_else_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settled = SettledCalls()
         noted = wakes(settled.waker, monkeypatch)
-        settled.expect(prefetch=100)
+        settled.set_prefetch(prefetch=100)
         settled.put_now(call())
         assert noted == [True]
         assert len(settled.take_all()) == 1
@@ -84,6 +84,6 @@ class TestSettledCalls:
         settled = SettledCalls()
         noted = wakes(settled.waker, monkeypatch)
         settled.hurry()
-        settled.expect(prefetch=100)  # whatever comes after that
+        settled.set_prefetch(prefetch=100)  # whatever comes after that
         settled.put([call()])
         assert noted == [True]

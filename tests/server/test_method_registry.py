@@ -134,7 +134,7 @@ def test_a_name_that_no_proxy_can_spell_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["_a", "__init__", "a._b", "_a.b"])
 def test_a_private_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="is private"):
+    with pytest.raises(ValueError, match="begins with an underscore"):
         MethodRegistry().add_function(add, name)
 
 
@@ -352,3 +352,75 @@ def test_whether_a_method_may_run_again_is_not_guessed(idempotent: Any) -> None:
 def test_a_name_in_place_of_the_method_is_told_where_it_belongs() -> None:
     with pytest.raises(TypeError, match="name='plus'"):
         MethodRegistry().add_function("plus")  # type: ignore[arg-type]
+
+
+class TestWhatMayRunAgain:
+    """Asked of the registry by name and parameters, as a request brings them."""
+
+    def test_is_what_was_named_of_a_class_and_nothing_else_of_it(self) -> None:
+        registry = MethodRegistry()
+        registry.add_instance(Counter(), "shop", idempotent=["buy"])
+
+        assert registry.is_idempotent("shop.buy", [])
+        assert not registry.is_idempotent("shop.close", [])
+
+    def test_is_nothing_of_a_class_where_nothing_was_named(self) -> None:
+        registry = MethodRegistry()
+        registry.add_instance(Counter(), "shop")
+
+        assert not registry.is_idempotent("shop.buy", [])
+        assert not registry.is_idempotent("shop.close", [])
+
+    def test_is_a_function_that_was_registered_so(self) -> None:
+        registry = MethodRegistry()
+        registry.add_function(len, idempotent=True)
+        registry.add_function(sum)
+
+        assert registry.is_idempotent("len", ["abc"])
+        assert not registry.is_idempotent("sum", [[1]])
+        assert not registry.is_idempotent("missing", [])
+
+    def test_is_what_a_call_with_keyword_arguments_names(self) -> None:
+        registry = MethodRegistry()
+        registry.add_instance(Counter(), "shop", idempotent=["buy"])
+
+        assert registry.is_idempotent("system.apply", ["shop.buy", [], {}])
+        assert not registry.is_idempotent("system.apply", ["shop.close", [], {}])
+
+    @pytest.mark.parametrize("params", [[], [7], [["shop.buy"]]], ids=repr)
+    def test_is_nothing_that_names_no_method(self, params: list[Any]) -> None:
+        registry = MethodRegistry()
+        registry.add_instance(Counter(), "shop", idempotent=["buy"])
+
+        assert not registry.is_idempotent("system.apply", params)
+
+    def test_is_not_found_by_the_first_argument_of_another_method(self) -> None:
+        registry = MethodRegistry()
+        registry.add_function(len)
+        registry.add_function(sum, idempotent=True)
+
+        assert not registry.is_idempotent("len", ["sum"])
+
+    def test_is_said_anew_by_whoever_registers_the_name_again(self) -> None:
+        registry = MethodRegistry()
+        registry.add_function(len, "size", idempotent=True)
+        registry.add_instance(Counter(), "shop", idempotent=["buy"])
+        # when
+        registry.add_function(len, "size")
+        registry.add_instance(Counter(), "shop", idempotent=["close"])
+        # then
+        assert not registry.is_idempotent("size", [])
+        assert not registry.is_idempotent("shop.buy", [])
+        assert registry.is_idempotent("shop.close", [])
+
+    @pytest.mark.parametrize("idempotent", [["missing"], ["_private"], ["buy", "missing"]])
+    def test_is_no_method_that_is_not_offered(self, idempotent: list[str]) -> None:
+        registry = MethodRegistry()
+        with pytest.raises(ValueError, match="idempotent"):
+            registry.add_instance(Counter(), "shop", idempotent=idempotent)
+        with pytest.raises(QAMMethodNotFoundException):
+            registry.resolve("shop.buy", [])
+
+    def test_is_not_read_out_of_one_text(self) -> None:
+        with pytest.raises(TypeError, match="idempotent must be a list of names"):
+            MethodRegistry().add_instance(Counter(), "shop", idempotent="buy")

@@ -5,7 +5,7 @@ from qam._server.prefetch import Prefetch
 
 def after(prefetch: Prefetch, seconds: float, times: int) -> int:
     for _ in range(times):
-        prefetch.ran([seconds])
+        prefetch.adapt([seconds])
     return prefetch.wanted
 
 

@@ -188,8 +188,79 @@ def test_the_last_run_of_an_idempotent_method_speaks_for_all() -> None:
     assert record.answer(record.latest(key("c:1"))) == Answer("key", b"reply")
 
 
-def test_old_clients_share_no_key() -> None:
-    assert call(None, runs=2).key is None
+def test_the_last_run_is_the_highest_in_whatever_order_they_come() -> None:
+    record = Record()
+    for runs in (3, 2):
+        record.begin(call("c:1", runs), first=False)
+
+    assert record.latest(key("c:1")) == key("c:1", 3)
+    assert record.latest(key("c:1", 2)) == key("c:1", 3)
+    assert record.latest(key("c:1", 4)) == key("c:1", 4)
+
+
+def test_a_run_that_was_not_begun_is_not_the_last_one() -> None:
+    record, second = Record(), call("c:1", runs=2)
+    record.begin(second, first=False)
+
+    record.drop(second)
+
+    assert record.latest(key("c:1")) == key("c:1")
+    assert not record.knows(key("c:1", 2))
+
+
+def test_a_run_that_was_dropped_takes_no_later_one_with_it() -> None:
+    record, second = Record(), call("c:1", runs=2)
+    record.begin(second, first=False)
+    record.begin(call("c:1", runs=3), first=False)
+
+    record.drop(second)
+
+    assert record.latest(key("c:1")) == key("c:1", 3)
+
+
+def test_a_run_that_is_forgotten_is_not_the_last_one_any_more() -> None:
+    record, second = Record(max_answers=1), call("c:1", runs=2)
+    record.begin(second, first=False)
+    record.end([second])
+    assert record.latest(key("c:1")) == key("c:1", 2)
+
+    answered(record, "c:2")
+
+    assert record.latest(key("c:1")) == key("c:1")
+    assert record.is_lost(key("c:1"))
+
+
+def test_what_nobody_can_ask_any_more_is_not_covered() -> None:
+    record = Record()
+    answered(record, "c:1")
+    assert record.covers(key("c:1"))
+
+    record.uncover()
+
+    assert not record.covers(key("c:1"))
+    assert record.knows(key("c:1"))
+
+
+def test_a_doubt_about_what_was_asked_stays() -> None:
+    record = Record()
+    record.note_asked(key("c:1"), doubtful=True)
+    record.note_asked(key("c:1"))
+    record.note_asked(key("c:2"))
+
+    assert [record.is_lost(key(each)) for each in ("c:1", "c:2", "c:3")] == [True, False, False]
+    assert [record.was_asked(key(each)) for each in ("c:1", "c:2", "c:3")] == [True, True, False]
+
+
+def test_what_an_old_client_was_answered_is_not_kept() -> None:
+    record, old = Record(), call(None)
+    assert old.key == call(None).key != call(None, runs=2).key
+    record.begin(old, first=False)
+    old.answer = Answer("key", b"reply")
+    record.end([old])
+    assert record.knows(old.key)
+    assert record.answer(old.key) is None
+    record.forget([old.key])
+    assert not record.knows(old.key)
 
 
 def test_a_client_may_have_any_name() -> None:

@@ -150,6 +150,32 @@ def test_replies_that_nobody_takes_are_kept_within_bounds(
     assert server.settled == calls
 
 
+def test_a_reply_that_comes_back_is_kept_for_a_minute_whatever_time_it_is() -> None:
+    server = Server()
+    server.now = 1_000_000.0
+    reply = reply_to(call())
+
+    for seconds in (0.0, 30.0, 30.0):
+        server.now += seconds
+        assert server.hear(Fate.RETURNED, reply) == []
+    assert server.dropped == []
+    server.now += 0.1
+    server.hear(Fate.RETURNED, reply)
+
+    assert server.dropped == [reply]
+
+
+def test_a_reply_that_may_have_arrived_is_sent_again_as_it_is() -> None:
+    server, request = Server(), call()
+    reply = reply_to(request)
+    before = reply.properties.copy()
+
+    assert server.hear(Fate.UNKNOWN, reply) == [reply]
+
+    assert reply.properties == before
+    assert server.settled == []
+
+
 def test_a_request_given_back_that_may_have_arrived_is_marked() -> None:
     server = Server()
     given_back = MESSAGES.request_anew(call(), now=0.0)

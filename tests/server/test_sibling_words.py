@@ -28,7 +28,7 @@ from qam._server.sibling_words import (
 )
 from qam._server.siblings import Siblings
 from tests.server.test_siblings import Call, Group, key, log
-from tests.support.clock import MovableClock
+from tests.support.clock import MovableClock, StandingClock
 from tests.support.examples import examples
 
 texts = st.text(max_size=40) | st.sampled_from(["", "client:1", "web#1:5#2", "\ud83d", "x" * 255])
@@ -152,7 +152,7 @@ def test_an_answer_of_one_who_knows_as_many_as_can_be_known_is_heard() -> None:
 # --- an owner that hears them ---------------------------------------------------------------
 
 
-def make_siblings(clock: MovableClock | None = None) -> Siblings:
+def make_siblings(clock: Callable[[], float] | None = None) -> Siblings:
     clock = clock or MovableClock()
     siblings = Siblings("a", Record(), clock, RareWarnings(log, clock))
     siblings.opened(without_gap=False)
@@ -336,7 +336,7 @@ def test_nothing_that_is_marked_runs_where_not_all_are_known() -> None:
 
 
 def test_many_who_leave_at_once_are_missed_rather_than_forgotten() -> None:
-    siblings = make_siblings()
+    siblings = make_siblings(StandingClock())
     for number in range(16, MAX_SIBLINGS + 20):
         siblings.heard(hello(f"{number:x}"))
         siblings.heard(encode(Word("bye", f"{number:x}")))

@@ -175,8 +175,17 @@ class TestAlone:
         server.receive(1)
         assert server.siblings.take_verdicts() == []
         server.siblings.take_messages()
-        group.wait(100 * GRACE)
+        group.wait(9 * GRACE)
         assert server.verdicts == []
+
+    def test_a_question_that_never_comes_back_has_an_end(self, group: Group) -> None:
+        server = group.start("a")
+        server.receive(1)
+        server.siblings.take_messages()
+        due = server.siblings.next_due()
+        assert due is not None
+        group.wait(due)
+        assert server.verdicts == [("client:1", Verdict.LOST)]
 
     def test_one_that_finds_requests_of_a_dead_server_loses_them(self, group: Group) -> None:
         # given a successor, with requests of its predecessor in the queue
@@ -328,7 +337,7 @@ class TestAmongOthers:
         one, other, third = group.start("a"), group.start("b"), group.start("c")
         one.answer(one.take(1))
 
-        other.siblings.have_repeated(key(1))
+        other.siblings.ask_to_repeat(key(1))
         group.run()
 
         assert (one.repeated, other.repeated, third.repeated) == ([key(1)], [], [])
@@ -512,6 +521,25 @@ class TestAmongOthers:
         assert one.verdicts == [("client:1", Verdict.RUN)]
         assert other.record.was_asked(key(1))
 
+    def test_who_has_it_answers_although_another_takes_it_for_lost(self, group: Group) -> None:
+        # given three, one of which runs it, and another has forgotten what became of it
+        one, other, third = (group.start(name) for name in "abc")
+        other.record.note_asked(key(1), doubtful=True)
+        third.take(1)
+        # when the first one gets a copy, and hears them in either order
+        one.receive(1)
+        group.run()
+        # then nobody tells its client that it is lost
+        assert one.verdicts == [("client:1", Verdict.MINE)]
+
+    def test_what_this_one_has_forgotten_may_be_with_another(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.record.note_asked(key(1), doubtful=True)
+        other.take(1)
+        one.receive(1)
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.MINE)]
+
     def test_lost_is_lost_for_all(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
         other.record.note_asked(key(1), doubtful=True)
@@ -582,7 +610,7 @@ def test_nonsense_is_told_and_harms_nobody(
 ) -> None:
     server = group.start("a")
     server.siblings.heard(body)
-    assert "makes no sense" in caplog.text
+    assert "was ignored" in caplog.text
     assert server.siblings.vouches
 
 

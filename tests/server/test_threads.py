@@ -5,7 +5,6 @@ import json
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,8 +20,8 @@ from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
 from qam._server import dropped_replies, reply_fates
-from qam._server.call import Answer, Call
-from qam._server.execute_method_thread import ExecuteMethodThread, _not_run
+from qam._server.call import Answer, Call, code_if_not_run
+from qam._server.execute_method_thread import ExecuteMethodThread
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
@@ -56,7 +55,7 @@ def call(runs: int = 1, lost: bool = False, number: int = 1) -> Call:
 def test_that_no_method_ran_is_said_only_where_it_is_certain(
     request_: Call, may_have_run: bool
 ) -> None:
-    code = _not_run(request_, METHOD_NOT_FOUND)
+    code = code_if_not_run(request_, METHOD_NOT_FOUND)
     assert code == (SERVER_LOST if may_have_run else METHOD_NOT_FOUND)
 
 
@@ -202,11 +201,11 @@ def test_of_many_clients_that_are_gone_only_some_are_told_by_name(
     for number in range(1000):
         publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer(f"key {number}", b""))])
     # then what is kept of them is little
-    assert len(publisher._dropped._numbers) == dropped_replies._MAX_TOLD + 1
+    assert len(publisher._dropped._numbers) == dropped_replies._MAX_CLIENTS + 1
     publisher._under_way.in_flight = 0
     publisher._on_fate(Fate.RETURNED, [messages.reply(call(), Answer("key 1", b""))])
-    assert len(caplog.records) == dropped_replies._MAX_TOLD + 1
-    assert f"{1000 - dropped_replies._MAX_TOLD} replies to other clients" in caplog.text
+    assert len(caplog.records) == dropped_replies._MAX_CLIENTS + 1
+    assert f"{1000 - dropped_replies._MAX_CLIENTS} replies to other clients" in caplog.text
 
 
 def test_what_was_sent_again_needs_no_room_any_more(
@@ -418,32 +417,6 @@ def test_a_copy_is_answered_although_the_record_has_no_room_for_the_answer(
     assert (reply.call, reply.body) == (again, b"reply")
 
 
-def test_what_another_connection_brought_is_not_acknowledged(consumer: Consumer) -> None:
-    consumer._intake.connection_number = 2
-    before = Call(Delivery(b"", 1, properties={"correlation_id": "c:1"}), connection_number=1)
-    now = Call(Delivery(b"", 2, properties={"correlation_id": "c:2"}), connection_number=2)
-    for tag in (1, 2):
-        consumer._intake._deliveries.opened(tag)
-    # when
-    consumer._settled.put([before, now])
-    connection = Recorder()
-    consumer._acknowledge(connection)  # type: ignore[arg-type]
-    # then
-    assert connection.acknowledged == [2]
-    assert len(consumer._intake._deliveries) == 1
-
-
-def test_what_comes_in_one_turn_has_come_at_one_time(consumer: Consumer) -> None:
-    deliveries = [
-        Delivery(b"", tag, properties={"correlation_id": f"c:{tag}"}) for tag in range(1, 4)
-    ]
-    before = time.monotonic()
-    consumer._on_events(deliveries)
-
-    assert before <= consumer.taken[0].arrived <= time.monotonic()
-    assert len({each.arrived for each in consumer.taken}) == 1
-
-
 def test_the_first_reply_wakes_the_publisher_and_those_behind_it_do_not(
     publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,28 +444,3 @@ def test_what_is_sent_in_place_of_a_refused_reply_is_the_answer(
     assert publisher._on_fate(Fate.CULPRIT, [in_place], refused) == []
     assert request.answer is None
     assert settled == [request]
-
-
-def test_a_lone_reply_wakes_the_publisher_only_for_what_is_due_sooner_than_all_else(
-    publisher: ReplyPublisherThread, messages: Messages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a publisher that has to wait long for something else
-    wakes: list[bool] = []
-    connection = SimpleNamespace(
-        congested=False, rests=False, write=lambda batch: None, flush=lambda: True
-    )
-    monkeypatch.setattr(publisher._loan, "_lent", connection)
-    monkeypatch.setattr(publisher._waker, "wake", lambda: wakes.append(True))
-    publisher._send_later(messages.reply(call(), Answer("key", b"")), 10.0)
-
-    def answer(number: int) -> None:
-        reply = messages.reply(call(number=number), Answer("key", b""))
-        publisher.send_lone(replace(reply, confirm=False))
-
-    # when: its request is to be acknowledged before that
-    answer(1)
-    assert wakes == [True]
-
-    # then those behind it are acknowledged with it
-    answer(2)
-    assert wakes == [True]

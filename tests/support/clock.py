@@ -1,6 +1,8 @@
 """A clock that a test moves on, so that nobody has to wait for time to pass."""
 
+import math
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -25,10 +27,23 @@ class MovableClock:
         self._ahead += seconds
 
 
+class StandingClock:
+    """Tells about the time that time.monotonic told when it was made, until a test moves it on.
+
+    For what never waits with a real timeout until this clock's time.
+    """
+
+    def __init__(self) -> None:
+        self.now: float = math.floor(time.monotonic())  # so that whole seconds later are exact
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class _Time:
     """The module `time`, with another monotonic clock."""
 
-    def __init__(self, clock: MovableClock) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.monotonic = clock
 
     def __getattr__(self, name: str) -> Any:
@@ -42,4 +57,12 @@ def move(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> MovableClock:
     """
     clock = MovableClock()
     monkeypatch.setattr(module, "time", _Time(clock))
+    return clock
+
+
+def stop(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> StandingClock:
+    """Give *modules*, which say `import time`, one clock that stands still in this test."""
+    clock = StandingClock()
+    for module in modules:
+        monkeypatch.setattr(module, "time", _Time(clock))
     return clock

@@ -24,9 +24,9 @@ from qam._serialization.known_names import (
     attribute,
     named_zone,
     new_object,
+    python_3_name,
     reconstructor,
     stand_in,
-    today,
     unicode_decode_error,
     zone_info,
 )
@@ -160,7 +160,7 @@ STANDS_FOR |= {id(does): STANDS_FOR[stand_in] for stand_in, does in _IN_PLACE_OF
 def _found(module: str, name: str) -> Any:
     if (module, name) == ("exceptions", "UnicodeDecodeError"):
         return _decode_error
-    known = today((module, name))
+    known = python_3_name((module, name))
     if (found := stand_in(known)) is not None:
         return _IN_PLACE_OF.get(id(found), found)
     if known in VALUES:

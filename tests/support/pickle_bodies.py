@@ -57,8 +57,8 @@ def _without_fold(time: Any) -> Any:
 
 _named_scalars = st.one_of(
     st.dates(),
-    st.datetimes(timezones=st.none() | st.just(datetime.UTC)),
-    st.times(),
+    st.datetimes(timezones=st.none() | st.just(datetime.UTC)).map(_without_fold),
+    st.times().map(_without_fold),
     st.timedeltas(),
     st.decimals(),
     st.fractions(),

@@ -33,7 +33,7 @@ Patch = pytest.MonkeyPatch
 
 
 def ignore_frames(patch: Patch) -> None:
-    patch.setattr(opcode_scan._Look, "_begin_frame", lambda look, position: None)
+    patch.setattr(opcode_scan._Scan, "_begin_frame", lambda scan, position: None)
 
 
 def read_a_stream(patch: Patch) -> None:

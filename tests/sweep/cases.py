@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qam._common.error_looks import BUILTIN
-from qam._common.static_looks import mro_of, name_of, namespace_of
+from qam._common.error_inspection import BUILTIN
+from qam._common.static_inspection import mro_of, name_of, namespace_of
 from tests.support.hostile_errors import errors, groups, in_itself, shared
 
 

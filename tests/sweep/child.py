@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qam._broker.messages import Delivery
-from qam._common.error_looks import MAX_TEXT, find_class, full_name, may_be_raised
-from qam._common.static_looks import name_of
+from qam._common.error_inspection import MAX_TEXT, find_class, full_name, may_be_raised
+from qam._common.static_inspection import name_of
 from qam._protocol.bodies import decode
 from qam._protocol.replies import exception_reply
 from qam._serialization.serializers import Serializer, get_serializer

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
-from qam._common.static_looks import name_of
+from qam._common.static_inspection import name_of
 
 PYTHON = "python"  # stands for the standard library, with the builtins
 NAMED = (

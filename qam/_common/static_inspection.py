@@ -1,4 +1,4 @@
-"""Looks at modules and classes that run nothing: no metaclass, no property, no lazy module."""
+"""Inspects modules and classes without running code: no metaclass, property or lazy module."""
 
 import struct
 from collections.abc import Mapping
@@ -10,25 +10,25 @@ _POINTER = struct.calcsize("P")
 
 
 def is_class(thing: Any) -> bool:
-    """Return True if *thing* is a class; isinstance would ask a proxy what it stands for."""
+    """Return True if *thing* is a class; isinstance would run a proxy object's ``__class__``."""
     return issubclass(type(thing), type)
 
 
 def namespace_of(thing: Any) -> Mapping[str, Any] | None:
-    """Return what stands in a module or a class itself; None if *thing* is neither."""
+    """Return the namespace of a module or class, without its bases'; None for anything else."""
     if type(thing) is ModuleType:
         return vars(thing)
     return _FIELDS["__dict__"].__get__(thing) if is_class(thing) else None
 
 
 def mro_of(cls: type) -> tuple[type, ...]:
-    """Return *cls* and its bases, in the order in which attributes are looked up."""
+    """Return the method resolution order of *cls*, which begins with *cls* itself."""
     found: tuple[type, ...] = _FIELDS["__mro__"].__get__(cls)
     return found
 
 
 def name_of(cls: type) -> tuple[str, str]:
-    """Return the module and the qualified name of *cls*; empty where they are no texts."""
+    """Return the module and the qualified name of *cls*; an empty module if it is no text."""
     module, name = (_FIELDS[field].__get__(cls) for field in ("__module__", "__qualname__"))
     return module if type(module) is str else "", name
 
@@ -40,12 +40,12 @@ def base_of(cls: type) -> type:
 
 
 def layout_of(cls: type) -> tuple[int, int, int]:
-    """Return how large an instance is, but for the pointer to what refers to it weakly."""
+    """Return the memory layout of an instance, without the pointer to its weak references."""
     size, of_items, of_dict, weakrefs_at = (
         _FIELDS[field].__get__(cls)
         for field in ("__basicsize__", "__itemsize__", "__dictoffset__", "__weakrefoffset__")
     )
-    # Later versions of Python keep that pointer before the instance, and say so by a number < 0.
+    # Later versions of Python keep that pointer before the instance, at a negative offset.
     return size - (_POINTER if weakrefs_at > 0 else 0), of_items, of_dict
 
 
@@ -55,7 +55,7 @@ Name = tuple[str, str]  # module, qualified name
 def own_class(module: ModuleType, name: Name) -> type | None:
     """Return the class that *module* itself defines under *name*; None if there is none.
 
-    What is no class is not asked whether it is one: a proxy would ask what it stands for.
+    Only real modules and classes are searched: a proxy object would run its own code.
     """
     found: Any = module if type(module) is ModuleType else None
     for part in name[1].split("."):

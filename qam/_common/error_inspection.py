@@ -1,4 +1,4 @@
-"""How an exception is looked at: nothing that its class defines is run."""
+"""Inspects exceptions and their classes without running any code that the class defines."""
 
 import builtins
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qam._common.plain_values import Allowance, NotPlainError
-from qam._common.static_looks import (
+from qam._common.static_inspection import (
     Name,
     base_of,
     is_class,
@@ -18,11 +18,12 @@ from qam._common.static_looks import (
 )
 from qam.exceptions import QAMException, RemoteException
 
-#: Of a text that a peer sends, in octets of UTF-8; and of a name.
+#: Octets of UTF-8 that a text from a peer may have, and characters of a name.
 MAX_TEXT, MAX_NAME = 65_536, 500
 
+#: The builtin classes by their id: to compare or hash a class could run its metaclass.
 BUILTIN = {id(found): found for found in vars(builtins).values() if is_class(found)}
-# Who catches one of these does not think of calls.
+# A call must not raise these: code that catches them uses them for iteration.
 _CONTROL_FLOW = (StopIteration, StopAsyncIteration)
 
 _MAX_COLUMN, _MAX_LINE = 10_000, 2**31
@@ -41,54 +42,57 @@ def is_error_class(thing: Any) -> bool:
 
 
 def find_class(name: Name) -> type[BaseException] | None:
-    """Return the exception class *name* if it is a builtin one, or imported already."""
+    """Return the exception class *name* if its module is already imported; imports nothing."""
     module = sys.modules.get(name[0])
     found = None if module is None else own_class(module, name)
     return found if found is not None and issubclass(found, BaseException) else None
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the args of *error*, whatever its class has under that name."""
+    """Return the args of *error*, even if its class defines another ``args``."""
     args: tuple[Any, ...] = _ARGS.__get__(error)
     return args
 
 
 def notes_of(error: BaseException) -> Any:
-    """Return the notes of *error*, whatever they are; None if it has none."""
+    """Return the notes of *error*, of any type, as they are unchecked; None if it has none."""
     return ATTRIBUTES.__get__(error).get(NOTES)
 
 
 def full_name(cls: type) -> str:
-    """Return the name of *cls* as the wire carries it."""
+    """Return the full name of *cls* as a reply carries it: ``module.QualifiedName``."""
     return ".".join(name_of(cls))
 
 
 def may_be_raised(cls: type) -> bool:
-    """Return True if a call may raise exceptions of *cls*: they are not those of a peer's own."""
+    """Return True if a call may raise exceptions of *cls* that a remote method raised.
+
+    Exceptions of this library are excluded: they would look like failures of the call itself.
+    """
     mro = mro_of(cls)
     return Exception in mro and not any(kept in mro for kept in (QAMException, *_CONTROL_FLOW))
 
 
 def defines(cls: type, name: str) -> bool:
-    """Return True if what instances of *cls* do under *name* is not that of a builtin class."""
+    """Return True if the attribute *name* of *cls* comes from a class that is not builtin."""
     defining = next(each for each in mro_of(cls) if name in (namespace_of(each) or {}))
     return id(defining) not in BUILTIN
 
 
-def hashes_itself(value: Any) -> bool:
-    """Return True if to hash the exception *value* runs code of its class."""
+def has_own_hash(value: Any) -> bool:
+    """Return True if *value* is an exception whose hash is computed by code of its class."""
     return issubclass(type(value), BaseException) and defines(type(value), "__hash__")
 
 
-def says_itself(cls: type) -> bool:
-    """Return True if the text of exceptions of *cls* is made by code that is not builtin."""
+def has_own_text(cls: type) -> bool:
+    """Return True if the text of exceptions of *cls* is computed by code that is not builtin."""
     return defines(cls, "__str__")
 
 
-# --- what the builtin ones keep in C ------------------------------------------------------
+# --- fields that builtin exceptions keep in C ---------------------------------------------
 
 
-def are(values: Iterable[Any], *kinds: type) -> bool:
+def all_of_type(values: Iterable[Any], *kinds: type) -> bool:
     return all(type(value) in kinds for value in values)
 
 
@@ -104,7 +108,7 @@ def is_syntax_error(args: tuple[Any, ...]) -> bool:
     filename, line, column, text, *end = args[1]
     last_line, last_column = end or (None, None)
     return (
-        are((args[0], filename, text), str, type(None))
+        all_of_type((args[0], filename, text), str, type(None))
         and is_number(line, _MAX_LINE)
         and is_number(last_line, _MAX_LINE)
         and is_number(column, _MAX_COLUMN)
@@ -112,8 +116,11 @@ def is_syntax_error(args: tuple[Any, ...]) -> bool:
     )
 
 
-def reaches_too_far(error: BaseException) -> bool:
-    """Return True if *error* marks a place of a program's text that is far outside of it."""
+def has_huge_position(error: BaseException) -> bool:
+    """Return True if *error* is a SyntaxError whose line or column is beyond any real source.
+
+    Python would show such an error with a caret for each column that it claims to span.
+    """
     if not isinstance(error, SyntaxError):
         return False
     place = (error.filename, error.lineno, error.offset, error.text)
@@ -123,8 +130,8 @@ def reaches_too_far(error: BaseException) -> bool:
 # --- exceptions ---------------------------------------------------------------------------
 
 
-def taken_apart(error: BaseException) -> tuple[tuple[Any, ...], Any]:
-    """Return the arguments and the attributes of *error*, as a pickle would have them."""
+def args_and_state(error: BaseException) -> tuple[tuple[Any, ...], Any]:
+    """Return the arguments and the attributes of *error*, as a pickle would hold them."""
     cls, attributes = type(error), ATTRIBUTES.__get__(error)
     if cls is RemoteException:
         own = attributes["type_name"], args_of(error), attributes["text"]
@@ -139,10 +146,10 @@ def taken_apart(error: BaseException) -> tuple[tuple[Any, ...], Any]:
 
 
 def text_of_args(args: tuple[Any, ...]) -> str:
-    """Return what an exception of plain *args* says; empty if they are not."""
+    """Return the text of an exception with *args*; empty if they are not plain values."""
     if not args:
         return ""
-    try:  # of an exception among them the text is its class's affair
+    try:  # refuses an exception among them: its class may compute its text
         plain = Allowance().copy(args[0] if len(args) == 1 else args)
     except NotPlainError:
         return ""

@@ -1,0 +1,762 @@
+"""The thread of a server that receives, without a broker: the test says what a broker would do."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qam._broker import connection_thread
+from qam._broker.events import Cancelled
+from qam._broker.messages import Delivery, QueueState, TooLarge
+from qam._common.deadline import Deadline
+from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key, request_binding, siblings_binding
+from qam._protocol.properties import GIVEN_BACK
+from qam._serialization.serializers import get_serializer
+from qam._server import request_consumer_thread
+from qam._server.call import Answer, Call
+from qam._server.known_siblings import GRACE
+from qam._server.mailboxes import ResultQueue, SettledCalls
+from qam._server.messages import Messages
+from qam._server.prefetch import Prefetch
+from qam._server.request_consumer_thread import RequestConsumerThread
+from qam._server.settings import ServerSettings
+from qam._server.sibling_words import Word, decode, encode
+from qam.amqp_credentials import AMQPCredentials
+from qam.exceptions import QAMConnectionException
+from tests.support.clock import StandingClock, stop
+from tests.support.fake_connection import FakeBroker
+
+LONG = 30.0  # seconds; nothing here takes that long unless it is broken
+SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2, max_message_bytes=1000)
+QUEUE = request_binding("server").queue
+SIBLINGS = siblings_binding("server", "")
+REPLY_TO = reply_routing_key("client")
+
+
+def key(number: int) -> CallKey:
+    return CallKey(REPLY_TO, f"client:{number}")
+
+
+class Workers:
+    """Keeps what it is given; the test begins with it, or the consumer takes it back."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Call] = []
+        #: All that was ever handed over, in its order.
+        self.all: list[Call] = []
+
+    def put(self, call: Call) -> None:
+        self.waiting.append(call)
+        self.all.append(call)
+
+    def take_back(self) -> list[Call]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+
+class Server:
+    """A consumer with a broker that the test leads."""
+
+    def __init__(self, clock: StandingClock, results: ResultQueue | None = None) -> None:
+        self.clock = clock
+        self.broker = FakeBroker(clock)
+        self.workers: Any = Workers()
+        self.results = ResultQueue() if results is None else results
+        self.settled = SettledCalls()
+        #: What it died of, once for each time that it was told so.
+        self.ended: list[BaseException | None] = []
+        self.prefetch = Prefetch(SETTINGS.max_workers)
+        self.consumer = RequestConsumerThread(
+            AMQPCredentials("memory://nowhere"),
+            SETTINGS,
+            self.prefetch,
+            Messages("server", SETTINGS.serializer),
+            self.workers,
+            self.results,
+            self.settled,
+            self.ended.append,
+            self.broker.connect,
+        )
+        self._tags = 0
+        #: What it said to the others.
+        self.said: list[Word] = []
+
+    def serve(self) -> None:
+        """Let it hear what it says itself, until it takes requests."""
+        self.broker.run(self.consumer)
+        self.echo()
+        self.broker.queue_states[QUEUE] = QueueState(0, 1)
+        assert self.consumer.taking.is_set()
+
+    # --- what the others of its id say ----------------------------------------------
+
+    def take_words(self) -> list[Word]:
+        """Take out what it says to the others; what else it sends stays."""
+        said = [each for each in self.results.messages if each.route == SIBLINGS.route]
+        self.results.messages[:] = [each for each in self.results.messages if each not in said]
+        words = [word for each in said if (word := decode(each.body))]
+        self.said += words
+        return words
+
+    def echo(self) -> list[Word]:
+        """Let it hear what it says itself, as long as it says anything; return that."""
+        words: list[Word] = []
+        while new := self.take_words():
+            for word in new:
+                self.hear(word)
+            words += new
+        return words
+
+    def hear(self, word: Word | bytes) -> None:
+        """Something is said to all servers of the id."""
+        body = encode(word) if isinstance(word, Word) else word
+        self.receive(Delivery(body, self._tag(), consumer_tag=self.broker.tag(SIBLINGS.queue)))
+
+    # --- requests ---------------------------------------------------------------------
+
+    def _tag(self) -> int:
+        self._tags += 1
+        return self._tags
+
+    def request(self, number: int, redelivered: bool = False, **headers: Any) -> Delivery:
+        """A request of the client's."""
+        properties = {
+            "correlation_id": f"client:{number}",
+            "reply_to": REPLY_TO,
+            "headers": {
+                f"x-qam-{name.replace('_', '-')}": value for name, value in headers.items()
+            },
+        }
+        tag = self.broker.tag(QUEUE)
+        return Delivery(b"{}", self._tag(), redelivered, properties, consumer_tag=tag)
+
+    def receive(self, *events: Any) -> None:
+        """The broker delivers something, all at once."""
+        self.broker.connection.send(*events)
+        self.broker.settle()
+
+    def run(self, number: int, **how: Any) -> Call:
+        """A request comes, and a worker begins with it."""
+        self.receive(self.request(number, **how))
+        call: Call = self.workers.waiting.pop()
+        return call
+
+    def answer(self, *calls: Call, seconds: float = 1.0) -> None:
+        """The replies of *calls* are confirmed, and the publisher says so."""
+        for call in calls:
+            call.answer = Answer(REPLY_TO, b"done")
+            call.seconds = seconds
+        self.settle(*calls)
+
+    def settle(self, *calls: Call) -> None:
+        self.settled.put(calls)
+        self.settled.waker.wake()
+        self.broker.settle()
+
+    def replies(self) -> list[Any]:
+        """The replies that it wants to be sent."""
+        messages: list[Any] = self.results.messages
+        return [each for each in messages if each.is_reply]
+
+    def given_back(self) -> list[Any]:
+        """The requests that it wants to be sent."""
+        route = request_binding("server").route
+        return [each for each in self.results.messages if each.route == route]
+
+    # --- the connection ------------------------------------------------------------------
+
+    def lose(self, error: QAMConnectionException | None = None) -> None:
+        self.broker.connection.lose(error)
+        self.broker.settle()
+
+    def reconnect(self) -> None:
+        """The connection is lost, another one is opened, and requests are taken again."""
+        self.lose()
+        self._tags = 0
+        self.echo()
+
+    @property
+    def acknowledged(self) -> list[tuple[int, bool]]:
+        return self.broker.connection.acknowledged
+
+    def is_acknowledged(self, delivery: Delivery) -> bool:
+        """Whether the broker may forget *delivery*, of the connection that there is."""
+        tag = delivery.delivery_tag
+        return any(each == tag or (multiple and each > tag) for each, multiple in self.acknowledged)
+
+    def close(self, timeout: float | None = 10.0) -> None:
+        """Begin to close; the deadline is on the clock of the test."""
+        deadline = Deadline(timeout)
+        if timeout is not None:
+            deadline.at = self.clock.now + timeout
+        self.consumer.begin_to_close(deadline)
+        self.broker.settle()
+
+    @property
+    def is_alive(self) -> bool:
+        self.broker.settle()
+        return self.consumer.is_alive()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StandingClock:
+    return stop(monkeypatch, connection_thread, request_consumer_thread)
+
+
+@pytest.fixture
+def starting(clock: StandingClock) -> Iterator[Server]:
+    """One that is connected, and has not heard its own hello."""
+    server = Server(clock)
+    server.broker.run(server.consumer)
+    yield server
+    server.broker.end()
+    server.results.waker.close()
+
+
+@pytest.fixture
+def server(starting: Server) -> Server:
+    """One that takes requests, and is alone."""
+    starting.echo()
+    starting.broker.queue_states[QUEUE] = QueueState(0, 1)
+    starting.acknowledged.clear()
+    return starting
+
+
+def other(kind: str, **more: Any) -> Word:
+    """What another server of the id says, whose name comes after this one's."""
+    return Word(kind, "zzz", consumes=True, **more)
+
+
+# --- it begins ---------------------------------------------------------------
+
+
+def test_it_takes_no_request_before_all_others_can_have_heard_of_it(starting: Server) -> None:
+    assert starting.broker.connection.did("declare queue")[0] == QUEUE
+    [siblings_queue] = starting.broker.connection.did("consume")
+    assert siblings_queue.startswith(SIBLINGS.queue)
+    assert not starting.consumer.taking.is_set()
+    # when it hears its own hello
+    [hello] = starting.take_words()
+    assert hello.kind == "hello"
+    starting.hear(hello)
+    # then it looks who else consumes before it does so
+    assert starting.broker.connection.asked[-2:] == [("inspect", QUEUE), ("consume", QUEUE)]
+    assert starting.broker.consumed[-1] == (QUEUE, 2, 0)
+    assert starting.consumer.taking.is_set()
+    assert [(word.kind, word.consumes) for word in starting.take_words()] == [("here", True)]
+
+
+def test_while_nothing_happens_it_waits_without_end_and_does_not_wake(server: Server) -> None:
+    waits = server.broker.connection.waits
+
+    server.broker.let_pass(3600.0)
+
+    assert server.broker.connection.wait_time is None
+    assert server.broker.connection.waits == waits
+
+
+def test_it_inspects_the_queue_now_and_then_while_there_are_others(server: Server) -> None:
+    server.hear(other("hello", number=1))
+    server.broker.queue_states[QUEUE] = QueueState(0, 2)
+    server.echo()
+    server.broker.let_pass(1.0)
+    before = len(server.broker.connection.did("inspect"))
+    wait_time = server.broker.connection.wait_time
+    assert wait_time is not None
+    # when
+    for _ in range(3):
+        server.broker.let_pass(10.0)
+    # then
+    assert 5.0 < wait_time <= 10.0
+    assert len(server.broker.connection.did("inspect")) == before + 3
+
+
+def test_a_queue_that_is_not_there_any_more_is_declared_again(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.broker.queue_states[QUEUE] = None
+    server.hear(other("hello", number=1))
+    server.broker.let_pass(1.0)
+
+    assert "the request queue of 'server' was deleted" in caplog.text
+    assert len(server.broker.connections) > 1
+
+
+# --- requests come -----------------------------------------------------------
+
+
+def test_a_request_is_handed_to_a_worker(server: Server) -> None:
+    server.receive(server.request(1))
+
+    [call] = server.workers.waiting
+    assert call.key == key(1)
+    assert call.alone
+    assert call.arrived == server.clock.now
+
+
+def test_what_comes_together_comes_at_one_time_and_is_not_alone(server: Server) -> None:
+    server.receive(*[server.request(number) for number in range(3)])
+
+    assert [call.key for call in server.workers.waiting] == [key(0), key(1), key(2)]
+    assert [call.alone for call in server.workers.waiting] == [False] * 3
+
+
+def test_a_request_is_acknowledged_when_it_is_answered_and_not_before(server: Server) -> None:
+    first, second, third = (server.run(number) for number in range(3))
+    tags = [call.delivery.delivery_tag for call in (first, second, third)]
+    # when one behind the first is answered
+    server.answer(second)
+    assert server.acknowledged == [(tags[1], False)]
+    # and when the first is, too
+    server.answer(first)
+    # then one acknowledgement is for all up to it
+    assert server.acknowledged[1:] == [(tags[0], True)]
+    server.answer(third)
+    assert server.acknowledged[2:] == [(tags[2], True)]
+
+
+def test_it_asks_for_more_requests_at_once_while_methods_are_short(server: Server) -> None:
+    # given methods that take no time
+    server.broker.queue_states[QUEUE] = QueueState(0, 1)
+    before = server.broker.tag(QUEUE)
+    for number in range(40):
+        server.answer(server.run(number), seconds=0.0)
+    # then the consumer was replaced by one that holds more, the new one first
+    assert server.broker.consumed[-1] == (QUEUE, 256, 0)
+    assert server.broker.connection.asked[-2:] == [("consume", QUEUE), ("cancel", before)]
+    # and one that is woken for settled calls only when many are
+    server.run(41)
+    server.settled.put([server.workers.all[-1]])
+    assert not server.settled.waker._awake
+
+
+def test_a_request_that_is_too_large_is_refused_and_its_delivery_dropped(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = server.request(1)
+    request.body, request.too_large = b"", TooLarge(2000, 1000)
+    # when
+    server.receive(request)
+    # then its caller is told
+    [reply] = server.replies()
+    assert b"the request has 2000 bytes" in reply.body
+    assert "a request was rejected: it has 2000 bytes" in caplog.text
+    assert server.workers.all == []
+    # and when that is confirmed the broker drops it
+    server.settle(reply.call)
+    assert server.broker.connection.rejected == [request.delivery_tag]
+    assert server.acknowledged == []
+
+
+def test_one_whose_caller_cant_be_told_is_dropped_although_nothing_else_happens(
+    server: Server,
+) -> None:
+    request = server.request(1)
+    request.body, request.too_large = b"", TooLarge(2000, 1000)
+    del request.properties["reply_to"]
+
+    server.receive(request)
+
+    assert server.replies() == []
+    assert server.broker.connection.rejected == [request.delivery_tag]
+
+
+def test_a_copy_that_comes_while_the_first_runs_gets_its_answer(server: Server) -> None:
+    first = server.run(1)
+    server.receive(server.request(1, resent=5))
+    assert server.workers.all == [first]
+
+    server.answer(first)
+
+    [reply] = server.replies()
+    assert reply.body == b"done"
+    assert reply.call is not first
+
+
+@pytest.mark.parametrize("queue", [QUEUE, SIBLINGS.queue])
+def test_a_consumer_that_the_broker_ends_has_the_connection_opened_again(
+    server: Server, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.receive(Cancelled(server.broker.tag(queue)))
+
+    assert len(server.broker.connections) == 2
+    assert ("request queue" if queue == QUEUE else "siblings") in caplog.text
+    server.echo()
+    assert server.broker.consumed[-1][0] == QUEUE
+
+
+# --- a lost connection -------------------------------------------------------
+
+
+def test_after_a_loss_with_busy_workers_and_more_prefetched_each_runs_once(server: Server) -> None:
+    # given one that runs, and two that wait for a worker
+    runs = server.run(1)
+    server.receive(server.request(2), server.request(3))
+    assert len(server.workers.waiting) == 2
+    # when
+    server.reconnect()
+    # then those that wait are void, and what the broker delivers again of them runs
+    assert server.workers.waiting == []
+    copies = [server.request(number, redelivered=True) for number in (1, 2, 3)]
+    server.receive(*copies)
+    server.echo()
+    assert [call.key for call in server.workers.waiting] == [key(2), key(3)]
+    assert not any(call.lost for call in server.workers.waiting)
+    # and what ran all the time does not run again, and is answered once for each delivery
+    server.answer(runs)
+    [reply] = server.replies()
+    assert (reply.call.delivery, reply.body) == (copies[0], b"done")
+    # and all of the new connection are acknowledged, and none of the old one
+    assert not any(server.is_acknowledged(copy) for copy in copies)
+    server.answer(*server.workers.waiting)
+    assert [server.is_acknowledged(copy) for copy in copies] == [False, True, True]
+    server.settle(reply.call)
+    assert server.is_acknowledged(copies[0])
+
+
+def test_what_another_connection_brought_is_not_acknowledged(server: Server) -> None:
+    call = server.run(1)
+    server.reconnect()
+    server.acknowledged.clear()
+
+    server.answer(call)
+
+    assert server.acknowledged == []
+
+
+def test_requests_are_taken_again_only_when_it_has_heard_itself_again(server: Server) -> None:
+    server.lose()
+    assert len(server.broker.connections) == 2
+    assert QUEUE not in server.broker.connection.did("consume")
+
+    server.echo()
+
+    assert QUEUE in server.broker.connection.did("consume")
+    # with the queue of the siblings read in place of whoever is still served
+    priorities = [priority for name, _, priority in server.broker.consumed if name != QUEUE]
+    assert priorities == [1, 2]
+
+
+def test_a_method_that_outlives_its_delivery_has_its_copy_acknowledged_at_once(
+    server: Server,
+) -> None:
+    # given a broker that closes the channel because a method takes too long
+    server.run(1)
+    error = QAMConnectionException("consumer timeout")
+    error.by_message = True
+    server.lose(error)
+    server._tags = 0
+    server.echo()
+    # when
+    copy = server.request(1, redelivered=True)
+    server.receive(copy)
+    # then
+    assert server.acknowledged[-1][0] == copy.delivery_tag
+    assert len(server.workers.all) == 1
+
+
+# --- two servers -------------------------------------------------------------
+
+
+def test_a_request_that_another_has_does_not_run_here(server: Server) -> None:
+    server.hear(other("hello", number=1))
+    server.echo()
+    # when one comes that its client has sent before, to the other one
+    request = server.request(1, resent=5)
+    server.receive(request)
+    assert [word.calls for word in server.echo()] == [{key(1): True}]
+    assert server.workers.all == []
+    server.hear(other("answer", to=server.said[0].sender, calls={key(1): "mine"}))
+    # then
+    assert server.workers.all == []
+    assert server.is_acknowledged(request)
+    assert server.replies() == []
+
+
+def test_what_was_answered_here_is_answered_again_for_who_received_it_again(
+    server: Server,
+) -> None:
+    server.hear(other("hello", number=1))
+    server.answer(server.run(1))
+    # when the other one received it from its client, and asks
+    server.hear(other("ask", calls={key(1): True}))
+    # then this one sends the answer once more, and says that it has it
+    [reply] = server.replies()
+    assert reply.body == b"done"
+    assert reply.route.routing_key == REPLY_TO
+    assert reply.properties["correlation_id"] == "client:1"
+    assert [word.calls for word in server.take_words() if word.kind == "answer"] == [
+        {key(1): "mine"}
+    ]
+    # and once only
+    server.broker.let_pass(0.5)
+    assert server.replies() == [reply]
+
+
+def test_a_question_that_the_broker_marked_is_answered_without_a_reply(server: Server) -> None:
+    server.answer(server.run(1))
+
+    server.hear(other("ask", calls={key(1): False}))
+
+    assert server.replies() == []
+
+
+def test_a_request_of_one_that_is_gone_is_answered_as_lost(server: Server) -> None:
+    # given another server that says nothing any more
+    server.hear(other("hello", number=1))
+    server.echo()
+    server.receive(server.request(1, redelivered=True))
+    server.echo()
+    assert server.workers.all == []
+    assert server.broker.connection.wait_time is not None
+    # when it had time to speak
+    server.broker.let_pass(GRACE + 0.1)
+    # then the worker is to say that it is lost
+    [call] = server.workers.all
+    assert call.lost
+
+
+def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it_replaces(
+    server: Server,
+) -> None:
+    # given one that is lost, which a worker has published anew
+    server.hear(other("hello", number=1))
+    server.echo()
+    server.receive(server.request(1, redelivered=True))
+    server.echo()
+    server.broker.let_pass(GRACE + 0.1)
+    [lost] = server.workers.all
+    server.receive(server.request(1, runs=2))
+    assert server.workers.all == [lost]
+    asked = len(server.broker.connection.did("inspect"))
+    # when
+    server.settle(lost)
+    # then the acknowledgement was sent, and the broker was asked before it runs
+    assert len(server.broker.connection.did("inspect")) > asked
+    assert [call.runs for call in server.workers.all] == [1, 2]
+
+
+class Overtaxed(ResultQueue):
+    """Says that more waits to be sent than others may add to."""
+
+    waiting = 10**6
+
+    def __len__(self) -> int:
+        return self.waiting
+
+
+def test_while_the_publisher_does_not_keep_up_others_get_no_answers(clock: StandingClock) -> None:
+    # given
+    results = Overtaxed()
+    results.waiting = 0
+    server = Server(clock, results)
+    server.serve()
+    server.answer(server.run(1))
+    results.waiting = 10**6
+    # when
+    server.hear(other("ask", calls={key(1): True}))
+    assert server.replies() == []
+    assert server.take_words() == []
+    # then it looks again before long, and answers when there is room
+    assert server.broker.connection.wait_time == pytest.approx(0.05)
+    results.waiting = 0
+    server.broker.let_pass(0.051)
+    assert len(server.replies()) == 1
+    assert server.take_words()
+    server.broker.end()
+    results.waker.close()
+
+
+# --- closing -----------------------------------------------------------------
+
+
+def test_an_idle_one_ends_at_once_and_says_goodbye(server: Server) -> None:
+    tag = server.broker.tag(QUEUE)
+    # when
+    server.close()
+    # then it stops consuming, waits until the broker has all acks, and leaves
+    assert not server.is_alive
+    asked = server.broker.connection.asked
+    cancelled, inspected = asked.index(("cancel", tag)), len(asked) - 1
+    while asked[inspected] != ("inspect", QUEUE):
+        inspected -= 1
+    assert cancelled < inspected
+    [siblings_queue] = server.broker.connection.did("delete")
+    assert siblings_queue.startswith(SIBLINGS.queue)
+    assert [(word.kind, word.consumes) for word in server.take_words()] == [
+        ("here", False),
+        ("bye", False),
+    ]
+    assert server.ended == [None]
+    assert server.broker.connection.closed
+
+
+def test_what_runs_is_answered_before_it_ends(server: Server) -> None:
+    call = server.run(1)
+    # when
+    server.close(timeout=10.0)
+    assert server.is_alive
+    assert server.broker.connection.did("cancel")
+    # then it waits for that, and no longer
+    server.broker.let_pass(9.0)
+    assert server.is_alive
+    server.answer(call)
+    assert not server.is_alive
+    assert server.acknowledged[-1] == (call.delivery.delivery_tag, True)
+
+
+def test_what_is_settled_while_it_closes_wakes_it_at_once(server: Server) -> None:
+    call, _ = server.run(1), server.run(2)
+    server.settled.set_prefetch(1000)
+    server.close()
+
+    server.settled.put([call])
+
+    assert server.settled.waker._awake
+
+
+def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
+    # given one that runs, and one that waits
+    server.run(1)
+    server.receive(server.request(2))
+    server.close(timeout=10.0)
+    server.broker.let_pass(9.9)
+    assert server.given_back() == []
+    # when the time is up
+    server.broker.let_pass(0.2)
+    # then it is published anew
+    [anew] = server.given_back()
+    assert anew.properties["correlation_id"] == "client:2"
+    assert anew.properties["headers"] == {GIVEN_BACK: True}
+    assert server.workers.waiting == []
+    # and what still runs gets two seconds more
+    server.settle(anew.call)
+    server.broker.let_pass(1.8)
+    assert server.is_alive
+    server.broker.let_pass(0.3)
+    assert not server.is_alive
+
+
+def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(server: Server) -> None:
+    call = server.run(1)
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then its caller is told, and it ends when that has arrived
+    [reply] = server.replies()
+    assert reply.call is call
+    assert b"the server closed while" in reply.body
+    assert server.is_alive
+    server.settle(call)
+    assert not server.is_alive
+
+
+def test_what_another_server_runs_again_is_left_to_it_when_the_time_is_up(server: Server) -> None:
+    call = server.run(1)
+    call.idempotent = True
+    server.close(timeout=10.0)
+
+    server.broker.let_pass(10.1)
+
+    assert server.replies() == []
+    assert not server.is_alive
+    assert not server.is_acknowledged(call.delivery)
+
+
+def test_it_waits_for_what_runs_without_waking(server: Server) -> None:
+    server.run(1)
+    server.close(timeout=None)
+    waits = server.broker.connection.waits
+    assert server.broker.connection.wait_time is None
+
+    server.broker.let_pass(3600.0)
+
+    assert server.broker.connection.waits == waits
+    assert server.is_alive
+
+
+def test_a_loss_while_it_closes_does_not_end_it_before_what_runs_is_answered(
+    server: Server,
+) -> None:
+    call = server.run(1)
+    server.close(timeout=10.0)
+    # when
+    server.lose()
+    # then it takes no requests on the next connection, and ends when the reply has arrived
+    assert server.is_alive
+    assert QUEUE not in server.broker.connection.did("consume")
+    server.answer(call)
+    assert not server.is_alive
+
+
+class TestWhileTheBrokerIsAway:
+    @staticmethod
+    def lose_the_broker(server: Server) -> None:
+        server.broker.down = QAMConnectionException("nothing listens there")
+        server.broker.connection.lose()
+        server.broker.run_freely()
+        server.broker.wait_for_attempts(3)
+
+    def test_it_ends_at_once_if_nothing_runs(self, server: Server) -> None:
+        self.lose_the_broker(server)
+        began = time.monotonic()
+
+        server.consumer.begin_to_close(Deadline(LONG))
+        server.consumer.join(LONG)
+
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
+        assert server.ended == [None]
+
+    def test_it_ends_as_soon_as_what_runs_has_ended(self, server: Server) -> None:
+        # given
+        call = server.run(1)
+        self.lose_the_broker(server)
+        server.consumer.begin_to_close(Deadline(LONG))
+        server.broker.wait_for_attempts(server.broker.attempts + 2)
+        assert server.consumer.is_alive()
+        began = time.monotonic()
+        # when
+        server.settled.put([call])
+        server.consumer.join(LONG)
+        # then
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
+
+    def test_it_ends_when_the_time_is_up_if_that_goes_on(
+        self, server: Server, clock: StandingClock
+    ) -> None:
+        server.run(1)
+        self.lose_the_broker(server)
+        deadline = Deadline(LONG)
+        deadline.at = clock.now - 1.0
+        began = time.monotonic()
+
+        server.consumer.begin_to_close(deadline)
+        server.broker.wait_for_attempts(server.broker.attempts + 1)
+        clock.now += 10.0
+        server.consumer.wake()
+        server.consumer.join(LONG)
+
+        assert not server.consumer.is_alive()
+        assert time.monotonic() - began < LONG / 2
+
+
+def test_exit_waits_for_the_end(server: Server) -> None:
+    server.broker.run_freely()
+
+    server.consumer.exit()
+
+    assert not server.consumer.is_alive()
+    assert server.broker.connection.did("delete")
+
+
+def test_who_waits_for_it_to_take_requests_is_told_of_its_end(starting: Server) -> None:
+    assert not starting.consumer.taking.is_set()
+
+    starting.broker.end()
+
+    assert starting.consumer.taking.is_set()
+    assert starting.ended == [None]

@@ -1,0 +1,103 @@
+"""When a server starts another worker, and how its workers end."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qam._broker.messages import Delivery
+from qam._common.job_queue import JobQueue
+from qam._serialization.serializers import get_serializer
+from qam._server.call import Call
+from qam._server.execute_method_thread import ExecuteMethodThread
+from qam._server.mailboxes import SettledCalls
+from qam._server.messages import Messages
+from qam._server.method_registry import MethodRegistry
+from qam._server.settings import ServerSettings
+from qam._server.worker_pool import WorkerPool
+
+SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2)
+
+
+class Pool(WorkerPool):
+    """One whose publisher is never used: its requests are none, so that no method runs."""
+
+    def __init__(self) -> None:
+        self.calls: JobQueue[Call] = JobQueue()
+        publisher: Any = None
+        self.settled = SettledCalls()
+        messages = Messages("server", SETTINGS.serializer)
+        super().__init__(SETTINGS, self.calls, MethodRegistry(), messages, publisher, self.settled)
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    yield pool
+    pool.close()
+    pool.join()
+    assert not any(worker.is_alive() for worker in pool)
+    pool.settled.waker.close()
+
+
+@pytest.fixture
+def started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExecuteMethodThread]]:
+    """The workers that would have been started; they do nothing."""
+    threads: list[ExecuteMethodThread] = []
+    monkeypatch.setattr(ExecuteMethodThread, "start", lambda thread: threads.append(thread))
+    yield threads
+    pool._workers.clear()
+
+
+def call() -> Call:
+    return Call(Delivery(b"", 1), 1)
+
+
+def test_a_worker_is_started_for_each_request_that_finds_none_up_to_so_many(
+    pool: Pool, started: list[ExecuteMethodThread]
+) -> None:
+    for number in (1, 2, 2):
+        pool.put(call())
+        assert len(pool) == len(started) == number
+
+    assert len(pool.take_back()) == 3
+    assert pool.take_back() == []
+
+
+def test_none_is_started_where_one_is_idle(pool: Pool, started: list[ExecuteMethodThread]) -> None:
+    pool.calls._idle = [threading.Lock()]
+    pool.calls._idle[0].acquire()
+
+    pool.put(call())
+
+    assert started == []
+
+
+def test_a_request_waits_where_no_thread_can_be_started(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ExecuteMethodThread, "start", refuse)
+    waiting = call()
+
+    pool.put(waiting)
+
+    assert len(pool) == 0
+    assert pool.take_back() == [waiting]
+    assert "a request has to wait" in caplog.text
+    with pytest.raises(RuntimeError):
+        pool.start_worker()
+
+
+def test_workers_end_when_the_calls_are_done(pool: Pool) -> None:
+    pool.start_worker()
+    pool.start_worker()
+    assert all(worker.is_alive() for worker in pool)
+
+    pool.close()
+    pool.join()
+
+    assert not any(worker.is_alive() for worker in pool)
