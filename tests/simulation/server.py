@@ -89,7 +89,7 @@ class Workers:
             self.busy += 1
             call = self._waiting.popleft()
             self._began = self._reply = None
-            self.thread._see_to(call)
+            self.thread._handle(call)
             if self._began is None:
                 self._end(call, self._reply, None)
             else:
