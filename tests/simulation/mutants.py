@@ -72,7 +72,7 @@ MUTANTS = {
     "a lost reply queue is no matter": Mutant(
         CallFates, "replies_lost", lambda *_: [], "lost replies"
     ),
-    "a server covers all": Mutant(Record, "covers", lambda *_: True, "lost replies"),
+    "a server covers all": Mutant(Record, "covers", lambda *_: True, "lost replies and deploys"),
     "who leaves is forgotten with what it ran": Mutant(
         Record, "uncover", lambda _: None, "lost replies and deploys"
     ),
