@@ -5,6 +5,7 @@ import json
 import time
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
