@@ -32,7 +32,7 @@ def main() -> None:
     part = Part.from_command_line()
     part.set_up_logging()
     methods = Methods(Journal(part.journal, part.started))
-    server = QAMServer(**part.place)
+    server = QAMServer(expected_exceptions=[ValueError], **part.place)
     server.register_function(methods.work)
     server.register_function(methods.fail)
     server.register_function(methods.again, idempotent=True)
