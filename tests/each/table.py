@@ -74,13 +74,9 @@ OTHER = {
     ],
     "qam/_client/execute_callback_thread.py": ["client/test_callback_observer_thread"],
     "qam/_client/ready_callbacks.py": ["client/test_callback_observer_thread"],
-    "qam/_server/anonymous_calls.py": ["server/test_intake"],
     "qam/_server/call.py": ["server/test_messages", "server/test_intake"],
     "qam/_server/dropped_replies.py": ["server/test_publisher_thread", "server/test_threads"],
-    "qam/_server/queue_inspections.py": ["server/test_siblings"],
     "qam/_server/request_queue.py": ["server/test_request_consumer_thread"],
-    "qam/_server/sibling_outbox.py": ["server/test_siblings"],
-    "qam/_server/sibling_questions.py": ["server/test_siblings"],
     "qam/_server/siblings.py": ["server/test_siblings", "server/test_sibling_words"],
 }
 

@@ -1,4 +1,4 @@
-"""Who of the servers of one server_id is there, and when the request queue is inspected."""
+"""Who of the servers of one server_id is there."""
 
 from math import inf
 
@@ -6,7 +6,6 @@ import pytest
 
 from qam._server import known_siblings
 from qam._server.known_siblings import GRACE, VALID, KnownSiblings
-from qam._server.queue_inspections import QueueInspections
 
 
 @pytest.fixture
@@ -43,9 +42,11 @@ def test_there_is_room_for_so_many(
     siblings: KnownSiblings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 2)
+    assert not siblings.crowded
     assert siblings.add("c", there=True) is None
     assert siblings.crowded
     assert not siblings.has_room_again()
+    assert siblings.crowded
     assert siblings.leave("a", now=0.0)
     assert siblings.has_room_again()
     assert not siblings.crowded
@@ -61,6 +62,20 @@ def test_one_that_left_is_missed_only_if_the_broker_dies_soon_after(
     siblings.restore_recently_left(now=6.0)
     assert siblings.absent == {"b"}
     assert "a" not in siblings
+
+
+def test_one_that_left_is_known_by_name_for_as_long_as_its_acks_may_be_lost(
+    siblings: KnownSiblings,
+) -> None:
+    siblings.add("c", there=True)
+    siblings.leave("a", now=10.0)
+
+    siblings.leave("b", now=14.9)
+    assert siblings.has_heard_of("a")
+
+    siblings.leave("c", now=15.0)
+    assert not siblings.has_heard_of("a")
+    assert siblings.has_heard_of("b")
 
 
 def test_a_roll_call_finds_those_that_say_nothing(siblings: KnownSiblings) -> None:
@@ -83,6 +98,7 @@ def test_a_dead_one_is_forgotten_for_good_when_what_it_had_is_judged(
     assert not siblings.forget_if_judged("a", now=1.0 + VALID)
     assert siblings.forget_if_judged("a", now=1.1 + VALID)
     assert "a" not in siblings
+    assert not siblings.absent
     assert siblings.has_heard_of("a")
     # until it says something itself
     siblings.came_back("a")
@@ -97,15 +113,3 @@ def test_the_names_of_so_many_forgotten_ones_are_kept(monkeypatch: pytest.Monkey
         siblings.forget_if_judged(name, now=0.0)
         siblings.forget_if_judged(name, now=VALID + 1)
     assert [siblings.has_heard_of(name) for name in "abc"] == [False, True, True]
-
-
-def test_the_queue_is_inspected_ever_again_and_sooner_where_there_is_a_reason() -> None:
-    inspections = QueueInspections()
-    assert inspections.next_due(calm=False) == -inf
-    inspections.done(now=100.0)
-    assert inspections.next_due(calm=False) == 101.0
-    assert inspections.next_due(calm=True) == 110.0
-    inspections.hasten()
-    assert inspections.next_due(calm=True) == 100.05
-    inspections.done(now=100.1)
-    assert inspections.next_due(calm=True) == 110.1
