@@ -59,9 +59,10 @@ def test_one_that_left_is_missed_only_if_the_broker_dies_soon_after(
     assert not siblings.leave("a", now=0.0)
     assert siblings.leave("b", now=4.0)
     assert siblings.has_heard_of("a")
-    siblings.restore_recently_left(now=6.0)
+    siblings.restore_recently_left(now=5.0)
     assert siblings.absent == {"b"}
     assert "a" not in siblings
+    assert not siblings.has_heard_of("a")
 
 
 def test_one_that_left_is_known_by_name_for_as_long_as_its_acks_may_be_lost(
@@ -78,16 +79,49 @@ def test_one_that_left_is_known_by_name_for_as_long_as_its_acks_may_be_lost(
     assert siblings.has_heard_of("b")
 
 
+def test_one_that_left_twice_is_known_since_the_second_time(siblings: KnownSiblings) -> None:
+    siblings.add("c", there=True)
+    siblings.leave("a", now=10.0)
+    siblings.leave("b", now=11.0)
+    siblings.add("a", there=True)
+    siblings.leave("a", now=14.0)
+
+    siblings.leave("c", now=16.5)
+
+    assert siblings.has_heard_of("a")
+    assert not siblings.has_heard_of("b")
+
+
+def test_one_stays_known_where_too_many_have_left(
+    siblings: KnownSiblings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 1)
+    assert siblings.leave("a", now=0.0)
+
+    assert not siblings.leave("b", now=1.0)
+
+    assert "b" in siblings
+
+
 def test_a_roll_call_finds_those_that_say_nothing(siblings: KnownSiblings) -> None:
     siblings.call_roll(now=10.0)
     assert siblings.roll_is_called
     assert siblings.roll_call_ends() == 10.0 + GRACE
     present = siblings.get("a")
     assert present is not None
-    present.last_heard = 11.0
+    present.last_heard = 10.0
     assert siblings.end_roll_call(now=10.0 + GRACE - 0.1) == []
     assert siblings.end_roll_call(now=10.0 + GRACE) == ["b"]
     assert siblings.roll_call_ends() == inf
+
+
+def test_a_roll_call_that_is_given_up_finds_nobody(siblings: KnownSiblings) -> None:
+    siblings.call_roll(now=10.0)
+
+    siblings.give_up_roll_call()
+
+    assert not siblings.roll_is_called
+    assert siblings.end_roll_call(now=10.0 + GRACE) == []
 
 
 def test_a_dead_one_is_forgotten_for_good_when_what_it_had_is_judged(
