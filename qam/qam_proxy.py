@@ -32,10 +32,12 @@ from qam._common.checks import (
     check_flag,
     check_queue_arguments,
     check_timeout,
+    check_timeout_or_none,
 )
 from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
+from qam._common.logs import flush as flush_logs
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -164,7 +166,7 @@ class QAMProxy(_RemoteNames):
         #: The name of the serializer.
         self.serializer = serializer
         self._server_id = server_id
-        self._timeout = None if timeout is None else check_timeout(timeout)
+        self._timeout = check_timeout_or_none(timeout)
         self._closing = False
         # Unlike the label it is unique, so no proxy gets the replies of another.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
@@ -287,8 +289,10 @@ class QAMProxy(_RemoteNames):
             id, method_name, args, kwargs, routing_key, deadline
         )
 
-    def set_timeout(self, timeout: float) -> "SynchronTimeout":
+    def set_timeout(self, timeout: float | None) -> "SynchronTimeout":
         """Return an object whose calls wait for *timeout* seconds at most; does not wait.
+
+        None is for calls without a timeout, also where the proxy has one.
 
         ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if there is no
         result after ten seconds.
@@ -301,7 +305,7 @@ class QAMProxy(_RemoteNames):
 
     def callback(
         self,
-        callback_method: Callable[[Any], Any],
+        callback_method: Callable[[Any], Any] | None,
         exception_method: Callable[[Exception], Any] | None = None,
     ) -> "Callback":
         """Return an object whose calls do not wait; *callback_method* gets the result.
@@ -309,13 +313,15 @@ class QAMProxy(_RemoteNames):
         ``uid = proxy.callback(success, error).add(2, 4)`` returns at once.  The functions
         are called in another thread, and may call the proxy.
 
-        :param callback_method: called with the result.
+        :param callback_method: called with the result; None to ignore it.
         :param exception_method: called with the exception if the call fails; if it is None,
             the failure is logged.
         :raises TypeError: one of them is not callable.
         """
+        if callback_method is None:
+            callback_method = _ignore
         if not callable(callback_method):
-            raise TypeError(f"callback_method must be callable, not {callback_method!r}")
+            raise TypeError(f"callback_method must be callable or None, not {callback_method!r}")
         if exception_method is not None and not callable(exception_method):
             raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
         id = self._results.reserve(callback_method, exception_method)
@@ -382,6 +388,7 @@ class QAMProxy(_RemoteNames):
         self.callback_observer_thread.join_until(deadline)
         # It keeps the threads alive, and these keep the proxy alive.
         self._finalizer.detach()
+        flush_logs()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed."""
@@ -420,22 +427,34 @@ class SynchronTimeout(_RemoteNames):
 
     :param parent: the :class:`QAMProxy`.
     :param client_id: names the routing key by which replies come back.
-    :param timeout: seconds that a call may take.
+    :param timeout: seconds that a call may take; None for any time.
     :raises TypeError, ValueError: *timeout* is not a positive number.
     """
 
-    def __init__(self, parent: QAMProxy, client_id: str, timeout: float) -> None:
+    def __init__(self, parent: QAMProxy, client_id: str, timeout: float | None) -> None:
         self._parent = parent
         self._client_id = client_id
-        self._timeout = check_timeout(timeout)
+        self._timeout = check_timeout_or_none(timeout)
+
+    def set_timeout(self, timeout: float | None) -> "SynchronTimeout":
+        """Return such an object with another timeout; see :meth:`QAMProxy.set_timeout`."""
+        return SynchronTimeout(self._parent, self._client_id, timeout)
+
+    def callback(
+        self,
+        callback_method: Callable[[Any], Any] | None,
+        exception_method: Callable[[Exception], Any] | None = None,
+    ) -> "Callback":
+        """Return an object whose calls do not wait, and have this timeout.
+
+        See :meth:`QAMProxy.callback`.
+
+        :raises TypeError: one of the functions is not callable.
+        """
+        callback = self._parent.callback(callback_method, exception_method)
+        return callback.set_timeout(self._timeout)
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if method_name == "callback" and args and callable(args[0]):
-            # It is hardly a remote method of that name: a function can't be sent.
-            raise TypeError(
-                "callback() comes before set_timeout(), as in "
-                "proxy.callback(success).set_timeout(10).add(2, 4)"
-            )
         return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
 
     def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -443,7 +462,8 @@ class SynchronTimeout(_RemoteNames):
         return self[method_name](*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<timeout of {self._timeout:g} seconds on {self._parent!r}>"
+        seconds = "no timeout" if self._timeout is None else f"timeout of {self._timeout:g} seconds"
+        return f"<{seconds} on {self._parent!r}>"
 
 
 class Callback(_RemoteNames):
@@ -468,14 +488,14 @@ class Callback(_RemoteNames):
         slot = parent._results.slots[id]
         self._functions = slot["callback_method"], slot["exception_method"]
 
-    def set_timeout(self, timeout: float) -> Self:
-        """Let the calls take *timeout* seconds at most; return this Callback.
+    def set_timeout(self, timeout: float | None) -> Self:
+        """Let the calls take *timeout* seconds at most, or any time; return this Callback.
 
         After that time the error function gets a :class:`QAMTimeoutException`.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
-        self._timeout = check_timeout(timeout)
+        self._timeout = check_timeout_or_none(timeout)
         return self
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -513,6 +533,10 @@ class Callback(_RemoteNames):
 
     def __repr__(self) -> str:
         return f"<callback {self._functions[0]!r} on {self._parent!r}>"
+
+
+def _ignore(result: Any) -> None:
+    """Stand for the success function of a callback that has none."""
 
 
 def _stop(

@@ -20,6 +20,7 @@ from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._common.checks import (
     check_count,
     check_entity_name,
+    check_exceptions,
     check_flag,
     check_queue_arguments,
     check_timeout,
@@ -28,7 +29,9 @@ from qam._common.deadline import Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
+from qam._common.logs import flush as flush_logs
 from qam._common.logs import get_logger
+from qam._common.printable import printable
 from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Call
@@ -54,6 +57,9 @@ PublisherThread = ReplyPublisherThread
 log = get_logger("qam.qam_server")
 
 _NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
+
+
+log = get_logger("qam.qam_server")
 
 
 class QAMServer:
@@ -86,6 +92,10 @@ class QAMServer:
         largest reply that is sent; a call with a larger one raises at its caller.
     :param send_tracebacks: False to send callers no tracebacks, which name files and lines of
         this process and quote its source.
+    :param log_exceptions: True to log what methods raise at ERROR, with the traceback.  False for
+        services whose texts must not reach a log.
+    :param expected_exceptions: the types of exceptions that are no errors of this server, such as
+        ``(KeyError,)``; they are logged at DEBUG.
     :param queue_arguments: the arguments of the request queue, such as
         ``{'x-queue-type': 'quorum'}`` on a cluster; the same for all servers of one id.
     :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
@@ -111,6 +121,8 @@ class QAMServer:
         trusted: Iterable[Any] = (),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         send_tracebacks: bool = True,
+        log_exceptions: bool = True,
+        expected_exceptions: Iterable[type[BaseException]] = (),
         queue_arguments: Mapping[str, Any] | None = None,
         heartbeat: int = HEARTBEAT,
     ) -> None:
@@ -121,6 +133,8 @@ class QAMServer:
             max_workers=check_count(max_workers, "max_workers"),
             max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
+            log_exceptions=check_flag(log_exceptions, "log_exceptions"),
+            expected_exceptions=check_exceptions(expected_exceptions, "expected_exceptions"),
             connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
             serializer=get_serializer(serializer, trusted=trusted),
             queue_arguments=check_queue_arguments(queue_arguments),
@@ -304,6 +318,8 @@ class QAMServer:
             self._consumer.exit()
             self._end(None)
             raise
+        methods = printable(", ".join(self._methods.names) or "no methods")
+        log.info("%r serves at %s: %s", self.server_id, self.amqp_credentials, methods)
 
     def _publisher_ended(self, error: BaseException | None) -> None:
         """Note the end of the publisher; if a bug ended it, end the server, which can't reply."""
@@ -338,6 +354,7 @@ class QAMServer:
         self._consumer.begin_to_close(Deadline(timeout))
         if threading.current_thread() not in (self._waits_in_serve, *self._workers):
             self._life.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
+            flush_logs()
 
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; no more requests are received, perhaps because of *error*."""
@@ -346,6 +363,7 @@ class QAMServer:
         self._publisher.exit()
         self._workers.join()
         _serving.discard(self)
+        log.info("%r serves no more", self.server_id)
         self._life.end()
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from qam import QAMProxy
+from qam._common import logs
 from tests.support import examples  # noqa: F401  # has the profiles
 from tests.support.forwarder import Forwarder
 from tests.support.programs import find_program, how_to_install
@@ -28,6 +29,8 @@ settings.load_profile("gate")  # --hypothesis-profile, which comes later, names 
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
+# And its log records to be handled.
+LOGS_ARE_HANDLED_WITHIN = 60.0  # seconds
 
 # One of these that began last would run alone at the end, while the other processes have nothing.
 TAKE_LONGEST = {
@@ -66,6 +69,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """However the tests were started, they begin alike."""
     begin_as_from_a_terminal(str(tmp_path_factory.mktemp("home")))
+
+
+class FlushedCapture(pytest.LogCaptureFixture):
+    """Has the records of the library's threads too, which another thread handles."""
+
+    @property
+    def handler(self) -> Any:
+        logs.flush(LOGS_ARE_HANDLED_WITHIN)
+        return super().handler
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log as it is when the test looks."""
+    caplog.__class__ = FlushedCapture
+    return caplog
+
+
+@pytest.fixture(autouse=True)
+def logs_are_flushed() -> Iterator[None]:
+    """Nothing that one test logs is handled in the next."""
+    yield
+    logs.flush(LOGS_ARE_HANDLED_WITHIN)
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from qam._broker.reconnection import Reconnection
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, sooner
 from qam._common.fork import disown_in_child
+from qam._common.own_threads import OwnThread
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
@@ -37,7 +38,7 @@ _EXIT_TIMEOUT = 5.0
 _ROUNDING = 0.001
 
 
-class ConnectionThread(threading.Thread, ABC):
+class ConnectionThread(OwnThread, ABC):
     """A thread that owns a connection and keeps it open.
 
     The thread is a daemon, because a thread that is still connecting must not delay the exit of
@@ -250,6 +251,7 @@ class ConnectionThread(threading.Thread, ABC):
             self._log_noted()
 
     def _lose(self, connection: Connection, error: QAMConnectionException) -> None:
+        self._reconnection.is_news(str(error), time.monotonic())
         self._log.warning("%s; connecting again", error)
         self._on_lost(connection, error)
         if not error.by_message:
@@ -337,7 +339,8 @@ class ConnectionThread(threading.Thread, ABC):
             try:
                 connection = self._open()
             except QAMConnectionException as error:
-                self._log.debug("%s", error)
+                news = self._reconnection.is_news(str(error), time.monotonic())
+                self._log.log(logging.WARNING if news else logging.DEBUG, "%s; trying again", error)
                 self._pause(self._reconnection.pause_after_failure())
             else:
                 self._log.info("connected again to the broker at %s", self._reconnection)

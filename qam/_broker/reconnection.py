@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from math import inf
 
 from qam._broker.endpoint import Endpoint
 from qam._common.deadline import backoff
@@ -10,6 +11,8 @@ from qam._common.deadline import backoff
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 #: Seconds.  A connection that is lost sooner counts as useless.
 _SHORT_LIFE = 1.0
+#: Seconds after which the same reason is logged as a warning again.
+_REMINDER_DELAY = 60.0
 
 
 class Reconnection:
@@ -27,6 +30,9 @@ class Reconnection:
         self._short_lives = 0
         # Failed attempts since the last connection that was of use.
         self._failures = 0
+        #: Why there is no connection; empty while there is one.
+        self.reason = ""
+        self._told_at = -inf
 
     def __str__(self) -> str:
         return " or ".join(map(str, self._endpoints))
@@ -47,6 +53,17 @@ class Reconnection:
     def serves(self) -> None:
         """Note that the connection works, so that pauses start again from the shortest."""
         self._failures = 0
+        self.reason = ""
+
+    def is_news(self, reason: str, now: float) -> bool:
+        """Note why there is no connection; return True if that is to be logged as a warning.
+
+        Each new reason is, and the same one once a minute.
+        """
+        if reason == self.reason and now - self._told_at < _REMINDER_DELAY:
+            return False
+        self.reason, self._told_at = reason, now
+        return True
 
     def pause_after_failure(self) -> float:
         """Return how many seconds to pause after a failed attempt: ever more, and random.

@@ -77,7 +77,7 @@ class Counter:
 def _stage(broker: str, server_id: str) -> Iterator[Stage]:
     endpoint = AMQPCredentials(broker).endpoints()[0]
     with ExitStack() as stack:
-        server = QAMServer(broker, server_id=server_id)
+        server = QAMServer(broker, server_id=server_id, expected_exceptions=[ZeroDivisionError])
         stack.callback(_delete_request_queue, endpoint, server_id)
         stack.enter_context(server)
         proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))

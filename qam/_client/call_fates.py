@@ -129,12 +129,20 @@ class CallFates:
             executed=executed,
         )
 
-    def phase(self, call: PendingCall, connected: bool, can_receive: bool, blocked: bool) -> str:
+    def phase(
+        self,
+        call: PendingCall,
+        connected: bool,
+        can_receive: bool,
+        blocked: bool,
+        why_not_connected: str = "",
+    ) -> str:
         """Return what a call waits for, as a clause that can follow "and"."""
         if call.confirmed:
             return "the request is queued or running"
         if not connected or not (call.times_written or can_receive):
-            return "there is no connection to the broker"
+            why = f" ({why_not_connected})" if why_not_connected else ""
+            return f"there is no connection to the broker{why}"
         if blocked:
             return "the broker has an alarm and accepts no messages"
         if call.times_written:

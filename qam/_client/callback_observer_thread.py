@@ -11,6 +11,7 @@ from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
 from qam._common.logs import get_logger
+from qam._common.own_threads import OwnThread
 from qam._common.pool_rule import PoolRule
 from qam._common.printable import printable
 
@@ -26,7 +27,7 @@ _IDLE_TIME = 5.0
 _EXIT_TIMEOUT = 5.0
 
 
-class CallbackObserverThread(threading.Thread):
+class CallbackObserverThread(OwnThread):
     """Watches over the callbacks: their states, their timeouts, and the threads that run them.
 
     It sleeps until a callback is ready and finds no idle thread, or until the next timeout
@@ -230,7 +231,7 @@ class CallbackObserverThread(threading.Thread):
     def join_until(self, deadline: Deadline) -> None:
         """Wait for the end of the threads, except for the calling one."""
         with self._items.lock:
-            threads = [self, *self._threads]
+            threads: list[OwnThread] = [self, *self._threads]
         for thread in threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(deadline.wait_time())

@@ -1,6 +1,5 @@
 """The threads that execute callbacks."""
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,12 +7,13 @@ from typing import Any, Protocol
 from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
+from qam._common.own_threads import OwnThread
 
 #: A callback that is ready: the function, its argument, and the uid of the callback.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]
 
 
-class ExecuteCallbackThread(threading.Thread):
+class ExecuteCallbackThread(OwnThread):
     """Executes a callback, and then other ready ones, until there are none.
 
     :param parent: the :class:`QAMProxy` whose callback it is.

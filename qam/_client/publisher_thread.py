@@ -200,7 +200,8 @@ class PublisherThread(PublishingThread):
 
     def _phase(self, call: PendingCall) -> str:
         connected, can_receive = self._connection is not None, not self._queue.held
-        return self._fates.phase(call, connected, can_receive, self._blocked)
+        why = self._reconnection.reason
+        return self._fates.phase(call, connected, can_receive, self._blocked, why)
 
     def close_calls(self, failure: FailureFactory) -> None:
         """End every call with an exception of *failure*, and let none begin from now on.

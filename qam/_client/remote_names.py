@@ -19,7 +19,7 @@ class _Method:
         self.__name = name
 
     def __getattr__(self, name: str) -> "_Method":
-        part = _public(name)  # first: an object that is being copied has no __name yet
+        part = _attribute(name)  # first: an object that is being copied has no __name yet
         return _Method(self.__send, f"{self.__name}.{part}")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -36,6 +36,15 @@ def _public(name: str) -> str:
     return name
 
 
+def _attribute(name: str) -> str:
+    # IPython asks each object for its getdoc(), and would call the server for it.
+    if name == "getdoc":
+        raise AttributeError(
+            "getdoc is no attribute; a remote method of that name is proxy['getdoc']"
+        )
+    return name if name[:1] != "_" else _public(name)
+
+
 class _RemoteNames:
     """The base of QAMProxy, Callback and SynchronTimeout: every public name is a remote method."""
 
@@ -43,7 +52,7 @@ class _RemoteNames:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> _Method:
-        return _Method(self._send, name if name[:1] != "_" else _public(name))
+        return _Method(self._send, _attribute(name))
 
     def __getitem__(self, name: str) -> _Method:
         """Return the remote method *name*, even if the object has an attribute of that name."""

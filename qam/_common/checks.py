@@ -1,7 +1,7 @@
 """Checks of the arguments of proxies and servers; every error names the argument."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 
@@ -12,6 +12,11 @@ def check_timeout(timeout: object, name: str = "timeout") -> float:
     if not 0 < timeout <= sys.float_info.max:
         raise ValueError(f"{name} must be a positive, finite number of seconds, not {timeout!r}")
     return float(timeout)
+
+
+def check_timeout_or_none(timeout: object) -> float | None:
+    """Return *timeout* as float seconds, None for no timeout; raise as :func:`check_timeout`."""
+    return None if timeout is None else check_timeout(timeout)
 
 
 # Seconds.  AMQP has 16 bits for a heartbeat.
@@ -83,3 +88,12 @@ def is_short_text(value: object) -> bool:
 def is_count(value: object) -> TypeGuard[int]:
     """Return True if *value*, from a received header, is a count that a peer may send."""
     return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def check_exceptions(types: object, name: str) -> tuple[type[BaseException], ...]:
+    """Return *types* as a tuple; raise TypeError naming *name* unless all are exception classes."""
+    found = tuple(types) if isinstance(types, Iterable) else (types,)
+    for each in found:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"{name} must be classes of exceptions, as (KeyError,), not {each!r}")
+    return found

@@ -1,13 +1,13 @@
 """The threads of a server that run its methods."""
 
-import threading
 import time
-from logging import DEBUG
+from logging import DEBUG, ERROR
 from typing import Any
 
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
+from qam._common.own_threads import OwnThread
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.bodies import decode
@@ -38,7 +38,7 @@ log = get_logger("qam.qam_server")
 _MAX_RUNS = 3
 
 
-class ExecuteMethodThread(threading.Thread):
+class ExecuteMethodThread(OwnThread):
     """Runs one method after the other, and hands the replies to the ReplyPublisherThread.
 
     :param settings: the settings of the server.
@@ -64,6 +64,7 @@ class ExecuteMethodThread(threading.Thread):
         super().__init__(name=f"qam ExecuteMethodThread {settings.server_id}", daemon=True)
         self._calls = calls
         self._methods = methods
+        self._settings = settings
         self._serializer = settings.serializer
         self._messages = messages
         self._max_message_bytes = settings.max_message_bytes
@@ -166,7 +167,7 @@ class ExecuteMethodThread(threading.Thread):
         try:
             return result_reply(request.id, method())
         except BaseException as error:
-            log.debug("%s() raised an exception", request.method_name, exc_info=True)
+            self._log_exception(request.method_name, error)
             return exception_reply(
                 request.id,
                 error,
@@ -178,6 +179,13 @@ class ExecuteMethodThread(threading.Thread):
         finally:
             call.seconds = time.monotonic() - started
             self._log_station(call, "ended")
+
+    def _log_exception(self, method_name: str, error: BaseException) -> None:
+        """Log what a method raised, with its traceback; its caller gets the exception too."""
+        if self._settings.log_exceptions:
+            expected = isinstance(error, self._settings.expected_exceptions)
+            level = DEBUG if expected else ERROR
+            log.log(level, "%s() raised an exception", method_name, exc_info=error)
 
     def _log_station(self, call: Call, name: str, method_name: str = "") -> None:
         if log.isEnabledFor(DEBUG):

@@ -27,6 +27,11 @@ class MethodRegistry:
         # The methods that each instance offers, by its name.
         self._instances: dict[str, dict[str, Method]] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all methods, in order."""
+        return sorted(self._methods)
+
     def add_function(
         self, method: Method, name: str | None = None, idempotent: bool = False
     ) -> None:

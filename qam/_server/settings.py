@@ -26,6 +26,10 @@ class ServerSettings:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     #: Whether callers get the traceback when a method raises.
     send_tracebacks: bool = True
+    #: The exceptions of methods that are logged at DEBUG; others are errors.
+    expected_exceptions: tuple[type[BaseException], ...] = ()
+    #: Whether the exceptions of methods are logged at all.
+    log_exceptions: bool = True
     #: Seconds that one attempt to connect may take.
     connect_timeout: float = CONNECT_TIMEOUT
     #: The stations of its calls, which are logged at the level DEBUG.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from qam._protocol.correlation import CallKey
+from qam._server.known_siblings import KnownSiblings
 from qam._server.sibling_questions import Question
 from qam._server.sibling_words import Word, encode_in_portions
 
@@ -81,9 +82,7 @@ class SiblingOutbox:
         self._has_newcomer = False
         self.say("bye")
 
-    def take_messages(
-        self, questions: Iterable[Question], others: Mapping[str, bool]
-    ) -> list[bytes]:
+    def take_messages(self, questions: Iterable[Question], others: KnownSiblings) -> list[bytes]:
         """Return the words to be sent, encoded.
 
         :param questions: the open questions, which are asked again if there is a newcomer.
@@ -94,8 +93,10 @@ class SiblingOutbox:
             self._has_newcomer = False
             self.say("here")
             self._to_ask |= {each.key: each.resent for each in questions}
-        for answer in self._answers.values():
-            answer.knows = dict(others)
+        if self._answers:
+            known = others.report
+            for answer in self._answers.values():
+                answer.knows = known
         if self._to_ask:
             self._words.append(Word("ask", self._instance, self.consumes, calls=self._to_ask))
         words, self._words, self._to_ask = self._words, [], {}

@@ -243,7 +243,7 @@ class Siblings:
 
     def take_messages(self) -> list[bytes]:
         """Return the words to send to all servers, this one included."""
-        return self._outbox.take_messages(self._questions, self._others.report)
+        return self._outbox.take_messages(self._questions, self._others)
 
     def take_to_repeat(self) -> list[CallKey]:
         """Return the requests whose replies others have asked this server to repeat; each once."""

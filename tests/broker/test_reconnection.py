@@ -96,3 +96,29 @@ def test_a_long_life_makes_up_for_short_ones() -> None:
     reconnection.opened(10.0)
 
     assert reconnection.pause_after_loss(10.5) == 0.0
+
+
+# --- what is logged ---------------------------------------------------------------------
+
+
+def test_each_new_reason_is_news_and_the_same_one_once_a_minute() -> None:
+    reconnection = Reconnection(endpoints("a"))
+    told = [
+        (reason, now)
+        for reason, now in [
+            *(("lost", 0.0), ("down", 1.0), ("down", 2.0), ("down", 60.9)),
+            *(("down", 61.0), ("down", 62.0), ("refused", 63.0), ("down", 64.0)),
+        ]
+        if reconnection.is_news(reason, now)
+    ]
+    assert told == [("lost", 0.0), ("down", 1.0), ("down", 61.0), ("refused", 63.0), ("down", 64.0)]
+
+
+def test_the_reason_is_known_until_there_is_a_connection() -> None:
+    reconnection = Reconnection(endpoints("a"))
+    reconnection.is_news("down", 0.0)
+    assert reconnection.reason == "down"
+    reconnection.serves()
+    assert reconnection.reason == ""
+    # and is news if it comes back
+    assert reconnection.is_news("down", 1.0)

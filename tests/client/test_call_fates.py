@@ -279,6 +279,11 @@ def test_what_is_confirmed_waits_for_a_server_whatever_else_there_is() -> None:
     assert "the request is queued or running" in fates().phase(confirmed, False, False, True)
 
 
+def test_a_call_that_waits_for_a_connection_says_why_there_is_none() -> None:
+    phase = fates().phase(call(), False, True, False, "can't connect: nothing listens there")
+    assert phase == "there is no connection to the broker (can't connect: nothing listens there)"
+
+
 def test_where_no_confirm_is_asked_for_none_is_missing() -> None:
     assert fates(persistent=False).phase(call(), True, True, False) == "the request was sent"
 

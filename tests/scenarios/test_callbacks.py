@@ -231,14 +231,6 @@ def test_a_system_without_threads_to_spare_delays_a_callback_and_loses_none(
     assert len(refused) == 3
 
 
-def test_who_sets_a_timeout_before_the_callback_is_told_the_order(proxy: QAMProxy) -> None:
-    with pytest.raises(TypeError, match="before set_timeout"):
-        proxy.set_timeout(5).callback(print)
-    # a remote method may have that name
-    with pytest.raises(QAMMethodNotFoundException):
-        proxy.set_timeout(5).callback("x")
-
-
 def test_the_state_of_a_callback_that_nobody_called_is_not_finished(proxy: QAMProxy) -> None:
     callback = proxy.callback(print)
     for uid in (callback, callback.add):

@@ -20,6 +20,7 @@ from qam import (
 )
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -289,3 +290,26 @@ def test_what_the_broker_finds_too_large_is_told_and_holds_up_nobody(
                 proxy.echo("x" * 2_000_000)
             assert proxy.add(2, 3) == 5
     assert "refuses a reply" in caplog.text
+
+
+def test_why_the_broker_is_not_reached_is_told_once_and_with_the_timeout(
+    own_node: RabbitMQNode, server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 5: what waits for the broker, and what there is to mend."""
+    with QAMProxy(server_id, own_node.host, own_node.port) as proxy:
+        # given a broker that went away
+        own_node.kill()
+        until(lambda: "trying again" in caplog.text)
+        # when a call waits for it in vain, for several attempts
+        with pytest.raises(QAMTimeoutException) as raised:
+            proxy.set_timeout(2).add(1, 2)
+        own_node.start()
+    # then
+    assert "nothing listens there; is the broker running?" in str(raised.value)
+    assert raised.value.executed == "no"
+    warnings = [
+        (each.threadName, each.getMessage())
+        for each in caplog.records
+        if each.levelno == logging.WARNING
+    ]
+    assert sorted(warnings) == sorted(set(warnings))

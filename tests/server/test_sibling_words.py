@@ -268,7 +268,8 @@ def seconds_for(heard: list[bytes], known: int = 0) -> float:
 def test_what_is_heard_costs_time_in_proportion_to_how_much_it_is(flood: str) -> None:
     # as many as one can know, and beyond
     few, many = flood_of(flood, 1000), flood_of(flood, 4000)
-    shorter, longer = seconds_for(few), seconds_for(many)
+    # the least of some tries, since others use the machine
+    shorter, longer = (min(seconds_for(heard) for _ in range(2)) for heard in (few, many))
     # then it is four times as much, and not sixteen times
     assert longer < 10 * max(shorter, 0.001)
 

@@ -1,0 +1,302 @@
+"""Filters and handlers of the application run apart from the threads of the library."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from qam import QAMProxy
+from qam._common import logs
+from qam._common.log_thread import LogThread, log_thread
+from qam._common.own_threads import OwnThread, in_own_thread
+from tests.conftest import Broker
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import serving
+from tests.support.waiting import until
+
+LONG = 60.0
+
+
+class Kept(logging.Handler):
+    """Keeps records, and the thread that brought each; does what the test says with each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.threads: list[threading.Thread] = []
+        self.do: Callable[[logging.LogRecord], object] = lambda record: None
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        self.do(record)
+        self.threads.append(threading.current_thread())
+        self.records.append(record)
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+
+@pytest.fixture
+def log() -> logging.Logger:
+    return logs.get_logger("qam.test")
+
+
+@pytest.fixture
+def kept(log: logging.Logger) -> Iterator[Kept]:
+    handler = Kept()
+    log.addHandler(handler)
+    yield handler
+    log.removeHandler(handler)
+
+
+def in_thread_of_ours(do: Callable[[], object]) -> OwnThread:
+    thread = OwnThread(target=do, name="owner")
+    thread.start()
+    thread.join()
+    return thread
+
+
+def test_a_thread_of_the_application_logs_for_itself(log: logging.Logger, kept: Kept) -> None:
+    assert not in_own_thread()
+    log.warning("here")
+    assert kept.threads == [threading.current_thread()]
+
+
+def test_what_a_thread_of_the_library_logs_is_handled_by_another(
+    log: logging.Logger, kept: Kept
+) -> None:
+    began = time.time()
+    thread = in_thread_of_ours(lambda: log.warning("text %s", "one", extra={"more": 1}))
+    logs.flush(LONG)
+    # then it tells of the thread that logged, and of its time and place
+    [record], [handled_by] = kept.records, kept.threads
+    assert handled_by not in (thread, threading.current_thread())
+    assert (record.threadName, record.thread) == ("owner", thread.ident)
+    assert began <= record.created <= time.time()
+    assert (record.getMessage(), vars(record)["more"]) == ("text one", 1)
+    assert record.filename == "test_log_thread.py"
+
+
+@pytest.mark.parametrize("error", [ValueError("filter"), SystemExit("filter")])
+def test_a_handler_that_raises_ends_nothing(
+    log: logging.Logger, kept: Kept, error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(record: logging.LogRecord) -> None:
+        kept.do = lambda record: None
+        raise error
+
+    kept.do = fail
+    ended = []
+
+    def log_twice() -> None:
+        log.warning("first")
+        log.warning("second")
+        ended.append(True)
+
+    in_thread_of_ours(log_twice)
+    logs.flush(LONG)
+    assert ended == [True]
+    assert kept.messages == ["second"]
+    assert "a log filter or handler raised" in capsys.readouterr().err
+
+
+def test_a_handler_that_blocks_stops_nobody_and_what_is_dropped_is_counted(
+    log: logging.Logger, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a handler that blocks
+    go_on, blocks = threading.Event(), threading.Event()
+
+    def block(record: logging.LogRecord) -> None:
+        blocks.set()
+        assert go_on.wait(LONG)
+
+    kept.do = block
+
+    def log_much() -> None:
+        log.warning("number 0")
+        assert blocks.wait(LONG)
+        for number in range(1, 1501):
+            log.warning("number %d", number)
+
+    # when
+    in_thread_of_ours(log_much)
+    logs.flush(0.01)  # nor is this waited for
+    go_on.set()
+    # then
+    logs.flush(LONG)
+    assert kept.messages == [f"number {number}" for number in range(1001)]
+    assert "500 log records of qam were dropped" in caplog.text
+
+
+def test_the_applications_record_factory_makes_the_records(
+    log: logging.Logger, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given one that knows no thread but those of the application
+    of_application = threading.local()
+    of_application.request_id = 7
+    makers = []
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        makers.append(threading.current_thread())
+        record = logging.LogRecord(*args, **kwargs)
+        record.request_id = getattr(of_application, "request_id", "none")
+        return record
+
+    monkeypatch.setattr(logging, "_logRecordFactory", make)
+    # when
+    thread = in_thread_of_ours(lambda: log.warning("text"))
+    logs.flush(LONG)
+    log.warning("text")
+    # then
+    assert [vars(record)["request_id"] for record in kept.records] == ["none", 7]
+    assert thread not in makers
+
+
+def test_received_texts_are_made_printable_before_they_wait(
+    log: logging.Logger, kept: Kept
+) -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("a\x1b[31m")
+        except ValueError:
+            log.exception("text %s", "a\n\x1b[31m")
+
+    in_thread_of_ours(fail)
+    logs.flush(LONG)
+    [record] = kept.records
+    assert "\x1b" not in record.getMessage() + (record.exc_text or "\x1b")
+    assert "ValueError" in (record.exc_text or "")
+
+
+def test_a_handler_may_log_and_close_as_it_likes(log: logging.Logger, kept: Kept) -> None:
+    def log_again(record: logging.LogRecord) -> None:
+        assert log_thread.is_here
+        kept.do = lambda record: None
+        log.warning("from the handler")
+        logs.flush(LONG)  # as close() does: it can't wait for itself
+
+    kept.do = log_again
+    in_thread_of_ours(lambda: log.warning("text"))
+    logs.flush(LONG)
+    assert kept.messages == ["from the handler", "text"]
+
+
+def test_a_forked_child_begins_anew(log: logging.Logger, kept: Kept) -> None:
+    in_thread_of_ours(lambda: log.warning("parent"))
+    logs.flush(LONG)
+    child = os.fork()
+    if not child:
+        try:
+            in_thread_of_ours(lambda: log.warning("child"))
+            logs.flush(LONG)
+            os._exit(0 if kept.messages == ["parent", "child"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_nothing_is_waited_for_before_the_first_record() -> None:
+    LogThread().flush(LONG)
+
+
+def test_no_thread_is_left_once_all_is_handled(log: logging.Logger, kept: Kept) -> None:
+    for number in range(3):
+        in_thread_of_ours(lambda number=number: log.warning("number %d", number))  # type: ignore
+        logs.flush(LONG)
+        assert "qam log thread" not in {each.name for each in threading.enumerate()}
+    assert kept.messages == ["number 0", "number 1", "number 2"]
+
+
+def test_a_record_that_comes_as_the_thread_ends_is_handled(
+    log: logging.Logger, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a thread that waits for nothing
+    monkeypatch.setattr("qam._common.log_thread._IDLE_TIME", 0.0)
+
+    def log_now_and_then() -> None:
+        for number in range(200):
+            log.warning("number %d", number)
+            time.sleep(0.0002)
+
+    # when records come all the time
+    in_thread_of_ours(log_now_and_then)
+    # then
+    until(lambda: len(kept.records) == 200)
+    logs.flush(LONG)
+
+
+def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    thread, handled = LogThread(), []
+    monkeypatch.setattr("qam._common.log_thread._RESTART_DELAY", 0.0)
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        thread.put(lambda: handled.append(1))
+    # when
+    thread.put(lambda: handled.append(2))
+    # then
+    thread.flush(LONG)
+    assert handled == [1, 2]
+
+
+# --- the whole ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root() -> Iterator[Kept]:
+    handler = Kept()
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+def test_a_filter_that_raises_costs_neither_proxy_nor_server(
+    rabbitmq_node: RabbitMQNode, server_id: str, root: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+
+    def fail(record: logging.LogRecord) -> None:
+        raise AttributeError("request_id")
+
+    with serving(server_id=server_id, **place), QAMProxy(server_id, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+        root.do = fail
+        # when all of them have something to log
+        rabbitmq_node.close_all_connections("test")
+        # then
+        assert proxy.set_timeout(LONG).add(3, 4) == 7
+        logs.flush(LONG)
+        assert "AttributeError: request_id" in capsys.readouterr().err
+        root.do = lambda record: None
+
+
+def test_a_handler_that_makes_calls_by_the_proxy_is_served(
+    broker: Broker, server_id: str, root: Kept
+) -> None:
+    results = []
+    with (
+        serving(server_id=server_id, **broker.kwargs),
+        QAMProxy(server_id, **broker.kwargs) as proxy,
+    ):
+
+        def call(record: logging.LogRecord) -> None:
+            root.do = lambda record: None
+            results.append(proxy.set_timeout(LONG).add(1, 2))
+
+        root.do = call
+        # when a thread of the library logs, as for a callback without an error function
+        proxy.callback(len).fail("text")
+        # then
+        until(lambda: results)
+        assert results == [3]

@@ -1,0 +1,157 @@
+"""Stories that break a promise today, each as short as it could be made.
+
+Whoever mends one finds its test passing, takes its mark away, and leaves the story here.
+"""
+
+from typing import Any
+
+from tests.simulation.judge import HANGS, TWICE, WRONG
+from tests.simulation.plan import Plan, Step
+
+_WORLD = (Step(0.0, "start server", "a"), Step(0.0, "start client", "client"))
+
+
+def _plan(seed: object, *steps: Step, **options: Any) -> Plan:
+    in_time = sorted([*_WORLD, *steps], key=lambda step: step.at)
+    return Plan(seed, tuple(in_time), **{"calm": True, **options})
+
+
+def _call(at: float, token: str, runs: float) -> Step:
+    return Step(at, "call", token, {"of": "client", "method": "work", "runs": runs})
+
+
+def _start(at: float, name: str) -> Step:
+    return Step(at, "start server", name)
+
+
+def _kill(at: float, name: str) -> Step:
+    return Step(at, "kill server", name)
+
+
+def _close(at: float, name: str, timeout: float) -> Step:
+    return Step(at, "close server", name, {"timeout": timeout})
+
+
+def _cut(at: float, name: str, which: str, seconds: float) -> Step:
+    return Step(at, "cut", name, {"which": which, "seconds": seconds})
+
+
+def _silence(at: float, name: str, which: str, seconds: float) -> Step:
+    return Step(at, "silence", name, {"which": which, "seconds": seconds})
+
+
+def _foreign(at: float, token: str) -> Step:
+    options = {"of": "foreigner", "method": "work", "runs": 0.1}
+    return Step(at, "call of a foreign client", token, options)
+
+
+#: Which promise each breaks, by what happens in it.
+FOUND: dict[str, tuple[str, Plan]] = {
+    "a has it and says so, b acknowledges the only copy, a is killed": (
+        HANGS,
+        _plan(
+            3,
+            _start(0.1, "b"),
+            _call(3.0, "call", 10.0),
+            _cut(4.0, "a", "receives", 0.02),
+            _kill(5.0, "a"),
+        ),
+    ),
+    "a has it and says so, b acknowledges the only copy, a closes before the method ends": (
+        HANGS,
+        _plan(
+            3,
+            _start(0.1, "b"),
+            _call(3.0, "call", 10.0),
+            _cut(4.0, "a", "receives", 0.02),
+            _close(5.0, "a", 2.0),
+        ),
+    ),
+    "b asks about it and loses its connection, c takes that question for a claim": (
+        HANGS,
+        _plan(
+            3,
+            _call(1.0, "call", 9.0),
+            _start(2.0, "b"),
+            _start(2.1, "c"),
+            _silence(2.9, "b", "sends", 1.0),
+            _kill(3.0, "a"),
+            _cut(3.1, "b", "receives", 0.02),
+        ),
+    ),
+    "a has answered it, loses its connection before the ack, closes, and says goodbye": (
+        TWICE,
+        _plan(
+            3,
+            _start(0.1, "b"),
+            _call(3.0, "call", 0.3),
+            _silence(3.05, "b", "sends", 1.0),
+            _cut(3.1, "a", "receives", 0.02),
+            _close(3.5, "a", 1.0),
+        ),
+    ),
+    "a says goodbye, the broker is killed, and b hears that goodbye once more": (
+        TWICE,
+        _plan(
+            3,
+            _start(0.1, "b"),
+            _call(3.0, "call", 0.01),
+            _close(4.0, "a", 5.0),
+            Step(5.0, "kill broker", "", {"seconds": 3.0}),
+        ),
+    ),
+    "a says goodbye, b starts, and the broker is killed that has not kept the ack of a": (
+        TWICE,
+        _plan(
+            3,
+            _call(3.0, "call", 0.5),
+            _close(3.1, "a", 1.0),
+            _start(4.0, "b"),
+            Step(5.5, "kill broker", "", {"seconds": 3.0}),
+        ),
+    ),
+    "b judges what a killed server had, begins to vouch, and loses its connection": (
+        TWICE,
+        _plan(
+            3,
+            _call(2.0, "call", 10.0),
+            _kill(3.0, "a"),
+            _start(3.2, "b"),
+            _cut(5.2, "b", "receives", 0.2),
+        ),
+    ),
+    "a closes and can't say what it has, b starts, and vouches": (
+        TWICE,
+        _plan(
+            3,
+            _silence(1.0, "a", "sends", 19.0),
+            _call(2.0, "call", 0.1),
+            _close(3.0, "a", 2.0),
+            _start(4.0, "b"),
+        ),
+    ),
+    "a gives it back, the broker refuses that and has it all the same, b and c get one each": (
+        TWICE,
+        _plan(
+            3,
+            _call(2.0, "first", 9.0),
+            _call(2.1, "second", 8.0),
+            _start(3.0, "b"),
+            _start(3.0, "c"),
+            _close(5.0, "a", 0.3),
+            Step(5.29, "refuse", "", {"seconds": 0.1}),
+            workers=1,
+            prefetch=8,
+        ),
+    ),
+    "a foreign client that numbers its requests from 1 is started again": (
+        WRONG,
+        _plan(
+            3,
+            Step(1.0, "start foreign client", "foreigner"),
+            _foreign(2.0, "first"),
+            Step(4.0, "start foreign client", "foreigner"),
+            _foreign(5.0, "second"),
+        ),
+    ),
+}

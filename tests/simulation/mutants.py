@@ -1,0 +1,88 @@
+"""Decisions that are taken out, one at a time: the simulation has to notice each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from qam._broker.fates import Fate
+from qam._client.call_fates import CallFates
+from qam._client.result_list import ResultList
+from qam._server.intake import Intake
+from qam._server.known_siblings import KnownSiblings
+from qam._server.open_deliveries import OpenDeliveries
+from qam._server.record import Record
+from qam._server.reply_fates import ReplyFates
+from qam._server.sibling_questions import Verdict
+from qam._server.siblings import Siblings
+
+_take_verdicts = Siblings.take_verdicts
+_settled = Intake.settled
+_decide = ReplyFates.decide
+_decide_call = CallFates.decide
+
+
+def _never_lost(siblings: Siblings) -> Any:
+    """Nothing is ever taken for lost: it runs."""
+    verdicts = _take_verdicts(siblings)
+    return [(calls, Verdict.RUN if it is Verdict.LOST else it) for calls, it in verdicts]
+
+
+def _duplicates_forgotten(intake: Intake, calls: Any) -> Any:
+    """What came again while it ran is not seen to when it ends."""
+    for call in calls:
+        call.duplicates = None
+    return _settled(intake, calls)
+
+
+def _unknown_replies_dropped(fates: ReplyFates, fate: Fate, messages: Any, *rest: Any) -> Any:
+    """A reply of which nobody knows whether it arrived counts as arrived."""
+    return _decide(fates, Fate.CONFIRMED if fate is Fate.UNKNOWN else fate, messages, *rest)
+
+
+def _unknown_requests_dropped(fates: CallFates, fate: Fate, calls: Any, *rest: Any) -> Any:
+    """A request of which nobody knows whether it arrived is not sent again."""
+    return [] if fate is Fate.UNKNOWN else _decide_call(fates, fate, calls, *rest)
+
+
+class Mutant(NamedTuple):
+    """A decision: where it is, what stands in its place, and the mix of stories that misses it."""
+
+    where: Any
+    attribute: str
+    instead: Any
+    mix: str
+
+
+MUTANTS = {
+    "the record knows nothing": Mutant(Record, "knows", lambda *_: False, "network"),
+    "nothing is ever lost": Mutant(Siblings, "take_verdicts", _never_lost, "killed servers"),
+    "nobody is waited for": Mutant(Siblings, "_judge", lambda *_: Verdict.RUN, "killed servers"),
+    "a dead sibling is not missed": Mutant(
+        KnownSiblings, "mark_absent", lambda *_: False, "killed servers"
+    ),
+    "duplicates are forgotten": Mutant(Intake, "settled", _duplicates_forgotten, "network"),
+    "replies on their way are dropped": Mutant(
+        ReplyFates, "decide", _unknown_replies_dropped, "network"
+    ),
+    "requests on their way are dropped": Mutant(
+        CallFates, "decide", _unknown_requests_dropped, "network"
+    ),
+    "nothing is acknowledged": Mutant(OpenDeliveries, "take_acks", lambda *_: [], "peace"),
+    "a lost reply queue is no matter": Mutant(
+        CallFates, "replies_lost", lambda *_: [], "lost replies"
+    ),
+    "a server covers all": Mutant(Record, "covers", lambda *_: True, "lost replies and deploys"),
+    "who leaves is forgotten with what it ran": Mutant(
+        Record, "uncover", lambda _: None, "lost replies and deploys"
+    ),
+    "outcomes go anywhere": Mutant(ResultList, "new_call_id", lambda _: 1, "peace"),
+}
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """Take that decision out meanwhile."""
+    mutant = MUTANTS[name]
+    with patch.object(mutant.where, mutant.attribute, mutant.instead):
+        yield
