@@ -4,6 +4,7 @@ import pytest
 
 from qam._protocol.correlation import CallKey
 from qam._server import sibling_outbox
+from qam._server.known_siblings import KnownSiblings
 from qam._server.sibling_outbox import SiblingOutbox
 from qam._server.sibling_questions import Question
 from qam._server.sibling_words import Word, decode
@@ -14,10 +15,10 @@ def key(number: int) -> CallKey:
 
 
 def taken(
-    outbox: SiblingOutbox, *asked: Question, others: dict[str, bool] | None = None
+    outbox: SiblingOutbox, *asked: Question, others: KnownSiblings | None = None
 ) -> list[Word]:
     """The words that are sent now, while *asked* are open and *others* are known."""
-    words = map(decode, outbox.take_messages(asked, others or {}))
+    words = map(decode, outbox.take_messages(asked, others or KnownSiblings()))
     return [word for word in words if word is not None]
 
 
@@ -92,10 +93,13 @@ def test_all_answers_to_one_instance_are_one_word_that_names_the_siblings(
     outbox.answer("c", {key(2): "lost"}, known=2)
     outbox.answer("b", {key(3): "never"}, known=2)
 
-    others = {"b": True, "c": False}
+    others = KnownSiblings()
+    others.add("b", there=True)
+    others.add("c", there=False)
+    knows = {"b": True, "c": False}
     assert taken(outbox, others=others) == [
-        Word("answer", "a", calls={key(1): "mine", key(3): "never"}, to="b", knows=others),
-        Word("answer", "a", calls={key(2): "lost"}, to="c", knows=others),
+        Word("answer", "a", calls={key(1): "mine", key(3): "never"}, to="b", knows=knows),
+        Word("answer", "a", calls={key(2): "lost"}, to="c", knows=knows),
     ]
     # and the next answer is another word
     outbox.answer("b", {key(4): "mine"}, known=2)
