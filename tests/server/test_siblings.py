@@ -12,6 +12,7 @@ from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT
+from qam._server import known_siblings
 from qam._server.call import Answer, Call
 from qam._server.known_siblings import GRACE, VALID
 from qam._server.record import Record
@@ -423,6 +424,78 @@ class TestAmongOthers:
         group.run()
         assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.RUN)]
 
+    def test_one_that_comes_back_while_it_is_missed_is_waited_for(self, group: Group) -> None:
+        # given one that is taken for dead
+        one, late = group.start("a"), group.start("b")
+        late.cut()
+        one.receive(1)
+        group.wait(GRACE)
+        # when it says something before it can have been asked
+        one.receive(2)
+        one.siblings.heard(encode(Word("here", "b")))
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.LOST)]
+        # then its answer counts
+        one.siblings.heard(encode(Word("answer", "b", to="a", calls={key(2): "mine"})))
+        group.run()
+        assert one.verdicts[1:] == [("client:2", Verdict.MINE)]
+
+    def test_one_that_leaves_is_not_waited_for(self, group: Group) -> None:
+        # given one that was asked, and is silent
+        one, leaving = group.start("a"), group.start("b")
+        leaving.connected = False
+        one.receive(1)
+        group.run()
+        assert one.verdicts == []
+        # when it says goodbye
+        one.siblings.heard(encode(Word("bye", "b")))
+        group.run()
+        # then
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_one_that_is_found_dead_costs_the_record_nothing_before_it_is_forgotten(
+        self, group: Group
+    ) -> None:
+        one, dead = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        group.kill(dead)
+        one.receive(7)
+        group.run()
+        group.wait(GRACE)
+        assert one.verdicts == [("client:7", Verdict.LOST)]
+
+        one.look()
+
+        assert one.record.covers(key(2))
+
+    def test_after_a_gap_a_consumer_counts_only_once_it_is_heard(self, group: Group) -> None:
+        one, _ = group.start("a"), group.start("b")
+        one.cut()
+
+        one.siblings.opened(without_gap=False)
+        one.look()
+
+        assert not one.siblings.vouches
+
+    def test_where_there_was_no_room_for_one_it_is_looked_for_once_there_is(
+        self, group: Group, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # given one that knows as many others as it can
+        monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 1)
+        one = group.start("a")
+        for name in "bc":
+            one.siblings.heard(encode(Word("here", name)))
+        assert "there are more than" in caplog.text
+        one.look()
+        assert not one.siblings.has_messages
+        # when one of them leaves
+        one.siblings.heard(encode(Word("bye", "b")))
+        one.look()
+        # then the others are asked who is there, and until then it does not vouch
+        [word] = [decode(body) for body in one.siblings.take_messages()]
+        assert word == Word("ask", "a", consumes=True)
+        assert not one.siblings.vouches
+
     def test_one_that_said_goodbye_is_not_missed(self, group: Group) -> None:
         one, gone = group.start("a"), group.start("b")
         group.leave(gone)
@@ -648,6 +721,24 @@ def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
     assert server.siblings.announced
 
 
+def test_each_hello_says_how_many_connections_were_opened(group: Group) -> None:
+    siblings = Server(group, "a").siblings
+    assert not siblings.announced
+    for number in (1, 2):
+        siblings.opened(without_gap=True)
+        [hello] = [decode(body) for body in siblings.take_messages()]
+        assert hello == Word("hello", "a", number=number)
+
+
+def test_a_question_that_was_not_sent_goes_with_the_connection(group: Group) -> None:
+    server = group.start("a")
+    server.receive(1)
+
+    server.cut()
+
+    assert server.siblings.take_messages() == []
+
+
 class TestTheRollCall:
     def test_finds_the_dead_before_a_request_depends_on_it(self, group: Group) -> None:
         # given one that dies with nothing in its hands
@@ -691,6 +782,7 @@ class TestTheRollCall:
         # given one that misses the consumer of another
         one, other = group.start("a"), group.start("b")
         other.consuming = False
+        group.clock.now += 1.0
         one.look()
         # when it hears nothing, since its connection is lost
         one.cut()
@@ -710,8 +802,11 @@ class TestWhatIsDue:
         server.receive(1)
         group.run()
         assert server.siblings.next_due() == 1.0
+        assert not server.siblings.inspection_is_due
+        group.clock.now += 1.0
+        assert server.siblings.inspection_is_due
         # when the inspection after the next one is later than the end of that wait
-        group.clock.now += GRACE - 0.5
+        group.clock.now += GRACE - 1.5
         assert server.siblings.next_due() == 0.0
         server.look(messages=5)
         # then
