@@ -36,7 +36,7 @@ LOGS_ARE_HANDLED_WITHIN = 60.0  # seconds
 TAKE_LONGEST = {
     *("test_outages", "test_guarantees", "test_transient", "test_matrix", "test_faults"),
     *("test_package", "test_rabbitmq_node", "test_benchmarks", "test_soak", "test_security"),
-    *("test_unpickler", "test_envelope", "test_remote_errors", "test_poison"),
+    *("test_unpickler", "test_envelope", "test_remote_errors", "test_poison", "test_stories"),
 }
 
 

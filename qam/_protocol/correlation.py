@@ -39,6 +39,11 @@ class CallKey(NamedTuple):
         return self._replace(runs=self.runs + 1)
 
     @property
+    def is_unique(self) -> bool:
+        """True if no other call has this key, as those of a proxy; other clients reuse theirs."""
+        return self.number >= 0
+
+    @property
     def number(self) -> int:
         """The number of the call, if its client numbers its calls as a proxy does; else -1.
 

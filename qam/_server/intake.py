@@ -122,7 +122,7 @@ class Intake:
         if word.too_large:
             self.siblings.heard_too_large(word.too_large.size)
         else:
-            self.siblings.heard(word.body)
+            self.siblings.heard(word.body, word.redelivered)
         self._deliveries.done([word.delivery_tag])
 
     def received(self, call: Call) -> Decision:
@@ -133,16 +133,18 @@ class Intake:
     def _judge(self, call: Call) -> Decision:
         """Decide on a request: is it in the record, may another server have it, or is it new?"""
         key = call.key
-        if call.is_anonymous and not call.delivery.redelivered:
-            # Another call of the same client may have the same body.
+        known = self._record.knows(key)
+        suspected = self._record.was_asked(key) or self.siblings.is_judging(key)
+        if not call.marked and (known or suspected) and not key.is_unique:
+            # Another call of the same client has the same key.
             return self._begin(call)
-        if self._record.knows(key):
+        if known:
             return self._judge_known(call, self._record.latest(key))
-        if call.marked or self._record.was_asked(key) or self.siblings.is_judging(key):
+        if call.marked or suspected:
             self.siblings.ask(call)
             return Decision.NOTHING
-        # A request that was given back does not prove that we have seen all later ones of
-        # its client: they may have run elsewhere.
+        # A request that was given back does not prove that we have received all later requests
+        # of its client: they may have run elsewhere.
         return self._begin(call, first=self.siblings.vouches and not call.given_back)
 
     def _judge_known(self, call: Call, key: CallKey) -> Decision:

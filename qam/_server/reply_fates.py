@@ -99,6 +99,7 @@ class ReplyFates:
         if message.is_reply:
             return self._retry_later(message, now)
         # A request published anew, or a word to other servers: it has to arrive.
+        _mark_copy(message)
         return [SendAgain(message, _PAUSE_OF_OTHERS)]
 
     def _retry_later(self, message: Message, now: float) -> list[Decision]:
@@ -124,10 +125,7 @@ class ReplyFates:
         if message.is_reply and "correlation_id" not in message.properties:
             # A 0.2.x client would take the copy for the result of its next call.
             return [*_settle([message]), Drop(message)]
-        if message.call is not None and not message.is_reply:
-            # Another server may have received the first copy.
-            headers = message.properties["headers"]
-            message.properties["headers"] = {RESENT: 0, **headers}
+        _mark_copy(message)
         return [SendAgain(message)]
 
     def _culprit(self, message: Message, error: QAMConnectionException | None) -> list[Decision]:
@@ -147,6 +145,16 @@ class ReplyFates:
         if reply.call is not None:
             reply.call.answer = Answer(reply.route.routing_key, body)
         return replace(reply, body=body)
+
+
+def _mark_copy(message: Message) -> None:
+    """Mark a request that is published anew, again: another server may have the first copy.
+
+    Also if the broker refused the first copy: it may have taken it all the same.
+    """
+    if message.call is not None and not message.is_reply:
+        headers = message.properties["headers"]
+        message.properties["headers"] = {RESENT: 0, **headers}
 
 
 def _settle(messages: list[Message], free_at: float | None = None) -> list[Decision]:

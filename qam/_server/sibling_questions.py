@@ -102,6 +102,13 @@ class Questions:
             if instance not in question.answered:
                 question.silent.add(instance)
 
+    def doubt(self, instance: str) -> None:
+        """*instance* has left: what it has not answered it may have run, and answered."""
+        for question in self._open.values():
+            if instance in question.silent:
+                question.silent.discard(instance)
+                question.lost = True
+
     def stop_waiting_for(self, instance: str) -> None:
         """Let no question wait for the answer of *instance*."""
         for question in self._open.values():

@@ -89,8 +89,9 @@ class Siblings:
 
     def lost(self) -> None:
         """The connection is gone; the broker delivers the requests under judgement again."""
-        if not self.vouches:
-            for question in self._questions:
+        for question in self._questions:
+            # That this server vouches now says nothing of what it asked about before.
+            if not question.vouched:
                 self._record.note_asked(question.key, doubtful=True)
         self._questions.clear()
         self._outbox.forget_questions()
@@ -257,8 +258,10 @@ class Siblings:
 
     # --- words that arrive --------------------------------------------------------------
 
-    def heard(self, body: bytes) -> None:
+    def heard(self, body: bytes, redelivered: bool = False) -> None:
         """Take a word of a sibling, or of this server itself.
+
+        :param redelivered: True if the broker has delivered it before, perhaps.
 
         A message that is no word is ignored.  So is a word of another protocol: its server
         stays unknown, so this one does not vouch while that one consumes.
@@ -270,7 +273,8 @@ class Siblings:
                 "a message of another server of the same server_id was ignored: %s", error
             )
             return
-        if word is None:
+        # A goodbye that comes again may be older than the doubt in who has left.
+        if word is None or (redelivered and word.kind == "bye"):
             return
         if word.sender == self._instance:
             self._hear_own(word)
@@ -312,7 +316,7 @@ class Siblings:
     def _hear_bye(self, word: Word) -> None:
         self._record.uncover()
         if self._others.leave(word.sender, self._clock()):
-            self._questions.stop_waiting_for(word.sender)
+            self._questions.doubt(word.sender)
 
     def _hear_ask(self, word: Word) -> None:
         self._hear_here(word)

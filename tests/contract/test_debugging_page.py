@@ -11,6 +11,7 @@ import pytest
 
 import qam
 from qam import QAMProxy, QAMServer
+from qam._common.logs import flush
 from qam._protocol.entities import reply_binding, request_binding, siblings_binding
 from tests.conftest import Broker
 from tests.support.waiting import finish, until
@@ -89,6 +90,7 @@ def test_the_logs_of_the_page_are_those_of_a_good_call(broker: Broker, server_id
         until(lambda: "acknowledged" in shown(calls, SERVER))
 
         # then
+        flush(60)
         logs = [shown(calls, side) for side in (CLIENT, SERVER)]
     assert results == ["all of 2026"]
     assert [as_it_is_each_time(log) for log in logs] == [as_it_is_each_time(log) for log in LOGS]

@@ -12,6 +12,7 @@ import pytest
 
 from qam import QAMProxy, QAMServer, QAMServerNotFoundException, QAMTimeoutException
 from qam._broker.connection_thread import ConnectionThread
+from qam._common.logs import flush
 from qam._common.stations import Stations
 from qam._protocol.entities import request_binding
 from qam._protocol.properties import RESENT
@@ -197,6 +198,7 @@ def test_the_lines_name_the_call_and_its_method_and_the_seconds(client: QAMProxy
 
     assert id is not None
     assert id.startswith(client.client_id)
+    flush(60)
     lines = {(record.name, record.qam_station): record.getMessage() for record in calls.in_order()}
     of_method = f"call {id} of testclass.adder_function()"
     assert lines[CLIENT, "queued"] == f"{of_method}: queued"

@@ -17,6 +17,7 @@ from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT, RUNS
 from qam._protocol.replies import METHOD_NOT_FOUND, SERVER_LOST
 from qam._serialization.serializers import get_serializer
@@ -39,11 +40,16 @@ from tests.support.waiting import until
 
 log = get_logger("qam.qam_server")
 
-KEY = CallKey("", "c:1")
+REPLY_TO = reply_routing_key("c")
+KEY = CallKey(REPLY_TO, "c:1")
 
 
 def call(runs: int = 1, lost: bool = False, number: int = 1) -> Call:
-    properties: dict[str, Any] = {"correlation_id": f"c:{number}", "headers": {RUNS: runs}}
+    properties: dict[str, Any] = {
+        "correlation_id": f"c:{number}",
+        "reply_to": REPLY_TO,
+        "headers": {RUNS: runs},
+    }
     made = Call(Delivery(b"", 1, properties=properties), connection_number=1)
     made.lost = lost
     return made
@@ -295,7 +301,7 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
         consumer.receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
-    assert (said["kind"], said["calls"]) == ("ask", [["", "c:1", 2, True]])
+    assert (said["kind"], said["calls"]) == ("ask", [[REPLY_TO, "c:1", 2, True]])
     assert consumer.replies() == []
 
 
@@ -399,7 +405,7 @@ def test_a_request_that_is_settled_is_not_kept_for_its_reply(
     del request
     gc.collect()
     # then that is all there is
-    key = CallKey("", "c:77")
+    key = CallKey(REPLY_TO, "c:77")
     assert not [each for each in gc.get_objects() if isinstance(each, Call) and each.key == key]
 
 

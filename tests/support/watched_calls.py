@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from qam._common import logs
+
+_LONG = 60.0  # seconds
 CLIENT, SERVER = "qam.qam_proxy", "qam.qam_server"
 
 
@@ -51,6 +54,7 @@ def watching(
     try:
         yield handler
     finally:
+        logs.flush(_LONG)
         for logger, before in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(before)
