@@ -88,7 +88,7 @@ def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture(autouse=True)
-def logs_are_flushed() -> Iterator[None]:
+def logs_are_flushed(nothing_left_behind: None) -> Iterator[None]:
     """Nothing that one test logs is handled in the next."""
     yield
     logs.flush(LOGS_ARE_HANDLED_WITHIN)
