@@ -88,17 +88,11 @@ def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture(autouse=True)
-def logs_are_flushed(nothing_left_behind: None) -> Iterator[None]:
-    """Nothing that one test logs is handled in the next."""
-    yield
-    logs.flush(LOGS_ARE_HANDLED_WITHIN)
-
-
-@pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Fails a test whose threads do not end with it."""
+    """Fails a test whose threads do not end with it; what it logged is handled before the next."""
     before = set(threading.enumerate())
     yield
+    logs.flush(LOGS_ARE_HANDLED_WITHIN)
     deadline = time.monotonic() + THREADS_END_WITHIN
     for thread in _started_since(before):
         thread.join(max(0.0, deadline - time.monotonic()))

@@ -26,7 +26,7 @@ def connect(endpoint: Endpoint, timeout: float) -> Connection:
 Connect = Callable[[Endpoint, float], Connection]
 
 #: Seconds that an attempt to open a connection may take.
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 10.0
 
 
 def connect_first(
