@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -453,6 +455,42 @@ def test_a_dropped_reply_is_told_to_who_looks_for_it(
     client.receive(client.reply(None))
 
     assert "a reply was dropped, since no call waits for it (id 7)" in caplog.text
+
+
+def test_the_outcome_of_a_call_is_told_to_who_looks_for_it(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "qam.qam_proxy")
+    calls = [client.begin() for _ in range(3)]
+    # given a result, an exception of the method, and a reply that can't be decoded
+    result, raised, nonsense = (client.reply(call) for call in calls)
+    raised.body = raised.body.replace(b'"exception": false', b'"exception": true')
+    nonsense.body = b"nonsense"
+    client.receive(result, raised, nonsense)
+    # when the callers take them
+    for call in calls:
+        with suppress(Exception):
+            client.consumer.get_result(call.slot_id)
+    # then, in the order of two threads, which may be any
+    lines = [
+        sorted(re.findall(rf"client\.1:{call.call_id}\b.*: (\D+?)(?: \+|$)", caplog.text, re.M))
+        for call in calls
+    ]
+    assert lines == [
+        ["ended with a result", "received"],
+        ["ended by an exception from the server", "received"],
+        ["ended by a QAMSerializationException", "received"],
+    ]
+
+
+def test_no_station_of_a_call_is_noted_where_nobody_looks_for_it(client: Client) -> None:
+    call = client.begin()
+
+    client.receive(client.reply(call))
+    client.consumer.get_result(call.slot_id)
+
+    assert client.publisher.stations.remembered == 0
+    assert not client.publisher.stations.has_unlogged
 
 
 def test_without_a_publisher_it_has_one_of_its_own(clock: StandingClock) -> None:

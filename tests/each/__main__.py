@@ -62,7 +62,7 @@ def _coverage_of(
 
 def _faults_of(module: str, found: Coverage) -> list[str]:
     if module in BELOW:
-        if found.percent >= ENOUGH:
+        if found.percent >= ENOUGH and files_that_test(module):
             return [f"{module}: is covered now; take it out of BELOW"]
         print(f"          {BELOW[module]}")
         return []

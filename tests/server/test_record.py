@@ -331,3 +331,50 @@ def test_it_covers_nobody_whose_forgotten_calls_it_does_not_remember(
     # then nothing is known of that client
     assert not record.is_lost(key("c:1"))
     assert not record.covers(key("c:1"))
+
+
+def test_the_first_number_of_a_client_may_be_zero() -> None:
+    record = Record(max_answers=1)
+    answered(record, "c:0")
+    assert record.covers(key("c:0"))
+
+    answered(record, "c:1")
+
+    assert [record.is_lost(key(each)) for each in ("c:0", "c:1")] == [True, False]
+
+
+def test_requests_without_an_answer_take_no_room_of_answers() -> None:
+    # given a record with room for two bytes, and more requests than that without an answer
+    record = Record(max_answers=3, max_bytes=2)
+    calls = [call(f"c:{number}") for number in range(6)]
+    for each in calls:
+        record.begin(each, first=True)
+    record.end(calls)
+    assert [record.knows(each.key) for each in calls] == [False] * 3 + [True] * 3
+
+    # when an answer comes that is too large, although some without an answer were forgotten
+    answered(record, "c:6", body=b"xxx")
+
+    # then it is not kept
+    assert not record.knows(key("c:6"))
+
+
+def test_what_is_withdrawn_gives_its_room_to_others() -> None:
+    record = Record(max_bytes=10)
+    answered(record, "c:1", body=b"x" * 10)
+
+    record.forget([key("c:1"), key("unknown:1")])
+
+    answered(record, "c:2", body=b"x" * 10)
+    assert record.knows(key("c:2"))
+    answered(record, "c:3", body=b"x" * 11)
+    assert not record.knows(key("c:3"))
+
+
+def test_what_was_asked_about_again_is_remembered_longer() -> None:
+    record = Record(max_answers=2)
+
+    for correlation_id in ("c:1", "c:2", "c:1", "c:3"):
+        record.note_asked(key(correlation_id))
+
+    assert [record.was_asked(key(f"c:{number}")) for number in (1, 2, 3)] == [True, False, True]

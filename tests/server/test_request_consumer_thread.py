@@ -1,5 +1,7 @@
 """The thread of a server that receives, without a broker: the test says what a broker would do."""
 
+import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -373,6 +375,44 @@ def test_a_copy_that_comes_while_the_first_runs_gets_its_answer(server: Server) 
     [reply] = server.replies()
     assert reply.body == b"done"
     assert reply.call is not first
+
+
+def stations(caplog: pytest.LogCaptureFixture, number: int) -> list[str]:
+    """What the log says of a request of the client's."""
+    return re.findall(rf"call client:{number}: (\w+)", caplog.text)
+
+
+def test_the_stations_of_a_request_are_told_to_who_looks_for_them(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "qam.qam_server")
+    server.answer(server.run(1))
+    # when another is too large
+    request = server.request(2)
+    request.body, request.too_large = b"", TooLarge(2000, 1000)
+    server.receive(request)
+    server.settle(server.replies()[-1].call)
+    # and one is answered after its connection was lost
+    call = server.run(3)
+    server.reconnect()
+    server.answer(call)
+    # then
+    assert stations(caplog, 1) == ["received", "acknowledged"]
+    assert stations(caplog, 2) == ["received", "rejected"]
+    assert stations(caplog, 3) == ["received"]
+    assert server.consumer.stations.remembered == 1
+
+
+def test_no_station_of_a_request_is_noted_where_nobody_looks_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[Any] = []
+    monkeypatch.setattr(server.consumer.stations, "note", lambda *args, **more: noted.append(args))
+
+    server.answer(server.run(1))
+
+    assert server.acknowledged
+    assert noted == []
 
 
 @pytest.mark.parametrize("queue", [QUEUE, SIBLINGS.queue])

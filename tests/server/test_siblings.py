@@ -12,13 +12,14 @@ from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RESENT
+from qam._server import known_siblings
 from qam._server.call import Answer, Call
-from qam._server.known_siblings import GRACE
+from qam._server.known_siblings import GRACE, VALID
 from qam._server.record import Record
 from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import MAX_BYTES, MAX_SIBLINGS, Word, decode, encode
 from qam._server.siblings import Siblings
-from tests.support.clock import MovableClock
+from tests.support.clock import StandingClock
 
 log = get_logger("qam.qam_server")
 
@@ -106,7 +107,7 @@ class Group:
     """All servers, and the exchange between them."""
 
     def __init__(self) -> None:
-        self.clock = MovableClock()
+        self.clock = StandingClock()
         self.alive: list[Server] = []
 
     def start(self, name: str, messages: int = 0) -> Server:
@@ -138,7 +139,7 @@ class Group:
 
     def wait(self, seconds: float) -> None:
         self.run()
-        self.clock.advance(seconds)
+        self.clock.now += seconds
         self.run()
 
     def go_by(self, seconds: float, times: int, server: Server) -> None:
@@ -208,7 +209,7 @@ class TestAlone:
         server = group.start("a", messages=5)
         server.receive(1)
         assert not server.siblings.inspection_is_due
-        group.clock.advance(1.5)
+        group.clock.now += 1.5
         assert server.siblings.inspection_is_due
         server.look(messages=1)
         assert not server.siblings.vouches
@@ -401,6 +402,17 @@ class TestAmongOthers:
         group.run()
         assert one.verdicts[1:] == [("client:2", Verdict.RUN)]
 
+    def test_a_dead_one_is_waited_for_once(self, group: Group) -> None:
+        one, dead = group.start("a"), group.start("b")
+        group.kill(dead)
+        one.receive(1)
+        group.wait(GRACE - 1.0)
+        one.receive(2)
+
+        group.wait(1.0)
+
+        assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.LOST)]
+
     def test_one_that_comes_back_late_is_not_dead(self, group: Group) -> None:
         one, late = group.start("a"), group.start("b")
         late.cut()
@@ -411,6 +423,78 @@ class TestAmongOthers:
         one.receive(2)
         group.run()
         assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.RUN)]
+
+    def test_one_that_comes_back_while_it_is_missed_is_waited_for(self, group: Group) -> None:
+        # given one that is taken for dead
+        one, late = group.start("a"), group.start("b")
+        late.cut()
+        one.receive(1)
+        group.wait(GRACE)
+        # when it says something before it can have been asked
+        one.receive(2)
+        one.siblings.heard(encode(Word("here", "b")))
+        group.run()
+        assert one.verdicts == [("client:1", Verdict.LOST)]
+        # then its answer counts
+        one.siblings.heard(encode(Word("answer", "b", to="a", calls={key(2): "mine"})))
+        group.run()
+        assert one.verdicts[1:] == [("client:2", Verdict.MINE)]
+
+    def test_one_that_leaves_is_not_waited_for(self, group: Group) -> None:
+        # given one that was asked, and is silent
+        one, leaving = group.start("a"), group.start("b")
+        leaving.connected = False
+        one.receive(1)
+        group.run()
+        assert one.verdicts == []
+        # when it says goodbye
+        one.siblings.heard(encode(Word("bye", "b")))
+        group.run()
+        # then
+        assert one.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_one_that_is_found_dead_costs_the_record_nothing_before_it_is_forgotten(
+        self, group: Group
+    ) -> None:
+        one, dead = group.start("a"), group.start("b")
+        one.answer(one.take(1))
+        group.kill(dead)
+        one.receive(7)
+        group.run()
+        group.wait(GRACE)
+        assert one.verdicts == [("client:7", Verdict.LOST)]
+
+        one.look()
+
+        assert one.record.covers(key(2))
+
+    def test_after_a_gap_a_consumer_counts_only_once_it_is_heard(self, group: Group) -> None:
+        one, _ = group.start("a"), group.start("b")
+        one.cut()
+
+        one.siblings.opened(without_gap=False)
+        one.look()
+
+        assert not one.siblings.vouches
+
+    def test_where_there_was_no_room_for_one_it_is_looked_for_once_there_is(
+        self, group: Group, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # given one that knows as many others as it can
+        monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 1)
+        one = group.start("a")
+        for name in "bc":
+            one.siblings.heard(encode(Word("here", name)))
+        assert "there are more than" in caplog.text
+        one.look()
+        assert not one.siblings.has_messages
+        # when one of them leaves
+        one.siblings.heard(encode(Word("bye", "b")))
+        one.look()
+        # then the others are asked who is there, and until then it does not vouch
+        [word] = [decode(body) for body in one.siblings.take_messages()]
+        assert word == Word("ask", "a", consumes=True)
+        assert not one.siblings.vouches
 
     def test_one_that_said_goodbye_is_not_missed(self, group: Group) -> None:
         one, gone = group.start("a"), group.start("b")
@@ -637,6 +721,24 @@ def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
     assert server.siblings.announced
 
 
+def test_each_hello_says_how_many_connections_were_opened(group: Group) -> None:
+    siblings = Server(group, "a").siblings
+    assert not siblings.announced
+    for number in (1, 2):
+        siblings.opened(without_gap=True)
+        [hello] = [decode(body) for body in siblings.take_messages()]
+        assert hello == Word("hello", "a", number=number)
+
+
+def test_a_question_that_was_not_sent_goes_with_the_connection(group: Group) -> None:
+    server = group.start("a")
+    server.receive(1)
+
+    server.cut()
+
+    assert server.siblings.take_messages() == []
+
+
 class TestTheRollCall:
     def test_finds_the_dead_before_a_request_depends_on_it(self, group: Group) -> None:
         # given one that dies with nothing in its hands
@@ -673,6 +775,69 @@ class TestTheRollCall:
         assert one.siblings.inspection_is_due
         one.look()
         assert one.siblings.take_messages() == []
+
+    def test_is_given_up_with_the_connection_on_which_the_answers_would_come(
+        self, group: Group
+    ) -> None:
+        # given one that misses the consumer of another
+        one, other = group.start("a"), group.start("b")
+        other.consuming = False
+        group.clock.now += 1.0
+        one.look()
+        # when it hears nothing, since its connection is lost
+        one.cut()
+        group.clock.now += GRACE
+        one.siblings.take_verdicts()
+        one.siblings.opened(without_gap=True)
+        # then it takes nobody for dead
+        one.siblings.heard(ask("c", key(1)))
+        [answer], _ = said_by(one)
+        assert answer.knows == {"b": True, "c": True}
+
+
+class TestWhatIsDue:
+    def test_is_what_comes_first(self, group: Group) -> None:
+        # given a request of which the predecessor may speak, and a queue that is not empty
+        server = group.start("a", messages=5)
+        server.receive(1)
+        group.run()
+        assert server.siblings.next_due() == 1.0
+        assert not server.siblings.inspection_is_due
+        group.clock.now += 1.0
+        assert server.siblings.inspection_is_due
+        # when the inspection after the next one is later than the end of that wait
+        group.clock.now += GRACE - 1.5
+        assert server.siblings.next_due() == 0.0
+        server.look(messages=5)
+        # then
+        assert server.siblings.next_due() == 0.5
+
+    def test_is_the_end_of_a_roll_call(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        other.consuming = False
+
+        one.look()
+
+        assert one.siblings.next_due() == GRACE
+
+    def test_is_an_inspection_soon_after_a_sibling_has_begun_to_consume(self, group: Group) -> None:
+        one = group.start("a")
+        other = Server(group, "b")
+        group.alive.append(other)
+        other.connect(without_gap=False)
+        one.look()
+        other.siblings.tell_consuming(False)
+        group.run()
+        assert one.siblings.next_due() == 10.0
+        # when
+        other.consume()
+        # then
+        assert one.siblings.next_due() == pytest.approx(0.05)
+        one.look()
+        assert one.siblings.next_due() == 10.0
+        # and not when it only says so again
+        other.consume()
+        assert one.siblings.next_due() == 10.0
 
 
 # --- what others ask ------------------------------------------------------------------------
@@ -725,3 +890,62 @@ def test_a_crowd_of_invented_siblings_costs_bounded_memory(
     one.siblings.heard(ask("x", key(1)))
     answers, _ = said_by(one)
     assert [each.to for each in answers] == ["x"]
+
+
+def test_what_is_judged_already_is_not_asked_about(group: Group) -> None:
+    # given a request that another one asks about first
+    one = group.start("b")
+    one.receive(1)
+    one.siblings.heard(ask("a", key(1)))
+
+    verdicts = one.siblings.take_verdicts()
+
+    assert [verdict for _, verdict in verdicts] == [Verdict.MINE]
+    words = [decode(body) for body in one.siblings.take_messages()]
+    assert [word.kind for word in words if word] == ["answer"]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(VALID, "vouch"), (VALID - 0.5, "never")])
+def test_one_vouches_to_others_after_a_while(group: Group, seconds: float, said: str) -> None:
+    one = group.start("a")
+    group.wait(seconds)
+
+    one.siblings.heard(ask("b", key(1)))
+
+    [answer], _ = said_by(one)
+    assert answer.calls == {key(1): said}
+
+
+def test_the_siblings_of_a_sibling_are_known_too_but_oneself_is_none(group: Group) -> None:
+    one = group.start("a")
+
+    one.siblings.heard(encode(Word("answer", "b", to="a", knows={"a": True, "d": False})))
+
+    one.siblings.heard(ask("c", key(1)))
+    [answer], _ = said_by(one)
+    assert answer.knows == {"b": True, "c": True, "d": False}
+
+
+def test_there_is_something_to_send_while_there_are_words_or_replies_to_repeat(
+    group: Group,
+) -> None:
+    one = group.start("a")
+    one.answer(one.take(1))
+    assert not one.siblings.has_messages
+    # when it is asked for a reply
+    one.siblings.heard(encode(Word("ask", "b", calls={key(1): True})))
+    assert one.siblings.has_messages
+    # then first its words are taken, and then what is to be repeated
+    one.siblings.take_messages()
+    assert one.siblings.has_messages
+    assert one.siblings.take_to_repeat() == [key(1)]
+    assert not one.siblings.has_messages
+    # and words alone are something, too
+    one.siblings.tell_consuming(False)
+    assert one.siblings.has_messages
+
+
+def test_a_word_that_is_too_large_is_told(group: Group, caplog: pytest.LogCaptureFixture) -> None:
+    group.start("a").siblings.heard_too_large(7000)
+
+    assert "was ignored: it has 7000 bytes" in caplog.text

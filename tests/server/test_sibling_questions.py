@@ -1,0 +1,96 @@
+"""The requests under judgement, and what the answers of other servers do to them."""
+
+import pytest
+
+from qam._protocol.correlation import CallKey
+from qam._server.known_siblings import GRACE, VALID
+from qam._server.sibling_questions import Question, Questions, Verdict
+
+
+def question(number: int = 1, vouched: bool = False) -> Question:
+    """Asked at 100, of the siblings *a* and *b*."""
+    return Question(CallKey("replies", f"c:{number}"), False, 100.0, vouched, {"a", "b"})
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "lost", "vouched"),
+    [
+        ("mine", Verdict.MINE, False, False),
+        ("lost", None, True, False),
+        ("vouch", None, False, True),
+        ("never", None, False, False),
+    ],
+)
+def test_an_answer_says_one_thing(
+    said: str, verdict: Verdict | None, lost: bool, vouched: bool
+) -> None:
+    asked = question()
+
+    asked.take_word("a", known=True, said=said, now=101.0)
+
+    assert (asked.verdict, asked.lost, asked.vouched) == (verdict, lost, vouched)
+    assert (asked.silent, asked.answered) == ({"b"}, {"a"})
+
+
+def test_a_sibling_vouches_only_for_what_was_asked_just_now() -> None:
+    late = question()
+    late.take_word("a", known=True, said="vouch", now=100.0 + VALID)
+    assert not late.vouched
+
+    in_time = question()
+    in_time.take_word("a", known=True, said="vouch", now=100.0 + VALID - 0.1)
+    assert in_time.vouched
+
+
+def test_a_later_answer_does_not_take_back_an_earlier_one() -> None:
+    asked = question(vouched=True)
+    asked.verdict = Verdict.LOST
+
+    asked.take_word("a", known=True, said="mine", now=101.0)
+    asked.take_word("b", known=True, said="never", now=101.0)
+
+    assert asked.verdict is Verdict.LOST
+    assert asked.vouched
+
+
+def test_a_stranger_that_answers_is_asked_again_once_it_is_known() -> None:
+    questions, asked = Questions(), question()
+    questions.add(asked)
+
+    asked.take_word("stranger", known=False, said="never", now=101.0)
+    asked.take_word("a", known=True, said="never", now=101.0)
+    for instance in ("stranger", "a"):
+        questions.wait_for(instance)
+
+    assert asked.silent == {"b", "stranger"}
+
+
+def test_the_echo_of_a_question_is_awaited_for_a_while() -> None:
+    assert question().echo_expected_until == 100.0 + 10 * GRACE
+
+
+def test_the_open_questions_hear_of_their_echo_and_of_siblings() -> None:
+    questions, one, other = Questions(), question(1), question(2)
+    for each in (one, other):
+        questions.add(each)
+    assert list(questions) == [one, other]
+
+    questions.echoed([one.key, CallKey("replies", "unknown")], now=101.0)
+    questions.stop_waiting_for("b")
+
+    assert [each.echoed_at for each in (one, other)] == [101.0, None]
+    assert [each.silent for each in (one, other)] == [{"a"}, {"a"}]
+
+
+def test_a_question_is_open_until_it_is_removed() -> None:
+    questions, one, other = Questions(), question(1), question(2)
+    for each in (one, other):
+        questions.add(each)
+
+    questions.remove(one)
+    assert one.key not in questions
+    assert questions.get(one.key) is None
+    assert questions.get(other.key) is other
+
+    questions.clear()
+    assert other.key not in questions
