@@ -70,6 +70,7 @@ class LogThread:
 
         The thread has ended then.
         """
+        self._start()
         thread = self._thread
         if thread is not None and not self.is_here:
             self._jobs.put(None)
@@ -77,19 +78,27 @@ class LogThread:
                 thread.join(timeout)
 
     def _start(self) -> None:
-        if self._thread is not None or not self._starting.acquire(blocking=False):
-            return
-        try:
-            if self._thread is None and monotonic() - self._failed_at >= _RESTART_DELAY:
-                self._thread = threading.Thread(
-                    target=self._run, name="qam log thread", daemon=True
-                )
-                self._thread.start()
-        except RuntimeError:
-            # There are no more threads now; a later record tries again.
-            self._thread, self._failed_at = None, monotonic()
-        finally:
-            self._starting.release()
+        """Start the thread, if there is something to do and nobody does it.
+
+        Whoever can't take the lock leaves that to its holder, which looks again after that: the
+        thread that it has started may have ended by then.
+        """
+        while self._is_wanted() and self._starting.acquire(blocking=False):
+            try:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="qam log thread", daemon=True
+                    )
+                    self._thread.start()
+            except RuntimeError:
+                # There are no more threads now; a later record tries again.
+                self._thread, self._failed_at = None, monotonic()
+            finally:
+                self._starting.release()
+
+    def _is_wanted(self) -> bool:
+        may_try = monotonic() - self._failed_at >= _RESTART_DELAY
+        return self._thread is None and not self._jobs.empty() and may_try
 
     def _run(self) -> None:
         while (job := self._next_job()) is not None:
@@ -101,8 +110,7 @@ class LogThread:
             del job
         self._thread = None
         # Whoever queued something before that has seen a thread, and started none.
-        if not self._jobs.empty():
-            self._start()
+        self._start()
 
     def _next_job(self) -> Job | None:
         try:

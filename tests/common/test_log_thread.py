@@ -234,7 +234,7 @@ def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_ag
 ) -> None:
     # given
     thread, handled = LogThread(), []
-    monkeypatch.setattr("qam._common.log_thread._RESTART_DELAY", 0.0)
+    monkeypatch.setattr("qam._common.log_thread._RESTART_DELAY", 0.01)
 
     def fail(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -243,10 +243,32 @@ def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_ag
         patch.setattr(threading.Thread, "start", fail)
         thread.put(lambda: handled.append(1))
     # when
+    time.sleep(0.02)  # more than it waits until another try
     thread.put(lambda: handled.append(2))
     # then
+    until(lambda: handled == [1, 2])
     thread.flush(LONG)
-    assert handled == [1, 2]
+
+
+def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a thread that has ended again before its start returns
+    thread, handled, start = LogThread(), [], threading.Thread.start
+
+    def start_and_end(self: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        self.start()
+        thread._jobs.put(None)
+        self.join(LONG)
+        # when another record comes then, whose thread finds that one is being started
+        thread.put(lambda: handled.append(2))
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_end)
+    thread.put(lambda: handled.append(1))
+    # then
+    until(lambda: handled == [1, 2])
+    thread.flush(LONG)
 
 
 # --- the whole ----------------------------------------------------------------------------
