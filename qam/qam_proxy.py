@@ -206,9 +206,8 @@ class QAMProxy(_RemoteNames):
         owners = (self.consumer_thread, self.publisher_thread)
         observer = self.callback_observer_thread
         try:
-            for owner in owners:
+            for owner in owners:  # one after the other: the first reason is the one that is told
                 owner.begin()
-            for owner in owners:
                 owner.wait_until_open(opened_by)
             observer.start()
             # If an idle proxy is dropped, its threads end.
