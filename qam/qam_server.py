@@ -307,6 +307,8 @@ class QAMServer:
         return begun
 
     def _start_threads(self) -> None:
+        methods = printable(", ".join(self._methods.names) or "no methods")
+        log.info("%r serves at %s: %s", self.server_id, self.amqp_credentials, methods)
         try:
             # One worker now: at the end of the interpreter no thread may start any more.
             self._workers.start_worker()
@@ -318,8 +320,6 @@ class QAMServer:
             self._consumer.exit()
             self._end(None)
             raise
-        methods = printable(", ".join(self._methods.names) or "no methods")
-        log.info("%r serves at %s: %s", self.server_id, self.amqp_credentials, methods)
 
     def _publisher_ended(self, error: BaseException | None) -> None:
         """Note the end of the publisher; if a bug ended it, end the server, which can't reply."""
