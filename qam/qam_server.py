@@ -307,8 +307,6 @@ class QAMServer:
         return begun
 
     def _start_threads(self) -> None:
-        methods = printable(", ".join(self._methods.names) or "no methods")
-        log.info("%r serves at %s: %s", self.server_id, self.amqp_credentials, methods)
         try:
             # One worker now: at the end of the interpreter no thread may start any more.
             self._workers.start_worker()
@@ -316,6 +314,8 @@ class QAMServer:
             self._consumer.start()
             # It takes longer only while the broker has an alarm: then no reply could be sent.
             self._consumer.taking.wait(self._settings.connect_timeout)
+            methods = printable(", ".join(self._methods.names) or "no methods")
+            log.info("%r serves at %s: %s", self.server_id, self.amqp_credentials, methods)
         except BaseException:
             self._consumer.exit()
             self._end(None)

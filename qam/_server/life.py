@@ -3,7 +3,11 @@
 import threading
 from enum import Enum
 
+from qam._common.deadline import Deadline, sooner
 from qam.exceptions import QAMClosedException
+
+#: Seconds after which a signal is noticed that arrived as a wait began.
+_LONGEST_WAIT = 1.0
 
 
 class State(Enum):
@@ -80,8 +84,15 @@ class Life:
         self.failure = self.failure or error
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the end of the server, *timeout* seconds at most."""
-        self._over.wait(timeout)
+        """Wait for the end of the server, *timeout* seconds at most.
+
+        The main thread waits here for signals too.  CPython does not notice one that arrives just
+        as a wait begins until that wait ends; so none of them is long.
+        """
+        deadline = Deadline(timeout)
+        while not self._over.wait(sooner(deadline.wait_time(), _LONGEST_WAIT)):
+            if deadline.expired:
+                return
 
     def after_fork(self) -> None:
         """In a forked child: be ended, and make a new lock, which nobody holds."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from qam._common.deadline import Deadline
 from qam._server.life import Life
 from qam.exceptions import QAMClosedException
 
@@ -85,6 +86,32 @@ def test_in_a_forked_child_it_does_not_begin(deeds: tuple[Deed, ...]) -> None:
 @pytest.mark.parametrize("deeds", [(BEGIN, END), (BEGIN, FORK)])
 def test_nobody_waits_for_one_that_is_over(deeds: tuple[Deed, ...]) -> None:
     life_after(*deeds).wait()  # without a timeout
+
+
+def test_a_signal_that_comes_as_a_wait_begins_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a server that serves, and a signal that does not end the wait that has begun
+    life, waits = life_after(BEGIN), list[float | None]()
+
+    def wait(timeout: float | None) -> bool:
+        waits.append(timeout)
+        if len(waits) == 3:  # when that one is over, Python handles it
+            raise KeyboardInterrupt
+        return False
+
+    monkeypatch.setattr(life._over, "wait", wait)
+    # when
+    with pytest.raises(KeyboardInterrupt):
+        life.wait()
+    # then
+    assert waits == [1.0] * 3
+
+
+def test_a_wait_with_a_timeout_ends_with_it() -> None:
+    life, deadline = life_after(BEGIN), Deadline(0.05)
+    life.wait(0.05)
+    assert deadline.expired
 
 
 def test_the_first_error_is_what_it_died_of() -> None:
