@@ -18,7 +18,8 @@ _BYTES_OF_LIST, _BYTES_OF_DICT = 88, 240
 _PER_BYTE_OF_JSON, _PER_BYTE_OF_MSGPACK = 12, 76
 # How many containers, or pairs of a dict, may be built before other threads can run.
 _MAX_AT_ONCE = 500_000
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# A text; one that does not end goes to the end of the body, so that no byte is read twice.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _MAX_DIGITS = 4_300  # of a Decimal; Python's own limit for an int
 
 

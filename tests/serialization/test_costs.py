@@ -244,6 +244,15 @@ def test_much_json_between_two_runs_of_python_is_built_in_python(
     assert len(built) == 1
 
 
+@pytest.mark.parametrize("end", [b"", b'"', b"\\", b'\\"', b"\\\\"])
+def test_no_byte_of_a_text_is_read_twice_whether_it_ends_or_not(end: bytes) -> None:
+    body = b'{"a": "' + b'\\"' * 1000 + end
+
+    last = [text.span() for text in plain_bounds._TEXT.finditer(body)][1:]
+
+    assert last == [(6, len(body))]
+
+
 def test_json_with_many_small_objects_is_built_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
     monkeypatch.setattr(plain_bounds, "_load_in_python", None)

@@ -215,6 +215,12 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
     ("json", "ends of dicts as keys"): lambda size: (
         b"{" + b",".join(b'"}%05x":0' % n for n in range(size // 11 - 1)) + b"}"
     ),
+    ("json", "a text without an end"): lambda size: _filled(
+        b":" * (size // 3) + b'"', b'\\"', b"", size
+    ),
+    ("json", "brackets and a text without an end"): lambda size: _filled(
+        b"{" * (size // 2) + b'"', b'\\"', b"", size
+    ),
     ("json", "numbers"): lambda size: _filled(b"[", b"9" * 4300 + b",", b"0]", size),
     ("json", "long number"): lambda size: b"1" * size,
     ("json", "long fraction"): lambda size: b"0." + b"1" * (size - 2),
