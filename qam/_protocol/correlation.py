@@ -1,5 +1,6 @@
 """Identifies calls: a proxy by the correlation id, a server by the key of the request."""
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ def number_of(correlation_id: str | None, client_id: str) -> int | None:
     if own == client_id and number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS:
         return int(number)
     return None
+
+
+# Clients are few, and have many calls.
+_reply_to = lru_cache(maxsize=1024)(reply_routing_key)
 
 
 class CallKey(NamedTuple):
@@ -50,7 +55,7 @@ class CallKey(NamedTuple):
         Only believed if the reply goes to the reply queue of the client in the correlation id.
         """
         client_id = self.correlation_id.rpartition(":")[0]
-        if self.reply_to != reply_routing_key(client_id):
+        if self.reply_to != _reply_to(client_id):
             return -1
         number = number_of(self.correlation_id, client_id)
         return -1 if number is None else number

@@ -15,11 +15,11 @@ from enum import Enum
 from qam._broker.messages import Delivery
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
-from qam._server.anonymous_calls import AnonymousCalls
 from qam._server.call import Answer, Call
 from qam._server.held_back import HeldBack
 from qam._server.open_deliveries import OpenDeliveries
 from qam._server.record import Record
+from qam._server.reused_keys import ReusedKeys
 from qam._server.sibling_questions import Verdict
 from qam._server.siblings import Siblings
 
@@ -48,7 +48,7 @@ class Intake:
     def __init__(self, instance: str, clock: Callable[[], float], warnings: RareWarnings) -> None:
         self._clock = clock
         self._record = Record()
-        self._anonymous = AnonymousCalls()
+        self._reused_keys = ReusedKeys()
         # The requests that a worker has or will get, whether their deliveries are open or not.
         self._at_hand: set[Call] = set()
         self._held_back = HeldBack()
@@ -68,7 +68,7 @@ class Intake:
         """
         self.connection_number += 1
         self._is_connected = True
-        self._anonymous.connection_opened(self._clock())
+        self._reused_keys.connection_opened(self._clock())
         self.siblings.opened(without_gap)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
@@ -82,7 +82,7 @@ class Intake:
         not_started = list(not_started)
         self._forget(not_started)
         self._held_back.lost_connection(not_started)
-        self._record.forget(self._anonymous.take_safe(self._clock()))
+        self._record.forget(self._reused_keys.take_safe(self._clock()))
         for call in self._at_hand:
             call.duplicates = None
         if by_message:
@@ -247,9 +247,9 @@ class Intake:
         self._record.end(calls)
         self._held_back.end(calls)
         self._at_hand.difference_update(calls)
-        self._anonymous.end(calls, now)
+        self._reused_keys.end(calls, now)
         if self._is_connected:
-            self._record.forget(self._anonymous.take_safe(now))
+            self._record.forget(self._reused_keys.take_safe(now))
 
     def _is_open(self, call: Call) -> bool:
         """Return False if an earlier connection delivered *call*: its delivery went with it."""

@@ -7,14 +7,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
 
+from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.sibling_words import MAX_SIBLINGS
 
 #: Seconds within which a server that lost its connection is expected to be back.
 GRACE = 3.0
 #: Seconds after a question for which a sibling may vouch; it must have been able to for as long.
 VALID = 2 * GRACE
-#: Seconds for which the broker may lose an ack that it received, if it is killed.
-_UNSAFE = 5.0
 #: How many names of forgotten siblings are kept, so that the words of others do not add them.
 _MAX_FORGOTTEN = 1000
 
@@ -126,7 +125,7 @@ class KnownSiblings:
 
     def leave(self, instance: str, now: float) -> bool:
         """Forget *instance*, which said goodbye; return False if it is unknown, or has to stay."""
-        while self._left and now - self._left[earliest := next(iter(self._left))] >= _UNSAFE:
+        while self._left and now - self._left[earliest := next(iter(self._left))] >= UNSAFE_ACKS:
             del self._left[earliest]
         # If too many have left, this one stays known, and is found silent instead.
         if instance not in self._known or len(self._left) >= MAX_SIBLINGS:
@@ -139,7 +138,7 @@ class KnownSiblings:
     def restore_recently_left(self, now: float) -> None:
         """Take those that left just now for dead: a killed broker may have lost their acks."""
         for instance, left_at in self._left.items():
-            if now - left_at < _UNSAFE:
+            if now - left_at < UNSAFE_ACKS:
                 self._add(instance, there=False)
         self._left.clear()
 

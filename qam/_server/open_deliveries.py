@@ -3,6 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterable
 
+#: Seconds for which the broker may lose an ack that it received, if it is killed.
+UNSAFE_ACKS = 5.0
+
 
 class OpenDeliveries:
     """The deliveries of one channel that are not acknowledged yet.

@@ -109,6 +109,8 @@ class Record:
     def forget(self, keys: Iterable[CallKey]) -> None:
         """Forget the answers to *keys*, as if these requests had never come."""
         for key in keys:
+            if key.runs > 1:
+                self._forget_run(key)
             answer = self._answers.pop(key, None)
             self._bytes -= len(answer.body) if answer else 0
 

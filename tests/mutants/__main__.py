@@ -26,7 +26,7 @@ MODULES = [
     "qam/_broker/loan.py",
     "qam/_broker/publishing_thread.py",
     "qam/_broker/reconnection.py",
-    "qam/_server/anonymous_calls.py",
+    "qam/_server/reused_keys.py",
     "qam/_server/intake.py",
     "qam/_server/reply_fates.py",
     "qam/_server/record.py",

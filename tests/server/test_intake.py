@@ -219,18 +219,23 @@ def intake(clock: Clock) -> Intake:
 _tag = 1000
 
 
+def next_tag() -> int:
+    """A delivery tag that no other call has."""
+    global _tag
+    _tag += 1
+    return _tag
+
+
 def request(
     number: int = 1, redelivered: bool = False, intake: Intake | None = None, **headers: Any
 ) -> Call:
     """A call with a delivery tag of its own."""
-    global _tag
-    _tag += 1
     properties = {
         "correlation_id": f"client:{number}",
         "reply_to": REPLY_TO,
         "headers": {f"x-qam-{name.replace('_', '-')}": value for name, value in headers.items()},
     }
-    delivery = Delivery(b"body", _tag, redelivered, properties)
+    delivery = Delivery(b"body", next_tag(), redelivered, properties)
     return Call(delivery, connection_number=intake.connection_number if intake else 1)
 
 
@@ -238,10 +243,8 @@ def anonymous(
     body: bytes = b"body", redelivered: bool = False, intake: Intake | None = None
 ) -> Call:
     """A call of a 0.2.x client."""
-    global _tag
-    _tag += 1
     number = intake.connection_number if intake else 1
-    return Call(Delivery(body, _tag, redelivered), connection_number=number)
+    return Call(Delivery(body, next_tag(), redelivered), connection_number=number)
 
 
 def reconnect(intake: Intake) -> None:
@@ -258,9 +261,7 @@ def answered(intake: Intake, call: Call, answer: Answer | None = ANSWER) -> Call
 
 
 def hear(intake: Intake, word: Word) -> None:
-    global _tag
-    _tag += 1
-    intake.heard(Delivery(encode(word), _tag))
+    intake.heard(Delivery(encode(word), next_tag()))
 
 
 def hear_own(intake: Intake) -> list[Word]:
@@ -494,6 +495,23 @@ class TestARequestWithoutACorrelationId:
         intake.received(again := anonymous(redelivered=True))
         # then it is judged as any other
         assert intake.siblings.is_judging(again.key)
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, again)]
+
+    def test_nor_is_a_later_one_of_a_client_that_numbers_from_1_given_an_old_answer(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        # given such a client, whose first request was answered, and which is started again
+        def first_request(**options: Any) -> Call:
+            properties = {"correlation_id": "1", "reply_to": "its queue"}
+            return Call(Delivery(b"body", next_tag(), properties=properties, **options), 1)
+
+        answered(intake, first_request())
+        clock.now += 6
+        answered(intake, anonymous(b"other"))  # it looks at those that ended before
+        # when its first request comes again, from a server that died
+        intake.received(again := first_request(redelivered=True))
+        # then it is judged, and not answered from the record
         hear_own(intake)
         assert intake.take_judged() == [(Decision.RUN, again)]
 

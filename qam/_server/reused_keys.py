@@ -1,21 +1,19 @@
-"""The requests without a correlation id that ended recently.  No I/O and no clock here."""
+"""The requests that ended recently whose keys may come again.  No I/O and no clock here."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
 
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call
-
-#: Seconds for which the broker may lose an ack that it received, if it is killed.
-_UNSAFE = 5.0
+from qam._server.open_deliveries import UNSAFE_ACKS
 
 
-class AnonymousCalls:
-    """The requests of 0.2.x clients that have ended, while the broker may lack their acks.
+class ReusedKeys:
+    """The keys of requests that have ended, while the broker may lack their acks.
 
-    They are recognized by their bodies.  A redelivered copy that arrives while the broker may
-    lack the ack is the same request.  One that arrives later is another request with the same
-    arguments.
+    A 0.2.x client sends no correlation id, and other AMQP libraries number theirs from 1 in each
+    process.  A redelivered copy with such a key that arrives while the broker may lack the ack is
+    the same request.  One that arrives later is another request.
     """
 
     def __init__(self) -> None:
@@ -23,9 +21,9 @@ class AnonymousCalls:
         self._ended: OrderedDict[CallKey, float] = OrderedDict()
 
     def end(self, calls: Iterable[Call], now: float) -> None:
-        """Note the anonymous ones of *calls*, which have ended."""
+        """Note those of *calls*, which have ended, whose keys are not unique."""
         for call in calls:
-            if call.is_anonymous:
+            if not call.key.is_unique:
                 self._ended[call.key] = now
                 self._ended.move_to_end(call.key)
 
@@ -36,6 +34,6 @@ class AnonymousCalls:
     def take_safe(self, now: float) -> list[CallKey]:
         """Return the keys of the requests whose acks the broker has; only while connected."""
         safe = []
-        while self._ended and now - next(iter(self._ended.values())) > _UNSAFE:
+        while self._ended and now - next(iter(self._ended.values())) > UNSAFE_ACKS:
             safe.append(self._ended.popitem(last=False)[0])
         return safe
