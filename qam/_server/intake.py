@@ -11,6 +11,7 @@ no other thread uses this.
 
 from collections.abc import Callable, Iterable
 from enum import Enum
+from math import inf
 
 from qam._broker.messages import Delivery
 from qam._common.rare_warnings import RareWarnings
@@ -85,19 +86,21 @@ class Intake:
         self._record.forget(self._reused_keys.take_safe(self._clock()))
         for call in self._at_hand:
             call.duplicates = None
+            self._record.note_elsewhere(call.key)
         if by_message:
             self._note_what_outlives_its_delivery()
         self.siblings.lost()
 
     def _note_what_outlives_its_delivery(self) -> None:
-        """Note that the oldest request at hand has no delivery any more.
+        """Note that the oldest request that this server has, has no delivery any more.
 
-        Perhaps its method ran longer than the broker allows.  If a copy of its request were
-        held unacknowledged, the broker would close the channel again.
+        Perhaps its method ran longer than the broker allows, here or with a sibling.  If a copy
+        of its request were held unacknowledged, the broker would close the channel again.
         """
         others = [call for call in self._at_hand if not call.outlives_its_delivery]
-        if others:
-            min(others, key=_arrival).outlives_its_delivery = True
+        oldest = min(others, key=_arrival, default=None)
+        if not self.siblings.stop_holding(oldest.arrived if oldest else inf) and oldest:
+            oldest.outlives_its_delivery = True
 
     def _forget(self, not_started: Iterable[Call]) -> None:
         for call in not_started:
@@ -106,8 +109,8 @@ class Intake:
 
     @property
     def is_idle(self) -> bool:
-        """True if no request is at hand."""
-        return not (self._deliveries or self._at_hand)
+        """True if no request is at hand; those that siblings have go back to the queue."""
+        return not self._at_hand and len(self._deliveries) <= self.siblings.held
 
     @property
     def at_hand(self) -> list[Call]:
@@ -134,7 +137,7 @@ class Intake:
         """Decide on a request: is it in the record, may another server have it, or is it new?"""
         key = call.key
         known = self._record.knows(key)
-        suspected = self._record.was_asked(key) or self.siblings.is_judging(key)
+        suspected = self._record.is_elsewhere(key) or self.siblings.is_judging(key)
         if not call.marked and (known or suspected) and not key.is_unique:
             # Another call of the same client has the same key.
             return self._begin(call)
@@ -227,6 +230,7 @@ class Intake:
     def settled(self, calls: list[Call]) -> Decisions:
         """*calls* are answered, or can't be: return the decisions on them and their duplicates."""
         self._end(calls)
+        self.siblings.answered(calls)
         decisions = []
         for call in calls:
             if call.duplicates:

@@ -25,8 +25,19 @@ class Prefetch:
         self._workers = min(workers, MAX_PREFETCH)
         self._fixed = fixed
         self._average = _LONG
-        #: What the prefetch should be now.
-        self.wanted = fixed or self._workers
+        self._own = fixed or self._workers
+        #: How many deliveries are kept that this server has nothing to do for; they take no
+        #: room from others.
+        self.kept = 0
+
+    @property
+    def wanted(self) -> int:
+        """What the prefetch should be now.
+
+        Room for what is kept is made in large steps: each step is another consumer.
+        """
+        steps = -(-self.kept // self._own)
+        return min(self._own * (1 + steps), MAX_PREFETCH)
 
     def adapt(self, times: Iterable[float]) -> None:
         """Adapt the prefetch to methods that took *times*, in seconds."""
@@ -35,6 +46,6 @@ class Prefetch:
         for seconds in times:
             self._average += _WEIGHT * (seconds - self._average)
         if self._average < _SHORT:
-            self.wanted = max(_MANY, self._workers)
+            self._own = max(_MANY, self._workers)
         elif self._average > _LONG:
-            self.wanted = self._workers
+            self._own = self._workers

@@ -5,6 +5,7 @@ Only the thread that receives the requests uses this.
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import TypeVar
 
 from qam._protocol.correlation import CallKey
@@ -17,6 +18,14 @@ Value = TypeVar("Value")
 _MAX_ANSWERS, _MAX_BYTES = 20_000, 32 * 1024 * 1024
 #: For how many clients the record knows which of their calls it covers.
 _MAX_CLIENTS = 10_000
+
+
+class Elsewhere(IntEnum):
+    """What is known of a request that another server may have; more outweighs less."""
+
+    PERHAPS = 0  # they talked about it
+    DOUBTFUL = 1  # this server had a copy, and lost it before it was judged
+    ANSWERED = 2  # another server has answered it, or no copy can be kept until it does
 
 
 class Record:
@@ -35,9 +44,8 @@ class Record:
         self._bytes = 0
         # For calls that ran more than once: the key of the last run, by the key of the first.
         self._last_runs: dict[CallKey, CallKey] = {}
-        # The requests that another server may have; True for one that this server lost before
-        # it was judged.
-        self._asked: OrderedDict[CallKey, bool] = OrderedDict()
+        # The requests that another server may have, too.
+        self._elsewhere: OrderedDict[CallKey, Elsewhere] = OrderedDict()
         # By client, that is by the routing key of its replies: the number from which on its
         # calls are covered, and the number up to which some are forgotten.
         self._covered_from: OrderedDict[str, int] = OrderedDict()
@@ -114,9 +122,9 @@ class Record:
             answer = self._answers.pop(key, None)
             self._bytes -= len(answer.body) if answer else 0
 
-    def note_asked(self, key: CallKey, doubtful: bool = False) -> None:
-        """Note that another server may have *key*; *doubtful* if it was lost before a verdict."""
-        _put(self._asked, key, doubtful or self._asked.get(key, False), self._max_answers)
+    def note_elsewhere(self, key: CallKey, what: Elsewhere = Elsewhere.PERHAPS) -> None:
+        """Note that another server may have *key*, and *what* is known of it there."""
+        _put(self._elsewhere, key, max(what, self._elsewhere.get(key, what)), self._max_answers)
 
     def uncover(self) -> None:
         """Cover no earlier calls any more: a server that may have run one can't be asked."""
@@ -137,15 +145,19 @@ class Record:
         """Return the answer to *key*; None if there is none, or it is not known."""
         return self._answers.get(key)
 
-    def was_asked(self, key: CallKey) -> bool:
-        """Return True if another server may have *key*."""
-        return key in self._asked
+    def is_elsewhere(self, key: CallKey) -> bool:
+        """Return True if another server may have *key*, too."""
+        return bool(self._elsewhere) and key in self._elsewhere
+
+    def is_answered_elsewhere(self, key: CallKey) -> bool:
+        """Return True if another server has answered *key*."""
+        return self._elsewhere.get(key) is Elsewhere.ANSWERED
 
     def is_lost(self, key: CallKey) -> bool:
         """Return True if *key* may have run, here or elsewhere, and the record has forgotten it."""
         forgotten_to = self._forgotten_to.get(key.reply_to)
         forgotten = forgotten_to is not None and key.number <= forgotten_to
-        return forgotten or self._asked.get(key, False)
+        return forgotten or self._elsewhere.get(key) is Elsewhere.DOUBTFUL
 
     def covers(self, key: CallKey) -> bool:
         """Return True if a request as old as *key* would be in the record, had it ever come."""

@@ -74,6 +74,10 @@ class RequestQueue:
         server_id = self._settings.server_id
         return QAMConnectionException(f"the request queue of {server_id!r} was deleted")
 
+    def make_room(self, kept: int) -> None:
+        """Let the prefetch leave room for so many deliveries that are only kept."""
+        self._prefetch.kept = kept
+
     def adapt_prefetch(self, calls_seconds: list[float]) -> None:
         """Adapt the prefetch to the seconds that methods took."""
         self._prefetch.adapt(calls_seconds)

@@ -29,11 +29,12 @@ class SiblingOutbox:
         self._answers: dict[str, Word] = {}
         self._characters = 0
         self._to_ask: dict[CallKey, bool] = {}
+        self._done: dict[CallKey, bool] = {}
         # True if a newcomer has to hear that this server is here, and what it asks.
         self._has_newcomer = False
 
     def __bool__(self) -> bool:
-        return bool(self._words or self._to_ask or self._has_newcomer)
+        return bool(self._words or self._to_ask or self._done or self._has_newcomer)
 
     @property
     def full(self) -> bool:
@@ -73,6 +74,10 @@ class SiblingOutbox:
         """Withdraw all questions: the requests will be delivered again."""
         self._to_ask.clear()
 
+    def tell_done(self, keys: Iterable[CallKey]) -> None:
+        """Tell the others that these requests are answered; said before all other words."""
+        self._done |= dict.fromkeys(keys, True)
+
     def greet(self) -> None:
         """Tell a newcomer, with the next words, that this server is here and what it asks."""
         self._has_newcomer = True
@@ -99,6 +104,8 @@ class SiblingOutbox:
                 answer.knows = known
         if self._to_ask:
             self._words.append(Word("ask", self._instance, self.consumes, calls=self._to_ask))
-        words, self._words, self._to_ask = self._words, [], {}
+        if self._done:
+            self._words.insert(0, Word("done", self._instance, self.consumes, calls=self._done))
+        words, self._words, self._to_ask, self._done = self._words, [], {}, {}
         self._answers, self._characters = {}, 0
         return [body for word in words for body in encode_in_portions(word)]

@@ -19,7 +19,7 @@ class Verdict(Enum):
     """The decision on a request that may have been received before."""
 
     RUN = "run"  # no server has begun to run it
-    MINE = "mine"  # another server has it, and answers it
+    MINE = "mine"  # another server has answered it
     LOST = "lost"  # a server that had it may be gone
 
 
@@ -38,6 +38,8 @@ class Question:
     #: been heard by then.
     echoed_at: float | None = None
     answered: set[str] = field(default_factory=set)
+    #: The siblings that have it, and have not answered it yet; none of them is taken for dead.
+    holders: set[str] = field(default_factory=set)
     #: A server says that it is lost, which counts unless another server has it.
     lost: bool = False
     verdict: Verdict | None = None
@@ -55,12 +57,23 @@ class Question:
         if known:
             self.answered.add(sender)
         self.silent.discard(sender)
+        self.holders.discard(sender)
         if said == "mine":
-            self.verdict = self.verdict or Verdict.MINE
+            self.claimed_by(sender, known)
         elif said == "lost":
             self.lost = True
         elif said == "vouch" and now - self.asked_at < VALID:
             self.vouched = True
+
+    def claimed_by(self, instance: str, known: bool) -> None:
+        """*instance* has the request, and says so once it has answered it.
+
+        :param known: True if it is a known sibling.  The end of another one would not show.
+        """
+        if known:
+            self.holders.add(instance)
+        else:
+            self.verdict = Verdict.MINE
 
 
 class Questions:
@@ -102,14 +115,31 @@ class Questions:
             if instance not in question.answered:
                 question.silent.add(instance)
 
-    def doubt(self, instance: str) -> None:
-        """*instance* has left: what it has not answered it may have run, and answered."""
+    def answered(self, keys: Iterable[CallKey]) -> None:
+        """Note that a sibling has answered the requests *keys*."""
+        for key in self._open.keys() & keys:
+            self._open[key].verdict = Verdict.MINE
+
+    def left(self, instance: str) -> None:
+        """*instance* has left: what it has not answered it may have run, and answered.
+
+        What it had and did not say to be answered, it has given back without running it.
+        """
         for question in self._open.values():
+            question.holders.discard(instance)
             if instance in question.silent:
                 question.silent.discard(instance)
                 question.lost = True
 
-    def stop_waiting_for(self, instance: str) -> None:
-        """Let no question wait for the answer of *instance*."""
+    def died(self, instance: str) -> None:
+        """Let no question wait for *instance*, which is dead: what it had is lost."""
         for question in self._open.values():
             question.silent.discard(instance)
+            if instance in question.holders:
+                question.holders.discard(instance)
+                question.lost = True
+
+    @property
+    def held(self) -> list[Question]:
+        """The questions about requests that siblings have and have not answered yet."""
+        return [each for each in self._open.values() if each.holders]

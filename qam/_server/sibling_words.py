@@ -3,12 +3,13 @@
 Each is a JSON object with a protocol number::
 
     protocol  1
-    kind      hello, here, bye, ask or answer
+    kind      hello, here, bye, ask, answer or done
     from      the instance that sends it
     consumes  whether that instance takes requests
     number    hello: how many connections that instance has opened
     calls     ask:    [reply_to, correlation_id, runs, whether it was sent again] …
               answer: [reply_to, correlation_id, runs, mine, lost, vouch or never] …
+              done:   [reply_to, correlation_id, runs, true] …
     to        answer: the instance that asked
     knows     answer: the known instances, and whether each is there; if an answer is sent in
               several parts, the first part names them
@@ -40,7 +41,7 @@ _MAX_TEXT, _MAX_COUNT = 255, 2**53
 # No character that JSON escapes, since a word may name all known siblings and has to stay short.
 _NAME = re.compile(r"[0-9A-Za-z _.:-]{1,64}")
 
-_KINDS = frozenset(("hello", "here", "bye", "ask", "answer"))
+_KINDS = frozenset(("hello", "here", "bye", "ask", "answer", "done"))
 _ANSWERS = frozenset(("mine", "lost", "vouch", "never"))
 
 
@@ -67,7 +68,7 @@ def encode(word: Word) -> bytes:
     said["consumes"] = word.consumes
     if word.kind == "hello":
         said["number"] = word.number
-    elif word.kind in ("ask", "answer"):
+    elif word.kind in ("ask", "answer", "done"):
         said["calls"] = [(*key, value) for key, value in word.calls.items()]
     if word.kind == "answer":
         said |= {"to": word.to, "knows": word.knows}
@@ -123,7 +124,7 @@ def _word(kind: str, sender: Any, said: dict[str, Any]) -> Word:
     word = Word(kind, sender, said.get("consumes") is True)
     if kind == "hello":
         word.number = said["number"] if _is_count(said.get("number")) else 0
-    elif kind == "ask":
+    elif kind in ("ask", "done"):
         word.calls = {key: value is True for key, value in _calls(said)}
     elif kind == "answer":
         # An answer that is not understood counts as none.

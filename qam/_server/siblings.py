@@ -16,7 +16,7 @@ No I/O and no clock here: :meth:`Siblings.heard` takes the words that arrive, an
 requests uses this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from qam._broker.messages import QueueState
@@ -25,10 +25,14 @@ from qam._protocol.correlation import CallKey
 from qam._server.call import Call, is_resent
 from qam._server.known_siblings import GRACE, VALID, KnownSiblings, Sibling
 from qam._server.queue_inspections import QueueInspections
-from qam._server.record import Record
+from qam._server.record import Elsewhere, Record
 from qam._server.sibling_outbox import SiblingOutbox
 from qam._server.sibling_questions import Question, Questions, Verdict
 from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode
+
+#: Seconds for which a copy of a request that a sibling runs is kept: RabbitMQ closes a channel
+#: with a delivery that is open for half an hour, by default.
+_LONGEST_HOLD = 25 * 60.0
 
 
 class Siblings:
@@ -91,8 +95,8 @@ class Siblings:
         """The connection is gone; the broker delivers the requests under judgement again."""
         for question in self._questions:
             # That this server vouches now says nothing of what it asked about before.
-            if not question.vouched:
-                self._record.note_asked(question.key, doubtful=True)
+            if not (question.vouched or question.holders):
+                self._record.note_elsewhere(question.key, Elsewhere.DOUBTFUL)
         self._questions.clear()
         self._outbox.forget_questions()
         self._others.give_up_roll_call()
@@ -120,6 +124,7 @@ class Siblings:
         if question is None:
             question = self._question(key, is_resent(call.delivery))
             self._questions.add(question)
+            self._record.note_elsewhere(key)
             self._outbox.ask(key, question.resent)
         question.calls.append(call)
 
@@ -127,11 +132,17 @@ class Siblings:
         vouched = self._vouches_for(key, resent)
         question = Question(key, resent, self._clock(), vouched, self._others.present)
         question.lost = self._record.is_lost(key)
+        if self._record.is_answered_elsewhere(key):
+            question.verdict = Verdict.MINE
         return question
 
     def ask_to_repeat(self, key: CallKey) -> None:
         """Ask the server that has answered the request *key* to send the reply again."""
         self._outbox.ask(key, resent=True)
+
+    def answered(self, calls: Iterable[Call]) -> None:
+        """Tell the others of those *calls*, which are answered now, that they may have, too."""
+        self._outbox.tell_done(each.key for each in calls if self._record.is_elsewhere(each.key))
 
     def is_judging(self, key: CallKey) -> bool:
         """Return True if *key* is under judgement."""
@@ -154,7 +165,25 @@ class Siblings:
                 verdicts.append((question.calls, verdict))
         return verdicts
 
+    @property
+    def held(self) -> int:
+        """How many deliveries are kept, since a sibling has the request and may still die."""
+        return sum(len(each.calls) for each in self._questions.held)
+
+    def stop_holding(self, since: float) -> bool:
+        """Keep no copy of the request any more that is held longest; return False if there is none.
+
+        :param since: only if it is held since before that.
+        """
+        oldest = min(self._questions.held, key=_asked_at, default=None)
+        if oldest is None or oldest.asked_at >= since:
+            return False
+        self._note_answered(oldest.key)
+        return True
+
     def _judge(self, question: Question) -> Verdict | None:
+        if question.holders:
+            return Verdict.MINE if self._clock() >= self._held_until(question) else None
         if question.echoed_at is None:
             return Verdict.LOST if self._clock() >= question.echo_expected_until else None
         if not question.silent:
@@ -168,17 +197,24 @@ class Siblings:
             self._mark_absent(instance)
         return Verdict.LOST
 
+    def _held_until(self, question: Question) -> float:
+        return question.asked_at + _LONGEST_HOLD
+
     def _wait_ends(self, question: Question) -> float:
+        """Return when *question* is decided, if nothing else is heard."""
+        if question.holders:
+            return self._held_until(question)
+        if question.echoed_at is None:
+            return question.echo_expected_until
         # A server that is not known yet may have lost its connection as this one did.
-        expected = question.echoed_at if question.silent else self._opened_at
-        return (expected or 0.0) + GRACE
+        return (question.echoed_at if question.silent else self._opened_at) + GRACE
 
     # --- the known siblings -----------------------------------------------------------
 
     def _mark_absent(self, instance: str) -> None:
         """Take *instance*, which does not answer, for dead."""
         if self._others.mark_absent(instance):
-            self._questions.stop_waiting_for(instance)
+            self._questions.died(instance)
 
     def _add(self, instance: str, there: bool) -> Sibling | None:
         """Add *instance* to the known siblings; return None if there is no room for it.
@@ -205,14 +241,14 @@ class Siblings:
         """Return the seconds until there is something to do, if no word arrives; None for never."""
         soonest = min(self._next_inspection(), self._others.roll_call_ends())
         for each in self._questions:
-            echoed = each.echoed_at is not None
-            soonest = min(soonest, self._wait_ends(each) if echoed else each.echo_expected_until)
+            soonest = min(soonest, self._wait_ends(each))
         return None if soonest == inf else max(0.0, soonest - self._clock())
 
     def _next_inspection(self) -> float:
         if not self.announced or (self.vouches and not self._others):
             return inf
-        return self._inspections.next_due(calm=self.vouches and not self._others.absent)
+        is_calm = self.vouches and not (self._others.absent or self._questions.held)
+        return self._inspections.next_due(is_calm)
 
     @property
     def inspection_is_due(self) -> bool:
@@ -224,7 +260,8 @@ class Siblings:
         now = self._clock()
         self._inspections.done(now)
         expected = own_consumers + self._others.count_consumers()
-        if state.consumers < expected and not self._others.roll_is_called:
+        is_suspicious = state.consumers < expected or self._a_holder_is_not_counted
+        if is_suspicious and not self._others.roll_is_called:
             self._call_the_roll()
         if state.messages or state.consumers != expected:
             return
@@ -237,8 +274,14 @@ class Siblings:
             self._vouches_since = now
         for instance in list(self._others.absent):
             if self._others.forget_if_judged(instance, now):
-                self._questions.stop_waiting_for(instance)
+                self._questions.died(instance)
                 self._record.uncover()
+
+    @property
+    def _a_holder_is_not_counted(self) -> bool:
+        """True if the number of consumers would not show the death of one that has a request."""
+        holders = {each for question in self._questions.held for each in question.holders}
+        return not all(map(self._others.is_consuming, holders))
 
     # --- words to send ------------------------------------------------------------------
 
@@ -316,7 +359,7 @@ class Siblings:
     def _hear_bye(self, word: Word) -> None:
         self._record.uncover()
         if self._others.leave(word.sender, self._clock()):
-            self._questions.doubt(word.sender)
+            self._questions.left(word.sender)
 
     def _hear_ask(self, word: Word) -> None:
         self._hear_here(word)
@@ -333,6 +376,13 @@ class Siblings:
         if self._record.knows(key):
             if resent:
                 self._to_repeat[key] = None
+            self._record.note_elsewhere(key)
+            running = self._record.running.get(key)
+            if running is None or running.outlives_its_delivery:
+                self._outbox.tell_done([key])
+            return "mine"
+        if self._record.is_answered_elsewhere(key):
+            self._outbox.tell_done([key])
             return "mine"
         if self._record.is_lost(key):
             return "lost"
@@ -341,8 +391,8 @@ class Siblings:
             # If two servers judge it, the first by name goes on with it.
             if self._instance < asker:
                 return "mine"
-            question.verdict = Verdict.MINE
-        self._record.note_asked(key)
+            question.claimed_by(asker, asker in self._others)
+        self._record.note_elsewhere(key)
         since = self._vouches_since
         long_enough = since is not None and self._clock() - since >= VALID
         return "vouch" if long_enough and self._vouches_for(key, resent) else "never"
@@ -360,6 +410,20 @@ class Siblings:
                 known = word.sender in self._others
                 question.take_word(word.sender, known, said, self._clock())
 
+    def _hear_done(self, word: Word) -> None:
+        self._hear_here(word)
+        self._questions.answered(word.calls)
+        for key in word.calls:
+            self._note_answered(key)
+
+    def _note_answered(self, key: CallKey) -> None:
+        if key.is_unique:  # else it may be used again
+            self._record.note_elsewhere(key, Elsewhere.ANSWERED)
+
+
+def _asked_at(question: Question) -> float:
+    return question.asked_at
+
 
 _HEAR: dict[str, Callable[[Siblings, Word], None]] = {
     "hello": Siblings._hear_hello,
@@ -367,4 +431,5 @@ _HEAR: dict[str, Callable[[Siblings, Word], None]] = {
     "bye": Siblings._hear_bye,
     "ask": Siblings._hear_ask,
     "answer": Siblings._hear_answer,
+    "done": Siblings._hear_done,
 }

@@ -244,6 +244,45 @@ class TestAKilledServer:
         assert {outcome.executed for outcome in outcomes} == {"unknown"}
         assert runs(journal).most_common(1)[0][1] == 1
 
+    @pytest.mark.parametrize("is_killed", [True, False])
+    def test_is_told_although_another_one_had_a_copy_of_the_request(
+        self,
+        rabbitmq_node: RabbitMQNode,
+        place: dict[str, Any],
+        server_id: str,
+        tmp_path: Path,
+        is_killed: bool,
+    ) -> None:
+        journal = tmp_path / "journal"
+        outcomes: list[Any] = []
+        with (
+            Forwarder(rabbitmq_node.host, rabbitmq_node.port) as network,
+            QAMProxy_of(server_id, place) as proxy,
+            ServerProcess(
+                server_id, {"hostname": network.host, "port": network.port}, journal
+            ) as server,
+        ):
+            proxy.callback(outcomes.append, outcomes.append).hold("token")
+            until(lambda: runs(journal)["token"])
+            with make_server(Service(), server_id=server_id, **place) as other:
+                other.start()
+                # given that the broker delivers the request to another server, which keeps it
+                network.cut()
+                until(lambda: other._consumer._siblings.held)
+                # when
+                if is_killed:
+                    server.kill()
+                else:
+                    server.release()
+                finish(proxy)
+                # then
+                until(
+                    lambda: other._consumer._intake.is_idle and not other._consumer._siblings.held
+                )
+        outcome = "QAMServerLostException" if is_killed else "str"
+        assert [type(each).__name__ for each in outcomes] == [outcome]
+        assert runs(journal)["token"] == 1
+
     def test_that_stands_still_for_a_while_runs_nothing_twice(
         self, place: dict[str, Any], server_id: str, tmp_path: Path
     ) -> None:

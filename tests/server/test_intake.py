@@ -69,10 +69,12 @@ def test_a_story_of_two_servers_in_which_everything_runs_once() -> None:
     broker.clock.now += GRACE / 2
     first.connect()
     broker.run()
-    assert not second.intake.siblings.is_judging(CallKey(REPLY_TO, "client:1"))
-    assert second.unacknowledged == {}
+    # for which it keeps its copy
+    assert len(second.unacknowledged) == second.intake.siblings.held == 1
     first.answer(b"one")
+    broker.run()
     assert broker.replies == [("client:1", b"one")]
+    assert second.unacknowledged == {}
 
     # when a server is killed in the middle of a method that may run again
     broker.send(2)
@@ -195,9 +197,10 @@ def test_a_request_that_is_sent_again_to_another_while_it_runs_is_answered_once(
     # then it leaves that to the first one
     assert broker.replies == []
     assert second.waiting == []
-    assert second.unacknowledged == {}
     first.answer(b"one")
+    broker.run()
     assert broker.replies == [("client:1", b"one")]
+    assert second.unacknowledged == {}
 
 
 # --- each decision -------------------------------------------------------------------------
@@ -372,10 +375,18 @@ class TestARequestThatCame:
             intake.received(call)
         hear_own(intake)
         # when
-        hear(intake, Word("answer", "b", to="a", calls={CallKey(REPLY_TO, "client:1"): "mine"}))
-        # then no copy of it runs here
+        hear(intake, Word("answer", "b", to="a", calls={calls[0].key: "mine"}))
+        # then no copy of it runs here, and each is kept until the other one has answered it
+        assert intake.take_judged() == []
+        assert acknowledged(intake, *calls) == []
+        assert intake.is_idle
+        hear(intake, Word("done", "b", calls={calls[0].key: True}))
         assert intake.take_judged() == []
         assert acknowledged(intake, *calls) == calls
+        # and so is one that comes later
+        assert intake.received(late := request(redelivered=True)) is Decision.NOTHING
+        assert intake.take_judged() == []
+        assert acknowledged(intake, late) == [late]
         assert intake.is_idle
 
     def test_is_judged_once_for_all_its_copies(self, intake: Intake) -> None:
@@ -523,9 +534,15 @@ class TestARequestWithoutACorrelationId:
         hear_own(intake)
         # when
         hear(intake, Word("answer", "b", calls={call.key: "mine"}, to="a"))
+        hear(intake, Word("done", "b", calls={call.key: True}))
         # then its client gets one reply
         assert intake.take_judged() == []
         assert acknowledged(intake, call) == [call]
+        # and a later call with the same arguments is another one
+        assert intake.received(later := anonymous(redelivered=True)) is Decision.NOTHING
+        hear_own(intake)
+        hear(intake, Word("answer", "b", calls={call.key: "never"}, to="a"))
+        assert intake.take_judged() == [(Decision.RUN, later)]
 
 
 class TestALostConnection:
@@ -553,6 +570,40 @@ class TestALostConnection:
         intake.opened(without_gap=True)
         intake.lost([], by_message=True)
         assert [each.outlives_its_delivery for each in calls] == [False, True, True]
+
+    def test_by_a_long_method_of_another_concerns_none_that_runs_here(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        # given a copy of what another one runs, which is older than what runs here
+        hear(intake, Word("here", "b"))
+        intake.received(request(1, redelivered=True))
+        hear(intake, Word("answer", "b", calls={request(1).key: "mine"}, to="a"))
+        runs = request(2)
+        runs.arrived = clock() + 1.0
+        intake.received(runs)
+        # when
+        intake.lost([], by_message=True)
+        # then
+        assert not runs.outlives_its_delivery
+        intake.opened(without_gap=True)
+        intake.received(again := request(1, redelivered=True, intake=intake))
+        assert intake.take_judged() == []
+        assert acknowledged(intake, again) == [again]
+
+    def test_is_told_with_the_answer_of_what_others_may_get_again(self, intake: Intake) -> None:
+        # given two that run, of which the broker delivers one again
+        runs, other = request(1), request(2)
+        intake.received(runs)
+        intake.lost([], by_message=False)
+        intake.opened(without_gap=True)
+        other.connection_number = intake.connection_number
+        intake.received(other)
+        hear_own(intake)
+        # when
+        intake.settled([runs, other])
+        # then the others learn that they need no copy of that one
+        (done,) = hear_own(intake)
+        assert (done.kind, done.calls) == ("done", {runs.key: True})
 
     def test_voids_what_was_not_started_and_keeps_what_runs(self, intake: Intake) -> None:
         # given

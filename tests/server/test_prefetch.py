@@ -48,6 +48,13 @@ def test_a_fixed_one_follows_nothing(seconds: float) -> None:
     assert after(prefetch, seconds, 100) == 4
 
 
+@pytest.mark.parametrize(("kept", "wanted"), [(0, 4), (1, 8), (4, 8), (5, 12), (70_000, 65_535)])
+def test_what_is_only_kept_takes_no_room_from_others(kept: int, wanted: int) -> None:
+    for prefetch in (Prefetch(4), Prefetch(32, fixed=4)):
+        prefetch.kept = kept
+        assert prefetch.wanted == wanted
+
+
 def test_it_is_never_more_than_the_protocol_has_room_for() -> None:
     assert Prefetch(100_000).wanted == 65_535
     assert after(Prefetch(100_000), 0.0001, 100) == 65_535

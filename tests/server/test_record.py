@@ -8,7 +8,7 @@ from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import RUNS
 from qam._server import record as record_module
 from qam._server.call import Answer, Call
-from qam._server.record import Record
+from qam._server.record import Elsewhere, Record
 
 
 def where(correlation_id: str) -> str:
@@ -150,17 +150,17 @@ def test_an_id_that_is_none_of_this_library_proves_nothing(odd: str) -> None:
 
 def test_what_others_asked_about_is_remembered() -> None:
     record = Record(max_answers=2)
-    record.note_asked(key("c:1"))
+    record.note_elsewhere(key("c:1"))
 
-    assert record.was_asked(key("c:1"))
+    assert record.is_elsewhere(key("c:1"))
     assert not record.is_lost(key("c:1"))
 
-    record.note_asked(key("c:2"), doubtful=True)
-    record.note_asked(key("c:2"))
+    record.note_elsewhere(key("c:2"), Elsewhere.DOUBTFUL)
+    record.note_elsewhere(key("c:2"))
     assert record.is_lost(key("c:2"))
 
-    record.note_asked(key("c:3"))
-    assert not record.was_asked(key("c:1"))
+    record.note_elsewhere(key("c:3"))
+    assert not record.is_elsewhere(key("c:1"))
 
 
 def test_clients_are_forgotten_when_they_are_too_many() -> None:
@@ -243,12 +243,12 @@ def test_what_nobody_can_ask_any_more_is_not_covered() -> None:
 
 def test_a_doubt_about_what_was_asked_stays() -> None:
     record = Record()
-    record.note_asked(key("c:1"), doubtful=True)
-    record.note_asked(key("c:1"))
-    record.note_asked(key("c:2"))
+    record.note_elsewhere(key("c:1"), Elsewhere.DOUBTFUL)
+    record.note_elsewhere(key("c:1"))
+    record.note_elsewhere(key("c:2"))
 
     assert [record.is_lost(key(each)) for each in ("c:1", "c:2", "c:3")] == [True, False, False]
-    assert [record.was_asked(key(each)) for each in ("c:1", "c:2", "c:3")] == [True, True, False]
+    assert [record.is_elsewhere(key(each)) for each in ("c:1", "c:2", "c:3")] == [True, True, False]
 
 
 def test_what_an_old_client_was_answered_is_not_kept() -> None:
@@ -375,6 +375,6 @@ def test_what_was_asked_about_again_is_remembered_longer() -> None:
     record = Record(max_answers=2)
 
     for correlation_id in ("c:1", "c:2", "c:1", "c:3"):
-        record.note_asked(key(correlation_id))
+        record.note_elsewhere(key(correlation_id))
 
-    assert [record.was_asked(key(f"c:{number}")) for number in (1, 2, 3)] == [True, False, True]
+    assert [record.is_elsewhere(key(f"c:{number}")) for number in (1, 2, 3)] == [True, False, True]

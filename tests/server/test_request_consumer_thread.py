@@ -509,8 +509,11 @@ def test_a_request_that_another_has_does_not_run_here(server: Server) -> None:
     assert [word.calls for word in server.echo()] == [{key(1): True}]
     assert server.workers.all == []
     server.hear(other("answer", to=server.said[0].sender, calls={key(1): "mine"}))
-    # then
+    # then it is kept, and takes no room from others
     assert server.workers.all == []
+    assert not server.is_acknowledged(request)
+    # until the other one has answered it
+    server.hear(other("done", calls={key(1): True}))
     assert server.is_acknowledged(request)
     assert server.replies() == []
 

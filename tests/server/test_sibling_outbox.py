@@ -32,6 +32,22 @@ def test_an_outbox_without_words_is_false_and_sends_nothing(outbox: SiblingOutbo
     assert taken(outbox) == []
 
 
+def test_what_is_answered_is_said_first(outbox: SiblingOutbox) -> None:
+    outbox.say_goodbye()
+    outbox.tell_done([key(1)])
+    outbox.tell_done(key(number) for number in (1, 2))
+
+    done, bye = taken(outbox)
+
+    assert (done.kind, done.calls, bye.kind) == ("done", {key(1): True, key(2): True}, "bye")
+    assert not outbox
+
+
+def test_an_answered_call_is_a_word_of_its_own(outbox: SiblingOutbox) -> None:
+    outbox.tell_done([key(1)])
+    assert outbox
+
+
 def test_each_word_is_sent_once_and_tells_if_its_server_takes_requests(
     outbox: SiblingOutbox,
 ) -> None:

@@ -13,22 +13,21 @@ def question(number: int = 1, vouched: bool = False) -> Question:
 
 
 @pytest.mark.parametrize(
-    ("said", "verdict", "lost", "vouched"),
+    ("said", "holders", "lost", "vouched"),
     [
-        ("mine", Verdict.MINE, False, False),
-        ("lost", None, True, False),
-        ("vouch", None, False, True),
-        ("never", None, False, False),
+        ("mine", {"a"}, False, False),
+        ("lost", set(), True, False),
+        ("vouch", set(), False, True),
+        ("never", set(), False, False),
     ],
 )
-def test_an_answer_says_one_thing(
-    said: str, verdict: Verdict | None, lost: bool, vouched: bool
-) -> None:
+def test_an_answer_says_one_thing(said: str, holders: set[str], lost: bool, vouched: bool) -> None:
     asked = question()
 
     asked.take_word("a", known=True, said=said, now=101.0)
 
-    assert (asked.verdict, asked.lost, asked.vouched) == (verdict, lost, vouched)
+    assert (asked.holders, asked.lost, asked.vouched) == (holders, lost, vouched)
+    assert asked.verdict is None
     assert (asked.silent, asked.answered) == ({"b"}, {"a"})
 
 
@@ -40,6 +39,51 @@ def test_a_sibling_vouches_only_for_what_was_asked_just_now() -> None:
     in_time = question()
     in_time.take_word("a", known=True, said="vouch", now=100.0 + VALID - 0.1)
     assert in_time.vouched
+
+
+def test_one_that_has_a_request_says_later_if_it_has_it_no_more() -> None:
+    asked = question()
+    asked.take_word("a", known=True, said="mine", now=101.0)
+
+    asked.take_word("a", known=True, said="never", now=102.0)
+
+    assert (asked.holders, asked.lost) == (set(), False)
+
+
+def test_a_stranger_that_has_a_request_is_not_waited_for() -> None:
+    asked = question()
+
+    asked.take_word("stranger", known=False, said="mine", now=101.0)
+
+    assert (asked.holders, asked.verdict) == (set(), Verdict.MINE)
+
+
+def test_the_open_questions_hear_of_those_that_have_a_request() -> None:
+    questions, runs, asked = Questions(), question(1), question(2)
+    for each in (runs, asked):
+        questions.add(each)
+    runs.take_word("a", known=True, said="mine", now=101.0)
+    runs.take_word("b", known=True, said="mine", now=101.0)
+    assert questions.held == [runs]
+
+    # one leaves: it has given back what it had
+    questions.left("a")
+    assert (runs.holders, runs.lost) == ({"b"}, False)
+    assert (asked.silent, asked.lost) == ({"b"}, True)
+    # the other one dies of it
+    questions.died("b")
+    assert (runs.holders, runs.lost) == (set(), True)
+    assert questions.held == []
+
+
+def test_a_request_that_another_has_answered_is_decided() -> None:
+    questions, one, other = Questions(), question(1), question(2)
+    for each in (one, other):
+        questions.add(each)
+
+    questions.answered([one.key, CallKey("replies", "unknown")])
+
+    assert [each.verdict for each in (one, other)] == [Verdict.MINE, None]
 
 
 def test_a_later_answer_does_not_take_back_an_earlier_one() -> None:
@@ -76,7 +120,7 @@ def test_the_open_questions_hear_of_their_echo_and_of_siblings() -> None:
     assert list(questions) == [one, other]
 
     questions.echoed([one.key, CallKey("replies", "unknown")], now=101.0)
-    questions.stop_waiting_for("b")
+    questions.died("b")
 
     assert [each.echoed_at for each in (one, other)] == [101.0, None]
     assert [each.silent for each in (one, other)] == [{"a"}, {"a"}]

@@ -41,7 +41,7 @@ values = st.recursive(
 CALL = ["key", "client:1", 1, True]
 FIELDS: dict[str, list[Any]] = {
     "protocol": [1],
-    "kind": ["hello", "here", "bye", "ask", "answer", "later"],
+    "kind": ["hello", "here", "bye", "ask", "answer", "done", "later"],
     "from": ["a", "b", "c"],
     "consumes": [True, False],
     "number": [0, 1, 2**60],
@@ -76,7 +76,7 @@ bodies = st.binary(max_size=200) | odd_words().map(body_of) | values.map(body_of
     st.builds(Word, st.sampled_from(["hello", "here", "bye"]), names, st.booleans())
     | st.builds(
         Word,
-        *(st.just("ask"), names, st.booleans(), st.just(0)),
+        *(st.sampled_from(["ask", "done"]), names, st.booleans(), st.just(0)),
         st.dictionaries(keys, st.booleans(), max_size=5),
     )
     | st.builds(

@@ -15,7 +15,7 @@ from qam._protocol.properties import RESENT
 from qam._server import known_siblings
 from qam._server.call import Answer, Call
 from qam._server.known_siblings import GRACE, VALID
-from qam._server.record import Record
+from qam._server.record import Elsewhere, Record
 from qam._server.sibling_questions import Verdict
 from qam._server.sibling_words import MAX_BYTES, MAX_SIBLINGS, Word, decode, encode
 from qam._server.siblings import Siblings
@@ -81,6 +81,7 @@ class Server:
     def answer(self, call: Call) -> None:
         call.answer = Answer("key", b"reply")
         self.record.end([call])
+        self.siblings.answered([call])
 
     def look(self, messages: int = 0) -> None:
         consumers = sum(each.consuming for each in self.group.alive)
@@ -316,15 +317,117 @@ class TestAmongOthers:
     def test_what_another_runs_is_its_own(self, group: Group) -> None:
         # given
         one, other = group.start("a"), group.start("b")
-        one.take(1)
+        call = one.take(1)
         # when its connection was cut, and the broker delivers it to the other
         one.cut()
         other.receive(1)
         group.run()
-        assert other.verdicts == []
         one.connect()
-        # then
+        # then that one keeps it, for as long as the method runs
+        group.grow_old()
+        assert (other.verdicts, other.siblings.held) == ([], 1)
+        # until it is answered
+        one.answer(call)
+        group.run()
+        assert (other.verdicts, other.siblings.held) == ([("client:1", Verdict.MINE)], 0)
+
+    def test_what_another_runs_is_lost_if_that_one_dies(self, group: Group) -> None:
+        # given a copy of what another one runs
+        one, other = group.start("a"), group.start("b")
+        one.take(1)
+        other.receive(1)
+        group.grow_old()
+        assert other.verdicts == []
+        # when that one is killed
+        group.kill(one)
+        group.go_by(1.0, 5, other)
+        # then it shows at the next look at the queue
+        assert other.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_what_another_runs_is_lost_if_that_one_closes_and_dies(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.take(1)
+        other.receive(1)
+        # when it does not consume any more, so that the queue does not show that it is gone
+        one.consuming = False
+        one.siblings.tell_consuming(False)
+        group.grow_old()
+        assert other.verdicts == []
+        group.kill(one)
+        group.go_by(1.0, 5, other)
+        assert other.verdicts == [("client:1", Verdict.LOST)]
+
+    def test_what_another_gave_back_without_running_it_is_run(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        call = one.take(1)
+        other.receive(1)
+        group.run()
+        # when it has no time to start it, and leaves
+        one.record.drop(call)
+        group.leave(one)
+        assert other.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_what_another_has_no_more_after_a_loss_is_judged_again(self, group: Group) -> None:
+        # given one that has it, and waits for a worker
+        one, other = group.start("a"), group.start("b")
+        call = one.take(1)
+        other.receive(1)
+        group.grow_old()
+        # when its connection is cut
+        one.record.drop(call)
+        one.cut()
+        one.connect()
+        assert other.verdicts == [("client:1", Verdict.RUN)]
+
+    def test_what_a_dead_one_had_is_its_own_if_another_runs_it(self, group: Group) -> None:
+        one, runs, dead = group.start("a"), group.start("b"), group.start("c")
+        one.receive(1)
+        for each in (runs, dead):
+            each.take(1)
+        group.run()
+        group.kill(dead)
+        group.go_by(1.0, 5, one)
+        assert (one.verdicts, one.siblings.held) == ([], 1)
+
+    def test_what_runs_longer_than_the_broker_allows_is_not_kept(self, group: Group) -> None:
+        # given a method whose delivery the broker has taken back
+        one, other = group.start("a"), group.start("b")
+        one.take(1).outlives_its_delivery = True
+        # when the other one gets that
+        other.receive(1)
+        group.run()
         assert other.verdicts == [("client:1", Verdict.MINE)]
+
+    def test_no_copy_is_kept_for_longer_than_brokers_allow(self, group: Group) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.take(1)
+        other.receive(1)
+        group.wait(24 * 60.0)
+        assert other.verdicts == []
+        assert other.siblings.next_due() is not None
+        group.wait(60.0)
+        assert other.verdicts == [("client:1", Verdict.MINE)]
+
+    def test_no_copy_is_kept_again_for_which_the_broker_closed_a_channel(
+        self, group: Group
+    ) -> None:
+        one, other = group.start("a"), group.start("b")
+        one.take(1)
+        one.take(2)
+        other.receive(1)
+        group.wait(1.0)
+        other.receive(2)
+        group.run()
+        # when the broker closes the channel of the other one
+        assert not other.siblings.stop_holding(since=group.clock.now - 1.0)
+        assert other.siblings.stop_holding(since=group.clock.now)
+        other.cut()
+        other.connect()
+        for number in (1, 2):
+            other.receive(number)
+        group.run()
+        # then the older one is not kept any more
+        assert (other.verdicts, other.siblings.held) == ([("client:1", Verdict.MINE)], 1)
 
     def test_what_another_has_answered_is_answered_by_it_again(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
@@ -372,12 +475,14 @@ class TestAmongOthers:
         group.kill(dead)
         one.receive(1)
         group.wait(GRACE)
-        living.take(2)
+        call = living.take(2)
         living.cut()
         # when
         one.receive(2)
         group.run()
         living.connect()
+        living.answer(call)
+        group.run()
         # then
         assert one.verdicts == [("client:1", Verdict.LOST), ("client:2", Verdict.MINE)]
 
@@ -437,6 +542,7 @@ class TestAmongOthers:
         assert one.verdicts == [("client:1", Verdict.LOST)]
         # then its answer counts
         one.siblings.heard(encode(Word("answer", "b", to="a", calls={key(2): "mine"})))
+        one.siblings.heard(encode(Word("done", "b", calls={key(2): True})))
         group.run()
         assert one.verdicts[1:] == [("client:2", Verdict.MINE)]
 
@@ -585,6 +691,22 @@ class TestAmongOthers:
         assert new.verdicts == [("client:1", Verdict.LOST)]
         assert old.siblings.vouches
 
+    def test_what_one_has_answered_runs_nowhere_after_it_has_left(self, group: Group) -> None:
+        # given a method that ends after the connection of its server was cut
+        one, other, third = (group.start(name) for name in "abc")
+        call = one.take(1)
+        one.cut()
+        one.record.note_elsewhere(key(1))
+        one.connect()
+        one.answer(call)
+        group.leave(one)
+        # when the broker delivers it to others only then
+        other.receive(1)
+        third.receive(1)
+        group.wait(GRACE)
+        # then all have heard of it
+        assert other.verdicts == third.verdicts == [("client:1", Verdict.MINE)]
+
     @pytest.mark.parametrize("first", [0, 1])
     def test_of_two_copies_only_one_runs(self, group: Group, first: int) -> None:
         servers = [group.start("a"), group.start("b")]
@@ -595,40 +717,44 @@ class TestAmongOthers:
             server.take(0)
         group.run()
         group.wait(GRACE)
-        # then
-        verdicts = sorted(verdict.value for server in servers for _, verdict in server.verdicts)
-        assert verdicts.count("run") <= 1
-        assert "mine" in verdicts
+        # then one of them goes on with it, and the other one waits for that
+        (verdict,) = [verdict for server in servers for _, verdict in server.verdicts]
+        assert verdict is not Verdict.MINE
+        assert sorted(server.siblings.held for server in servers) == [0, 1]
 
     def test_a_copy_that_comes_unmarked_after_a_question_is_asked_about(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.RUN)]
-        assert other.record.was_asked(key(1))
+        assert other.record.is_elsewhere(key(1))
 
     def test_who_has_it_answers_although_another_takes_it_for_lost(self, group: Group) -> None:
         # given three, one of which runs it, and another has forgotten what became of it
         one, other, third = (group.start(name) for name in "abc")
-        other.record.note_asked(key(1), doubtful=True)
-        third.take(1)
+        other.record.note_elsewhere(key(1), Elsewhere.DOUBTFUL)
+        call = third.take(1)
         # when the first one gets a copy, and hears them in either order
         one.receive(1)
+        group.run()
+        third.answer(call)
         group.run()
         # then nobody tells its client that it is lost
         assert one.verdicts == [("client:1", Verdict.MINE)]
 
     def test_what_this_one_has_forgotten_may_be_with_another(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
-        one.record.note_asked(key(1), doubtful=True)
-        other.take(1)
+        one.record.note_elsewhere(key(1), Elsewhere.DOUBTFUL)
+        call = other.take(1)
         one.receive(1)
+        group.run()
+        other.answer(call)
         group.run()
         assert one.verdicts == [("client:1", Verdict.MINE)]
 
     def test_lost_is_lost_for_all(self, group: Group) -> None:
         one, other = group.start("a"), group.start("b")
-        other.record.note_asked(key(1), doubtful=True)
+        other.record.note_elsewhere(key(1), Elsewhere.DOUBTFUL)
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.LOST)]
@@ -895,16 +1021,16 @@ def test_a_crowd_of_invented_siblings_costs_bounded_memory(
 
 
 def test_what_is_judged_already_is_not_asked_about(group: Group) -> None:
-    # given a request that another one asks about first
+    # given a request that another one has answered
     one = group.start("b")
     one.receive(1)
-    one.siblings.heard(ask("a", key(1)))
+    one.siblings.heard(encode(Word("done", "a", calls={key(1): True})))
 
     verdicts = one.siblings.take_verdicts()
 
     assert [verdict for _, verdict in verdicts] == [Verdict.MINE]
     words = [decode(body) for body in one.siblings.take_messages()]
-    assert [word.kind for word in words if word] == ["answer"]
+    assert words == []
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(VALID, "vouch"), (VALID - 0.5, "never")])

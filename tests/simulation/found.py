@@ -160,9 +160,6 @@ FOUND: dict[str, tuple[str, Plan]] = {
 
 #: Those that nobody has mended yet.
 OPEN = {
-    "a has it and says so, b acknowledges the only copy, a is killed",
-    "a has it and says so, b acknowledges the only copy, a closes before the method ends",
-    "b asks about it and loses its connection, c takes that question for a claim",
     "a says goodbye, b starts, and the broker is killed that has not kept the ack of a",
     "a closes and can't say what it has, b starts, and vouches",
 }
