@@ -13,6 +13,9 @@ from qam._server.known_siblings import GRACE, VALID
 
 #: Seconds for which a question may wait to be sent, as while the broker has an alarm.
 _ECHO_TIMEOUT = 10 * GRACE
+#: Seconds for which a copy of a request that a sibling runs is kept: RabbitMQ closes a channel
+#: with a delivery that is open for half an hour, by default.
+_LONGEST_HOLD = 25 * 60.0
 
 
 class Verdict(Enum):
@@ -44,10 +47,33 @@ class Question:
     lost: bool = False
     verdict: Verdict | None = None
 
-    @property
-    def echo_expected_until(self) -> float:
-        """Until when this server waits to receive its own question; then the request is lost."""
-        return self.asked_at + _ECHO_TIMEOUT
+    def ends(self, opened_at: float) -> float:
+        """Return when the request is decided on, if nothing else is heard.
+
+        :param opened_at: when this server opened its connection.
+        """
+        if self.holders:
+            return self.asked_at + _LONGEST_HOLD
+        if self.echoed_at is None:
+            return self.asked_at + _ECHO_TIMEOUT
+        # A server that is not known yet may have lost its connection as this one did.
+        return (self.echoed_at if self.silent else opened_at) + GRACE
+
+    def judge(self, now: float, opened_at: float, in_doubt: bool) -> Verdict | None:
+        """Return the decision on the request, or None as long as there is none.
+
+        :param in_doubt: True if a server that may have had it is dead, or is not known.
+        """
+        if self.verdict is not None:
+            return self.verdict
+        if self.echoed_at is not None and not (self.silent or self.holders):
+            if self.lost or in_doubt:
+                return Verdict.LOST
+            if self.vouched:
+                return Verdict.RUN
+        if now < self.ends(opened_at):
+            return None
+        return Verdict.MINE if self.holders else Verdict.LOST
 
     def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
         """Take the answer of *sender*: mine, lost, never or vouch.

@@ -23,16 +23,12 @@ from qam._broker.messages import QueueState
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call, is_resent
-from qam._server.known_siblings import GRACE, VALID, KnownSiblings, Sibling
+from qam._server.known_siblings import VALID, KnownSiblings, Sibling
 from qam._server.queue_inspections import QueueInspections
 from qam._server.record import Elsewhere, Record
 from qam._server.sibling_outbox import SiblingOutbox
 from qam._server.sibling_questions import Question, Questions, Verdict
 from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode
-
-#: Seconds for which a copy of a request that a sibling runs is kept: RabbitMQ closes a channel
-#: with a delivery that is open for half an hour, by default.
-_LONGEST_HOLD = 25 * 60.0
 
 
 class Siblings:
@@ -154,16 +150,24 @@ class Siblings:
 
     def take_verdicts(self) -> list[tuple[list[Call], Verdict]]:
         """Return the requests that are judged now: the copies of each, and the verdict."""
-        for instance in self._others.end_roll_call(self._clock()):
+        now = self._clock()
+        for instance in self._others.end_roll_call(now):
             self._mark_absent(instance)
         verdicts = []
         for question in list(self._questions):
-            verdict = question.verdict or self._judge(question)
+            in_doubt = bool(self._others.absent) or self._others.crowded
+            verdict = question.judge(now, self._opened_at, in_doubt)
             if verdict is not None:
-                self._questions.remove(question)
-                self._outbox.withdraw_question(question.key)
+                self._close(question, verdict)
                 verdicts.append((question.calls, verdict))
         return verdicts
+
+    def _close(self, question: Question, verdict: Verdict) -> None:
+        if verdict is Verdict.LOST and question.echoed_at is not None:
+            for instance in tuple(question.silent):
+                self._mark_absent(instance)
+        self._questions.remove(question)
+        self._outbox.withdraw_question(question.key)
 
     @property
     def held(self) -> int:
@@ -180,34 +184,6 @@ class Siblings:
             return False
         self._note_answered(oldest.key)
         return True
-
-    def _judge(self, question: Question) -> Verdict | None:
-        if question.holders:
-            return Verdict.MINE if self._clock() >= self._held_until(question) else None
-        if question.echoed_at is None:
-            return Verdict.LOST if self._clock() >= question.echo_expected_until else None
-        if not question.silent:
-            if question.lost or self._others.absent or self._others.crowded:
-                return Verdict.LOST
-            if question.vouched:
-                return Verdict.RUN
-        if self._clock() < self._wait_ends(question):
-            return None
-        for instance in tuple(question.silent):
-            self._mark_absent(instance)
-        return Verdict.LOST
-
-    def _held_until(self, question: Question) -> float:
-        return question.asked_at + _LONGEST_HOLD
-
-    def _wait_ends(self, question: Question) -> float:
-        """Return when *question* is decided, if nothing else is heard."""
-        if question.holders:
-            return self._held_until(question)
-        if question.echoed_at is None:
-            return question.echo_expected_until
-        # A server that is not known yet may have lost its connection as this one did.
-        return (question.echoed_at if question.silent else self._opened_at) + GRACE
 
     # --- the known siblings -----------------------------------------------------------
 
@@ -241,7 +217,7 @@ class Siblings:
         """Return the seconds until there is something to do, if no word arrives; None for never."""
         soonest = min(self._next_inspection(), self._others.roll_call_ends())
         for each in self._questions:
-            soonest = min(soonest, self._wait_ends(each))
+            soonest = min(soonest, each.ends(self._opened_at))
         return None if soonest == inf else max(0.0, soonest - self._clock())
 
     def _next_inspection(self) -> float:

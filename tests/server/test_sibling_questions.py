@@ -110,7 +110,7 @@ def test_a_stranger_that_answers_is_asked_again_once_it_is_known() -> None:
 
 
 def test_the_echo_of_a_question_is_awaited_for_a_while() -> None:
-    assert question().echo_expected_until == 100.0 + 10 * GRACE
+    assert question().ends(opened_at=90.0) == 100.0 + 10 * GRACE
 
 
 def test_the_open_questions_hear_of_their_echo_and_of_siblings() -> None:
@@ -138,3 +138,52 @@ def test_a_question_is_open_until_it_is_removed() -> None:
 
     questions.clear()
     assert other.key not in questions
+
+
+LATE = 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict_early", "verdict_late"),
+    [
+        ({"silent": {"a"}}, None, Verdict.LOST),
+        ({"echoed_at": None}, None, Verdict.LOST),
+        ({"vouched": True}, Verdict.RUN, Verdict.RUN),
+        ({"vouched": True, "silent": {"a"}}, None, Verdict.LOST),
+        ({"vouched": True, "echoed_at": None}, None, Verdict.LOST),
+        ({"vouched": True, "lost": True}, Verdict.LOST, Verdict.LOST),
+        ({"vouched": True, "holders": {"a"}}, None, Verdict.MINE),
+        ({"lost": True, "holders": {"a"}}, None, Verdict.MINE),
+        ({"lost": True, "verdict": Verdict.MINE}, Verdict.MINE, Verdict.MINE),
+        ({}, None, Verdict.LOST),
+    ],
+)
+def test_a_question_is_decided_by_what_was_heard_or_by_time(
+    changes: dict[str, object], verdict_early: Verdict | None, verdict_late: Verdict
+) -> None:
+    asked = question()
+    asked.silent, asked.echoed_at = set(), 100.5
+    for name, value in changes.items():
+        setattr(asked, name, value)
+
+    assert asked.judge(101.0, opened_at=99.0, in_doubt=False) is verdict_early
+    assert asked.judge(LATE, opened_at=99.0, in_doubt=False) is verdict_late
+
+
+def test_nothing_runs_while_a_server_that_may_have_had_it_is_missed() -> None:
+    asked = question(vouched=True)
+    asked.silent, asked.echoed_at = set(), 100.5
+
+    assert asked.judge(101.0, opened_at=99.0, in_doubt=True) is Verdict.LOST
+
+
+def test_a_question_ends_in_time() -> None:
+    asked = question()
+    asked.echoed_at = 102.0
+    assert asked.ends(opened_at=101.0) == 102.0 + GRACE  # for who is silent
+
+    asked.silent.clear()
+    assert asked.ends(opened_at=101.0) == 101.0 + GRACE  # for who lost a connection, too
+
+    asked.holders = {"a"}
+    assert asked.ends(opened_at=101.0) == 100.0 + 25 * 60.0

@@ -13,7 +13,7 @@ from qam._server.known_siblings import KnownSiblings
 from qam._server.open_deliveries import OpenDeliveries
 from qam._server.record import Record
 from qam._server.reply_fates import ReplyFates
-from qam._server.sibling_questions import Verdict
+from qam._server.sibling_questions import Question, Verdict
 from qam._server.siblings import Siblings
 
 _take_verdicts = Siblings.take_verdicts
@@ -57,7 +57,7 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "the record knows nothing": Mutant(Record, "knows", lambda *_: False, "network"),
     "nothing is ever lost": Mutant(Siblings, "take_verdicts", _never_lost, "killed servers"),
-    "nobody is waited for": Mutant(Siblings, "_judge", lambda *_: Verdict.RUN, "killed servers"),
+    "nobody is waited for": Mutant(Question, "judge", lambda *_: Verdict.RUN, "killed servers"),
     "a dead sibling is not missed": Mutant(
         KnownSiblings, "mark_absent", lambda *_: False, "killed servers"
     ),
