@@ -20,8 +20,8 @@ from amqp.serialization import dumps, loads
 from qam._broker.messages import Delivery, Publish, Route, TooLarge
 
 # Types of frames.
-_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
-_KINDS = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
+_METHOD, _HEADER, _BODY, HEARTBEAT = 1, 2, 3, 8
+_KINDS = frozenset((_METHOD, _HEADER, _BODY, HEARTBEAT))
 _END = b"\xce"
 # Class and method: the first bytes of a method frame's payload.
 _BASIC = 60
@@ -344,7 +344,7 @@ class FrameParser:
             return delivery
         while (frame := self._next_frame()) is not None:
             kind, channel, payload = frame
-            if channel == self._channel and kind != _HEARTBEAT:
+            if channel == self._channel and kind != HEARTBEAT:
                 self._continue(kind, payload)
                 if self._channel is None:
                     return self._delivery()

@@ -21,7 +21,7 @@ from typing import Any
 
 from amqp.transport import TCPTransport
 
-from qam._broker.frames import Confirm, Frame, FrameParser
+from qam._broker.frames import FRAME_OVERHEAD, HEARTBEAT, Confirm, Frame, FrameParser
 from qam._broker.messages import Delivery
 from qam._broker.tls import TLS
 from qam._common.deadline import Deadline
@@ -78,6 +78,8 @@ class BufferedTransport(TCPTransport):
         self.deadline = deadline
         # Seconds of silence after which an answer is given up; None to keep the deadline.
         self._silence: float | None = None
+        # Bytes that came during the last wait for an answer, without heartbeats.
+        self._progress = 0
         self._tls = tls
         self._on_traffic = on_traffic
         self._on_life = on_life
@@ -131,9 +133,10 @@ class BufferedTransport(TCPTransport):
     def expect_answer(self, silence: float) -> None:
         """Let :meth:`read_frame` wait for an answer until nothing comes for *silence* seconds.
 
-        The answer may come after large messages on a slow network: any byte is a sign of life.
+        The answer may come after large messages on a slow network, so any byte counts, but not
+        heartbeats: the broker sends them, too, while the queue that is asked for is stuck.
         """
-        self.deadline, self._silence = Deadline(silence), silence
+        self.deadline, self._silence, self._progress = Deadline(silence), silence, 0
 
     def expect_answer_until(self, deadline: Deadline) -> None:
         """Let :meth:`read_frame` wait until *deadline*, whatever comes."""
@@ -148,12 +151,16 @@ class BufferedTransport(TCPTransport):
             elif isinstance(came, (Delivery, Confirm)):
                 self._on_traffic(came)
             else:
+                if came[0] == HEARTBEAT:
+                    self._progress -= FRAME_OVERHEAD + len(came[2])
                 return came
 
     def _wait_for_more(self) -> None:
-        self.wait()
-        if self.receive() and self._silence is not None:
+        if self._progress > 0 and self._silence is not None:
             self.deadline = Deadline(self._silence)
+        self.wait()
+        self._progress = self.receive()
+        if self._progress and self._silence is not None:
             self._on_life()
 
     def wait(self) -> None:
@@ -163,24 +170,24 @@ class BufferedTransport(TCPTransport):
             selector.select(self._time_left())
         self.flush()
 
-    def receive(self) -> bool:
-        """Receive the available bytes; return whether there were any; never blocks."""
-        came = False
+    def receive(self) -> int:
+        """Receive the available bytes; return how many there were; never blocks."""
+        received = 0
         size = _LARGE_READ_SIZE if self.incoming.missing > _READ_SIZE else _READ_SIZE
         pending = True
         while pending:
             try:
                 data = self.sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return came
+                return received
             if not data:
                 self.connected = False
                 raise ConnectionResetError("the broker closed the connection")
             self.incoming.feed(data)
-            came = True
+            received += len(data)
             # select() does not report bytes that TLS has already decrypted.
             pending = self._tls is not None and self.sock.pending() > 0
-        return came
+        return received
 
     def abort(self) -> None:
         """Close the socket, and discard everything unsent, including what the kernel has buffered.

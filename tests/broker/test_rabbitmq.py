@@ -422,6 +422,30 @@ def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
         peer.connection.declare_exchange("nothing")
 
 
+HEARTBEAT_FRAME = b"\x08\0\0\0\0\0\0\xce"
+
+
+def test_a_broker_that_sends_only_heartbeats_does_not_answer(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a connection to a broker that lives, and sends a heartbeat whenever one has come
+    connection: Any = peer.connection
+    connection.read()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(HEARTBEAT_FRAME)
+        monkeypatch.setattr(rabbitmq, "_ANSWER_TIMEOUT", 0.2)
+        monkeypatch.setattr(connection._transport, "_on_life", lambda: theirs.send(HEARTBEAT_FRAME))
+        broker, connection._transport.sock = connection._transport.sock, ours
+        try:
+            # when the queue that it is asked for is stuck
+            with pytest.raises(QAMConnectionException, match="timed out"):
+                connection.inspect_queue("stuck")
+        finally:
+            connection._transport.sock = broker
+
+
 # --- traffic ----------------------------------------------------------------
 
 
