@@ -18,7 +18,7 @@ from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._server.call import Answer, Call
 from qam._server.held_back import HeldBack
-from qam._server.open_deliveries import OpenDeliveries
+from qam._server.open_deliveries import UNSAFE_ACKS, OpenDeliveries
 from qam._server.record import Record
 from qam._server.reused_keys import ReusedKeys
 from qam._server.sibling_questions import Verdict
@@ -44,12 +44,19 @@ class Intake:
     :param instance: the name of the server among those of its server_id.
     :param clock: seconds on a clock that only goes forward.
     :param warnings: logs the errors in the words of other servers.
+    :param unsafe: for how many seconds the broker may lack an ack that was sent.
     """
 
-    def __init__(self, instance: str, clock: Callable[[], float], warnings: RareWarnings) -> None:
+    def __init__(
+        self,
+        instance: str,
+        clock: Callable[[], float],
+        warnings: RareWarnings,
+        unsafe: float = UNSAFE_ACKS,
+    ) -> None:
         self._clock = clock
         self._record = Record()
-        self._reused_keys = ReusedKeys()
+        self._reused_keys = ReusedKeys(unsafe)
         # The requests that a worker has or will get, whether their deliveries are open or not.
         self._at_hand: set[Call] = set()
         self._held_back = HeldBack()
@@ -83,7 +90,6 @@ class Intake:
         not_started = list(not_started)
         self._forget(not_started)
         self._held_back.lost_connection(not_started)
-        self._record.forget(self._reused_keys.take_safe(self._clock()))
         for call in self._at_hand:
             call.duplicates = None
             self._record.note_elsewhere(call.key)
@@ -122,6 +128,7 @@ class Intake:
     def heard(self, word: Delivery) -> None:
         """A *word* of a sibling, or of this server itself, arrived."""
         self._deliveries.opened(word.delivery_tag)
+        self._forget_reused_keys()
         if word.too_large:
             self.siblings.heard_too_large(word.too_large.size)
         else:
@@ -131,6 +138,7 @@ class Intake:
     def received(self, call: Call) -> Decision:
         """A request arrived: return what to do with it."""
         self._deliveries.opened(call.delivery.delivery_tag)
+        self._forget_reused_keys()
         return Decision.NOTHING if self._held_back.hold(call) else self._judge(call)
 
     def _judge(self, call: Call) -> Decision:
@@ -229,8 +237,8 @@ class Intake:
 
     def settled(self, calls: list[Call]) -> Decisions:
         """*calls* are answered, or can't be: return the decisions on them and their duplicates."""
-        self._end(calls)
         self.siblings.answered(calls)
+        self._end(calls)
         decisions = []
         for call in calls:
             if call.duplicates:
@@ -247,13 +255,15 @@ class Intake:
         return decisions
 
     def _end(self, calls: list[Call]) -> None:
-        now = self._clock()
         self._record.end(calls)
         self._held_back.end(calls)
         self._at_hand.difference_update(calls)
-        self._reused_keys.end(calls, now)
-        if self._is_connected:
-            self._record.forget(self._reused_keys.take_safe(now))
+        self._reused_keys.end(calls, self._clock())
+
+    def _forget_reused_keys(self) -> None:
+        """Forget the requests whose keys may come again by now as those of others."""
+        if self._reused_keys:
+            self._record.forget(self._reused_keys.take_safe(self._clock()))
 
     def _is_open(self, call: Call) -> bool:
         """Return False if an earlier connection delivered *call*: its delivery went with it."""

@@ -39,6 +39,8 @@ class Record:
         self._max_answers, self._max_bytes = max_answers, max_bytes
         #: The requests at hand: received and not answered, started or not.
         self.running: dict[CallKey, Call] = {}
+        # Further ones with the same key, of clients whose keys are not unique; oldest first.
+        self._twins: dict[CallKey, list[Call]] = {}
         # Oldest first; None for a request without an answer.
         self._answers: OrderedDict[CallKey, Answer | None] = OrderedDict()
         self._bytes = 0
@@ -60,7 +62,8 @@ class Record:
             number, before.
         """
         key = call.key
-        self.running[key] = call
+        if self.running.setdefault(key, call) is not call:
+            self._twins.setdefault(key, []).append(call)
         if key.runs > 1:
             self._note_run(key)
         client = key.reply_to
@@ -82,8 +85,9 @@ class Record:
         """*calls* are settled: keep their answers, and forget the oldest ones."""
         for call in calls:
             key = call.key
-            if self.running.get(key) is call:
-                del self.running[key]
+            if self._remove(call):
+                if key in self._answers:
+                    self.forget([key])
                 # A request without a correlation id is never answered again.
                 answer = None if call.is_anonymous else call.answer
                 self._answers[key] = answer
@@ -108,9 +112,29 @@ class Record:
             if pushed_out is not None:
                 self._covered_from.pop(pushed_out, None)
 
+    def _remove(self, call: Call) -> bool:
+        """Remove *call* from those at hand; return False if it is not among them."""
+        key = call.key
+        twins = self._twins.get(key) if self._twins else None
+        if twins is None:
+            if self.running.get(key) is not call:
+                return False
+            del self.running[key]
+            return True
+        calls = [self.running[key], *twins]
+        if call not in calls:
+            return False
+        calls.remove(call)
+        self.running[key], *twins = calls
+        if twins:
+            self._twins[key] = twins
+        else:
+            del self._twins[key]
+        return True
+
     def drop(self, call: Call) -> None:
         """Forget *call*, which was not started here: another server may get it."""
-        self.running.pop(call.key, None)
+        self._remove(call)
         if call.runs > 1:
             self._forget_run(call.key)
 

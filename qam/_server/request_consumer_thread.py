@@ -21,6 +21,7 @@ from qam._server.closing import CloseStep, Closing
 from qam._server.intake import Decision, Decisions, Intake
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, Messages
+from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.prefetch import Prefetch
 from qam._server.request_queue import RequestQueue
 from qam._server.settings import ServerSettings
@@ -79,7 +80,9 @@ class RequestConsumerThread(ConnectionThread):
         self._ended = ended
         self._warnings = RareWarnings(log)
         instance = uuid.uuid4().hex
-        self._intake = Intake(instance, time.monotonic, self._warnings)
+        # A dead connection is noticed after two heartbeats; the third is a margin.
+        unsafe = max(UNSAFE_ACKS, 3.0 * credentials.heartbeat)
+        self._intake = Intake(instance, time.monotonic, self._warnings, unsafe)
         self._siblings = self._intake.siblings
         self._closing = Closing(time.monotonic)
         self._request_queue = RequestQueue(settings, prefetch)

@@ -14,11 +14,17 @@ class ReusedKeys:
     A 0.2.x client sends no correlation id, and other AMQP libraries number theirs from 1 in each
     process.  A redelivered copy with such a key that arrives while the broker may lack the ack is
     the same request.  One that arrives later is another request.
+
+    :param unsafe: for how many seconds the broker may lack an ack.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unsafe: float = UNSAFE_ACKS) -> None:
+        self._unsafe = unsafe
         # When each request ended, by key, oldest first.
         self._ended: OrderedDict[CallKey, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._ended)
 
     def end(self, calls: Iterable[Call], now: float) -> None:
         """Note those of *calls*, which have ended, whose keys are not unique."""
@@ -34,6 +40,6 @@ class ReusedKeys:
     def take_safe(self, now: float) -> list[CallKey]:
         """Return the keys of the requests whose acks the broker has; only while connected."""
         safe = []
-        while self._ended and now - next(iter(self._ended.values())) > UNSAFE_ACKS:
+        while self._ended and now - next(iter(self._ended.values())) > self._unsafe:
             safe.append(self._ended.popitem(last=False)[0])
         return safe

@@ -30,11 +30,13 @@ class SiblingOutbox:
         self._characters = 0
         self._to_ask: dict[CallKey, bool] = {}
         self._done: dict[CallKey, bool] = {}
+        self._to_repeat: dict[CallKey, bool] = {}
         # True if a newcomer has to hear that this server is here, and what it asks.
         self._has_newcomer = False
 
     def __bool__(self) -> bool:
-        return bool(self._words or self._to_ask or self._done or self._has_newcomer)
+        about_calls = self._to_ask or self._done or self._to_repeat
+        return bool(self._words or about_calls or self._has_newcomer)
 
     @property
     def full(self) -> bool:
@@ -78,13 +80,18 @@ class SiblingOutbox:
         """Tell the others that these requests are answered; said before all other words."""
         self._done |= dict.fromkeys(keys, True)
 
+    def ask_to_repeat(self, key: CallKey) -> None:
+        """Ask who has answered a request to send the reply again."""
+        self._to_repeat[key] = True
+
     def greet(self) -> None:
         """Tell a newcomer, with the next words, that this server is here and what it asks."""
         self._has_newcomer = True
 
     def say_goodbye(self) -> None:
-        """Add the last word; a newcomer need not be greeted any more."""
+        """Add the last word; a newcomer need not be greeted any more, and no request is left."""
         self._has_newcomer = False
+        self.forget_questions()
         self.say("bye")
 
     def take_messages(self, questions: Iterable[Question], others: KnownSiblings) -> list[bytes]:
@@ -102,10 +109,15 @@ class SiblingOutbox:
             known = others.report
             for answer in self._answers.values():
                 answer.knows = known
-        if self._to_ask:
-            self._words.append(Word("ask", self._instance, self.consumes, calls=self._to_ask))
-        if self._done:
-            self._words.insert(0, Word("done", self._instance, self.consumes, calls=self._done))
-        words, self._words, self._to_ask, self._done = self._words, [], {}, {}
+        words = [
+            *self._about("done", self._done),
+            *self._about("repeat", self._to_repeat),
+            *self._words,
+            *self._about("ask", self._to_ask),
+        ]
+        self._words, self._to_ask, self._done, self._to_repeat = [], {}, {}, {}
         self._answers, self._characters = {}, 0
         return [body for word in words for body in encode_in_portions(word)]
+
+    def _about(self, kind: str, calls: dict[CallKey, bool]) -> list[Word]:
+        return [Word(kind, self._instance, self.consumes, calls=calls)] if calls else []

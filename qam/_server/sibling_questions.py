@@ -141,10 +141,15 @@ class Questions:
             if instance not in question.answered:
                 question.silent.add(instance)
 
-    def answered(self, keys: Iterable[CallKey]) -> None:
-        """Note that a sibling has answered the requests *keys*."""
+    def answered(self, keys: Iterable[CallKey], instance: str) -> None:
+        """Note that *instance* has answered the requests *keys*.
+
+        If a key is used again, that was an earlier request, unless *instance* has this one.
+        """
         for key in self._open.keys() & keys:
-            self._open[key].verdict = Verdict.MINE
+            question = self._open[key]
+            if key.is_unique or instance in question.holders:
+                question.verdict = Verdict.MINE
 
     def left(self, instance: str) -> None:
         """*instance* has left: what it has not answered it may have run, and answered.

@@ -3,13 +3,13 @@
 Each is a JSON object with a protocol number::
 
     protocol  1
-    kind      hello, here, bye, ask, answer or done
+    kind      hello, here, bye, ask, answer, done or repeat
     from      the instance that sends it
     consumes  whether that instance takes requests
     number    hello: how many connections that instance has opened
     calls     ask:    [reply_to, correlation_id, runs, whether it was sent again] …
               answer: [reply_to, correlation_id, runs, mine, lost, vouch or never] …
-              done:   [reply_to, correlation_id, runs, true] …
+              done, repeat: [reply_to, correlation_id, runs, true] …
     to        answer: the instance that asked
     knows     answer: the known instances, and whether each is there; if an answer is sent in
               several parts, the first part names them
@@ -41,7 +41,8 @@ _MAX_TEXT, _MAX_COUNT = 255, 2**53
 # No character that JSON escapes, since a word may name all known siblings and has to stay short.
 _NAME = re.compile(r"[0-9A-Za-z _.:-]{1,64}")
 
-_KINDS = frozenset(("hello", "here", "bye", "ask", "answer", "done"))
+_OF_CALLS = frozenset(("ask", "answer", "done", "repeat"))
+_KINDS = _OF_CALLS | {"hello", "here", "bye"}
 _ANSWERS = frozenset(("mine", "lost", "vouch", "never"))
 
 
@@ -68,7 +69,7 @@ def encode(word: Word) -> bytes:
     said["consumes"] = word.consumes
     if word.kind == "hello":
         said["number"] = word.number
-    elif word.kind in ("ask", "answer", "done"):
+    elif word.kind in _OF_CALLS:
         said["calls"] = [(*key, value) for key, value in word.calls.items()]
     if word.kind == "answer":
         said |= {"to": word.to, "knows": word.knows}
@@ -124,14 +125,14 @@ def _word(kind: str, sender: Any, said: dict[str, Any]) -> Word:
     word = Word(kind, sender, said.get("consumes") is True)
     if kind == "hello":
         word.number = said["number"] if _is_count(said.get("number")) else 0
-    elif kind in ("ask", "done"):
-        word.calls = {key: value is True for key, value in _calls(said)}
     elif kind == "answer":
         # An answer that is not understood counts as none.
         word.calls = {
             key: value for key, value in _calls(said) if type(value) is str and value in _ANSWERS
         }
         word.to, word.knows = _to(said), _knows(said)
+    elif kind in _OF_CALLS:
+        word.calls = {key: value is True for key, value in _calls(said)}
     return word
 
 

@@ -134,11 +134,15 @@ class Siblings:
 
     def ask_to_repeat(self, key: CallKey) -> None:
         """Ask the server that has answered the request *key* to send the reply again."""
-        self._outbox.ask(key, resent=True)
+        self._outbox.ask_to_repeat(key)
 
     def answered(self, calls: Iterable[Call]) -> None:
-        """Tell the others of those *calls*, which are answered now, that they may have, too."""
-        self._outbox.tell_done(each.key for each in calls if self._record.is_elsewhere(each.key))
+        """Tell the others of those *calls*, which are answered now, that they may have, too.
+
+        Not of those that are given back: they are not in the record, and have to run.
+        """
+        keys = (each.key for each in calls if self._record.is_elsewhere(each.key))
+        self._outbox.tell_done(key for key in keys if key in self._record.running)
 
     def is_judging(self, key: CallKey) -> bool:
         """Return True if *key* is under judgement."""
@@ -386,9 +390,13 @@ class Siblings:
                 known = word.sender in self._others
                 question.take_word(word.sender, known, said, self._clock())
 
+    def _hear_repeat(self, word: Word) -> None:
+        self._hear_here(word)
+        self._to_repeat |= {key: None for key in word.calls if self._record.knows(key)}
+
     def _hear_done(self, word: Word) -> None:
         self._hear_here(word)
-        self._questions.answered(word.calls)
+        self._questions.answered(word.calls, word.sender)
         for key in word.calls:
             self._note_answered(key)
 
@@ -408,4 +416,5 @@ _HEAR: dict[str, Callable[[Siblings, Word], None]] = {
     "ask": Siblings._hear_ask,
     "answer": Siblings._hear_answer,
     "done": Siblings._hear_done,
+    "repeat": Siblings._hear_repeat,
 }

@@ -26,8 +26,9 @@ class SiblingsQueue:
     def __init__(self, settings: ServerSettings, instance: str) -> None:
         self._binding = siblings_binding(settings.server_id, instance)
         self._consumer: Consumer | None = None
-        # How often the queue was declared.
+        # How often the queue was declared, and whether words were missed since the last success.
         self._openings = 0
+        self._has_gap = True
         self._arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
         if "x-queue-type" in settings.queue_arguments:  # the same type as the request queue
             self._arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
@@ -44,26 +45,26 @@ class SiblingsQueue:
 
     def open(self, connection: Connection) -> bool:
         """Declare the queue, and consume from it; return True if no word was missed meanwhile."""
-        without_gap = self._declare(connection)
+        self._declare(connection)
         self._openings += 1
         # Higher each time: the broker may still serve the consumer of the lost connection.
         self._consumer = connection.consume(
             self._binding.queue, priority=self._openings, max_bytes=MAX_BYTES
         )
+        without_gap, self._has_gap = not self._has_gap, False
         return without_gap
 
-    def _declare(self, connection: Connection) -> bool:
+    def _declare(self, connection: Connection) -> None:
         connection.declare_exchange(self._binding.exchange)
-        without_gap = (
-            self._openings > 0 and connection.inspect_queue(self._binding.queue) is not None
-        )
+        # If this attempt fails, the next one finds a queue, which is a new one.
+        self._has_gap = self._has_gap or connection.inspect_queue(self._binding.queue) is None
         try:
             connection.declare_queue(self._binding, self._arguments)
         except QueueIsDown:  # on a cluster: the node of the queue is down
+            self._has_gap = True
             queue = f"{self._binding.queue}.{self._openings}"
             self._binding = self._binding._replace(queue=queue)
             connection.declare_queue(self._binding, self._arguments)
-        return without_gap
 
     def message(self, word: bytes) -> Message:
         """Return *word* as a message to all servers of the server_id, this one included."""

@@ -9,12 +9,15 @@ import pytest
 
 import qam._server
 from qam._broker.messages import Delivery, TooLarge
+from qam._common.logs import get_logger
+from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_routing_key
 from qam._protocol.properties import GIVEN_BACK, RESENT
 from qam._server.call import Answer, Call
 from qam._server.intake import Decision, Intake
 from qam._server.known_siblings import GRACE
+from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.sibling_words import Word, decode, encode
 from tests.server.group import Broker, Clock
 
@@ -544,6 +547,43 @@ class TestARequestWithoutACorrelationId:
         hear(intake, Word("answer", "b", calls={call.key: "never"}, to="a"))
         assert intake.take_judged() == [(Decision.RUN, later)]
 
+    def test_may_come_twice_while_the_first_one_runs(self, intake: Intake) -> None:
+        # given one that runs, and the same once more, which waits for a worker
+        first, second = anonymous(), anonymous()
+        for call in (first, second):
+            assert intake.received(call) is Decision.RUN
+        # when their connection is lost
+        intake.lost([second], by_message=False)
+        intake.opened(without_gap=True)
+        hear_own(intake)
+        # then what comes again does not run beside the first one
+        copies = [anonymous(redelivered=True, intake=intake) for _ in range(2)]
+        assert [intake.received(each) for each in copies] == [Decision.NOTHING] * 2
+        assert intake.take_judged() == []
+
+    def test_is_another_one_later_although_nothing_came_meanwhile(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        answered(intake, anonymous())
+        clock.now += UNSAFE_ACKS + 0.1
+        intake.received(again := anonymous(redelivered=True))
+        hear_own(intake)
+        assert intake.take_judged() == [(Decision.RUN, again)]
+
+    def test_is_known_for_as_long_as_the_loss_of_a_connection_may_go_unnoticed(
+        self, clock: Clock
+    ) -> None:
+        # given a network that is silent, so that the ack of an answered request gets lost
+        intake = Intake("a", clock, RareWarnings(get_logger("qam.qam_server"), clock), unsafe=30.0)
+        intake.opened(without_gap=False)
+        answered(intake, anonymous())
+        clock.now += 25.0
+        # when that shows, and the broker delivers it again
+        reconnect(intake)
+        intake.received(copy := anonymous(redelivered=True, intake=intake))
+        # then it does not run again
+        assert acknowledged(intake, copy) == [copy]
+
 
 class TestALostConnection:
     @pytest.mark.parametrize("make", [lambda: request(), lambda: anonymous()])
@@ -738,7 +778,23 @@ class TestWhatOthersAskFor:
         hear_own(intake)
         assert intake.take_to_repeat() == []
         [word] = hear_own(intake)
-        assert (word.kind, word.calls) == ("ask", {CallKey(REPLY_TO, "client:1", 2): True})
+        assert (word.kind, word.calls) == ("repeat", {CallKey(REPLY_TO, "client:1", 2): True})
+
+    def test_is_repeated_although_it_is_not_under_judgement(self, intake: Intake) -> None:
+        answered(intake, request())
+        hear(intake, Word("repeat", "b", calls={request().key: True, request(2).key: True}))
+        assert intake.take_to_repeat() == [(request().key, ANSWER)]
+
+    def test_leaves_a_judgement_alone_if_it_is_the_reply(self, intake: Intake) -> None:
+        # given a request under judgement
+        hear(intake, Word("here", "0"))
+        intake.received(call := request(redelivered=True))
+        hear_own(intake)
+        hear(intake, Word("answer", "0", calls={call.key: "never"}, to="a"))
+        # when a sibling wants its reply repeated, which it does not get
+        hear(intake, Word("repeat", "0", calls={call.key: True}))
+        # then nobody else has that request
+        assert intake.take_judged() == [(Decision.RUN, call)]
 
     def test_is_acknowledged_whatever_it_is(self, intake: Intake) -> None:
         nonsense = Delivery(b"nonsense", 999_997)
@@ -752,6 +808,19 @@ class TestWhatOthersAskFor:
     ) -> None:
         intake.heard(Delivery(b"", 999_998, too_large=TooLarge(20, 10)))
         assert "it has 20 bytes" in caplog.text
+
+
+def test_what_is_given_back_is_not_told_to_be_answered(intake: Intake) -> None:
+    # given a request about which a sibling has asked
+    call = request()
+    intake.received(call)
+    hear(intake, Word("ask", "b", calls={call.key: True}))
+    hear_own(intake)
+    # when it is given back, and the broker has confirmed that
+    intake.give_back([call])
+    intake.settled([call])
+    # then it has to run somewhere
+    assert hear_own(intake) == []
 
 
 def test_what_is_given_back_may_come_again(intake: Intake) -> None:

@@ -148,6 +148,31 @@ def test_an_id_that_is_none_of_this_library_proves_nothing(odd: str) -> None:
     assert not record.is_lost(key(odd))
 
 
+def test_a_key_that_is_used_again_has_one_answer() -> None:
+    record = Record(max_answers=10, max_bytes=1000)
+    for _ in range(100):
+        answered(record, "c:1", body=b"x" * 100)
+    answered(record, "c:2", body=b"x" * 900)
+
+    assert record.answer(key("c:1")) is not None
+    assert record.answer(key("c:2")) is not None
+
+
+def test_two_with_one_key_run_and_end_each_by_itself() -> None:
+    record, calls = Record(), [call("c:1") for _ in range(3)]
+    for each in calls:
+        record.begin(each, first=False)
+
+    record.drop(calls[1])
+    record.drop(calls[1])
+    assert record.running == {key("c:1"): calls[0]}
+    record.end([calls[0]])
+    assert record.running == {key("c:1"): calls[2]}
+    record.end([calls[2], calls[0]])
+    assert record.running == {}
+    assert record.knows(key("c:1"))
+
+
 def test_what_others_asked_about_is_remembered() -> None:
     record = Record(max_answers=2)
     record.note_elsewhere(key("c:1"))

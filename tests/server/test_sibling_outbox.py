@@ -43,6 +43,14 @@ def test_what_is_answered_is_said_first(outbox: SiblingOutbox) -> None:
     assert not outbox
 
 
+def test_one_that_leaves_asks_nothing_any_more(outbox: SiblingOutbox) -> None:
+    outbox.ask(key(1), resent=False)
+    outbox.ask_to_repeat(key(2))
+    outbox.say_goodbye()
+
+    assert [word.kind for word in taken(outbox)] == ["repeat", "bye"]
+
+
 def test_an_answered_call_is_a_word_of_its_own(outbox: SiblingOutbox) -> None:
     outbox.tell_done([key(1)])
     assert outbox

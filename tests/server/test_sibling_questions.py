@@ -3,13 +3,15 @@
 import pytest
 
 from qam._protocol.correlation import CallKey
+from qam._protocol.entities import reply_routing_key
 from qam._server.known_siblings import GRACE, VALID
 from qam._server.sibling_questions import Question, Questions, Verdict
 
 
 def question(number: int = 1, vouched: bool = False) -> Question:
     """Asked at 100, of the siblings *a* and *b*."""
-    return Question(CallKey("replies", f"c:{number}"), False, 100.0, vouched, {"a", "b"})
+    key = CallKey(reply_routing_key("c"), f"c:{number}")
+    return Question(key, False, 100.0, vouched, {"a", "b"})
 
 
 @pytest.mark.parametrize(
@@ -81,9 +83,22 @@ def test_a_request_that_another_has_answered_is_decided() -> None:
     for each in (one, other):
         questions.add(each)
 
-    questions.answered([one.key, CallKey("replies", "unknown")])
+    questions.answered([one.key, CallKey("replies", "unknown")], "stranger")
 
     assert [each.verdict for each in (one, other)] == [Verdict.MINE, None]
+
+
+def test_an_earlier_request_with_the_same_key_decides_nothing() -> None:
+    questions = Questions()
+    reused = Question(CallKey("its queue", "1"), False, 100.0, False, {"a", "b"})
+    questions.add(reused)
+    reused.take_word("a", known=True, said="mine", now=101.0)
+
+    questions.answered([reused.key], "b")
+    assert reused.verdict is None
+
+    questions.answered([reused.key], "a")
+    assert reused.verdict is Verdict.MINE
 
 
 def test_a_later_answer_does_not_take_back_an_earlier_one() -> None:

@@ -80,8 +80,8 @@ class Server:
 
     def answer(self, call: Call) -> None:
         call.answer = Answer("key", b"reply")
-        self.record.end([call])
         self.siblings.answered([call])
+        self.record.end([call])
 
     def look(self, messages: int = 0) -> None:
         consumers = sum(each.consuming for each in self.group.alive)

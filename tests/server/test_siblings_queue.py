@@ -47,6 +47,20 @@ def test_it_may_have_missed_something_at_first_and_when_it_was_gone(broker: Fake
     assert [priority for _, _, priority in broker.consumed] == [1, 2, 3, 4]
 
 
+def test_what_was_missed_is_not_forgotten_when_an_attempt_fails(broker: FakeBroker) -> None:
+    # given a server that was away for so long that its queue is gone
+    queue = siblings_queue()
+    open_again(queue, broker)
+    broker.queue_states[QUEUE] = None
+    # when it declares that again, and loses its connection before it consumes
+    broker.connect(endpoint_of("here"), 1.0)
+    queue._declare(broker.connection)
+    broker.queue_states[QUEUE] = QueueState(0, 0)
+    # then it knows that it may have missed something
+    assert not open_again(queue, broker)
+    assert open_again(queue, broker)
+
+
 def test_it_expires_and_is_of_the_type_of_the_request_queue(broker: FakeBroker) -> None:
     assert siblings_queue()._arguments == {"x-expires": 10_000}
     quorum = siblings_queue(**{"x-queue-type": "quorum", "x-max-length": 5})
@@ -59,7 +73,7 @@ def test_while_its_node_is_down_another_takes_its_place(broker: FakeBroker) -> N
     open_again(queue, broker)
     broker.queues_down.add(QUEUE)
     # when
-    open_again(queue, broker)
+    assert not open_again(queue, broker)
     # then
     assert queue.name == f"{QUEUE}.1"
     assert broker.consumed[-1][0] == f"{QUEUE}.1"

@@ -301,7 +301,7 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
         consumer.receive(copy_of(call()))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
-    assert (said["kind"], said["calls"]) == ("ask", [[REPLY_TO, "c:1", 2, True]])
+    assert (said["kind"], said["calls"]) == ("repeat", [[REPLY_TO, "c:1", 2, True]])
     assert consumer.replies() == []
 
 
