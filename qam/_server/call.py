@@ -109,6 +109,11 @@ class Call:
         return self.delivery.correlation_id is None
 
     @property
+    def repeatable_answer(self) -> Answer | None:
+        """Its answer, if there is one that may be sent again."""
+        return None if self.is_anonymous else self.answer
+
+    @property
     def like(self) -> bytes:
         """The beginning of its body, which a serializer needs to encode the reply alike."""
         return self.delivery.body[:_HEAD]

@@ -224,12 +224,11 @@ class Intake:
         """
         repeated = []
         for key in map(self._record.latest, self.siblings.take_to_repeat()):
-            if key in self._record.running:
-                continue
-            answer = self._record.answer(key)
+            running = self._record.running.get(key)
+            answer = running.repeatable_answer if running else self._record.answer(key)
             if answer is not None:
                 repeated.append((key, answer))
-            else:  # perhaps another server has run it again
+            elif running is None:  # perhaps another server has run it again
                 self.siblings.ask_to_repeat(key.next_run)
         return repeated
 
@@ -242,7 +241,7 @@ class Intake:
         decisions = []
         for call in calls:
             if call.duplicates:
-                answer = None if call.is_anonymous else call.answer
+                answer = call.repeatable_answer
                 decisions += [(self._answer_again(x, answer), x) for x in call.duplicates]
             if call.rejected and self._is_connected and self._is_open(call):
                 self._deliveries.dropped(call.delivery.delivery_tag)

@@ -88,9 +88,7 @@ class Record:
             if self._remove(call):
                 if key in self._answers:
                     self.forget([key])
-                # A request without a correlation id is never answered again.
-                answer = None if call.is_anonymous else call.answer
-                self._answers[key] = answer
+                self._answers[key] = answer = call.repeatable_answer
                 self._bytes += len(answer.body) if answer else 0
         self._forget_oldest()
 

@@ -274,11 +274,13 @@ class RequestConsumerThread(ConnectionThread):
         now = time.monotonic()
         not_started = self._intake.give_back(self._workers.take_back())
         messages = [self._messages.request_anew(call, now) for call in not_started]
-        running = [call for call in self._intake.at_hand if call.answer is None]
+        at_hand = self._intake.at_hand
+        running = [call for call in at_hand if call.answer is None]
         messages += [told for call in running if (told := self._give_up_call(call)) is not None]
         for message in messages:
             self._results.put(message)
-        self.kill = not messages
+        # What is answered waits for the broker's confirm.
+        self.kill = not messages and all(call.answer is None for call in at_hand)
 
     def _give_up_call(self, call: Call) -> Message | None:
         """Return the reply to a call whose method still runs; None if another server answers it."""

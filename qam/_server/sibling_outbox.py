@@ -68,9 +68,9 @@ class SiblingOutbox:
         """Add a question about a request."""
         self._to_ask[key] = resent
 
-    def withdraw_question(self, key: CallKey) -> None:
-        """Withdraw the question about a request, which is judged."""
-        self._to_ask.pop(key, None)
+    def withdraw_question(self, key: CallKey) -> bool:
+        """Withdraw the question about a request, which is judged; return False if it was sent."""
+        return self._to_ask.pop(key, None) is not None
 
     def forget_questions(self) -> None:
         """Withdraw all questions: the requests will be delivered again."""

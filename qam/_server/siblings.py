@@ -127,10 +127,18 @@ class Siblings:
     def _question(self, key: CallKey, resent: bool) -> Question:
         vouched = self._vouches_for(key, resent)
         question = Question(key, resent, self._clock(), vouched, self._others.present)
-        question.lost = self._record.is_lost(key)
-        if self._record.is_answered_elsewhere(key):
+        question.lost = self._is_lost(key, resent)
+        if self._record.is_answered_elsewhere(key) and not resent:
             question.verdict = Verdict.MINE
         return question
+
+    def _is_lost(self, key: CallKey, resent: bool) -> bool:
+        """Return True if *key* may have run, and can't be answered here.
+
+        If its client sent it again, an answer has to be repeated, by the one that gave it.
+        """
+        repeats = resent and self._record.is_answered_elsewhere(key)
+        return repeats or self._record.is_lost(key)
 
     def ask_to_repeat(self, key: CallKey) -> None:
         """Ask the server that has answered the request *key* to send the reply again."""
@@ -171,7 +179,9 @@ class Siblings:
             for instance in tuple(question.silent):
                 self._mark_absent(instance)
         self._questions.remove(question)
-        self._outbox.withdraw_question(question.key)
+        was_asked = not self._outbox.withdraw_question(question.key)
+        if verdict is Verdict.MINE and question.resent and not was_asked:
+            self._outbox.ask_to_repeat(question.key)
 
     @property
     def held(self) -> int:
@@ -361,11 +371,11 @@ class Siblings:
             if running is None or running.outlives_its_delivery:
                 self._outbox.tell_done([key])
             return "mine"
+        if self._is_lost(key, resent):
+            return "lost"
         if self._record.is_answered_elsewhere(key):
             self._outbox.tell_done([key])
             return "mine"
-        if self._record.is_lost(key):
-            return "lost"
         question = self._questions.get(key)
         if question is not None:
             # If two servers judge it, the first by name goes on with it.

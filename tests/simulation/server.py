@@ -11,7 +11,7 @@ from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._serialization.serializers import get_serializer
-from qam._server.call import Call
+from qam._server.call import Answer, Call
 from qam._server.execute_method_thread import ExecuteMethodThread
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, Messages
@@ -91,19 +91,27 @@ class Workers:
             self._began = self._reply = None
             self.thread._handle(call)
             if self._began is None:
-                self._end(call, self._reply, None)
+                self._end(call, self._reply, None, call.answer)
             else:
-                act = partial(self._end, call, self._reply, self._began)
+                act = partial(self._end, call, self._reply, self._began, call.answer)
+                call.answer = None  # until the method ends
                 self._world.schedule.after(self._began[1], act)
 
-    def _end(self, call: Call, reply: Message | None, began: tuple[str, float] | None) -> None:
+    def _end(
+        self,
+        call: Call,
+        reply: Message | None,
+        began: tuple[str, float] | None,
+        answer: Answer | None,
+    ) -> None:
         if self._world.schedule.now < self._stands_until:
-            act = partial(self._end, call, reply, began)
+            act = partial(self._end, call, reply, began, answer)
             self._world.schedule.at(self._stands_until, act)
             return
         if self.is_dead:
             return
         self.busy -= 1
+        call.answer = answer
         if began is not None:
             self._world.note("ends", self._name, began[0])
             call.seconds = began[1]
