@@ -255,7 +255,9 @@ class RequestConsumerThread(ConnectionThread):
     # --- closing ------------------------------------------------------------------------
 
     def _close_down(self, connection: Connection | None) -> None:
-        consuming, idle = self._request_queue.is_consumed, self._intake.is_idle
+        consuming = self._request_queue.is_consumed
+        is_needed = connection is not None and self._siblings.is_needed
+        idle = self._intake.is_idle and not is_needed
         match self._closing.next_step(consuming, idle):
             case CloseStep.STOP_CONSUMING if connection is not None:
                 self._siblings.tell_consuming(False)

@@ -24,11 +24,15 @@ from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call, is_resent
 from qam._server.known_siblings import VALID, KnownSiblings, Sibling
+from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.queue_inspections import QueueInspections
 from qam._server.record import Elsewhere, Record
 from qam._server.sibling_outbox import SiblingOutbox
 from qam._server.sibling_questions import Question, Questions, Verdict
 from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode
+
+#: Seconds in which no broker is killed and started again.
+_SHORT_OUTAGE = 1.0
 
 
 class Siblings:
@@ -59,6 +63,9 @@ class Siblings:
         self._inspections = QueueInspections()
         self._vouches_since: float | None = None
         self._opened_at = 0.0
+        self._lost_at: float | None = None
+        # Until when the broker may deliver what this server has acknowledged already.
+        self._needed_until = -inf
         self._hello = 0
         #: True once all others know this server, so that it may take requests.
         self.announced = False
@@ -79,7 +86,9 @@ class Siblings:
 
         :param without_gap: True if all words since then wait in this server's queue.
         """
-        self._opened_at = self._clock()
+        self._opened_at = now = self._clock()
+        if self._lost_at is not None and now - self._lost_at > _SHORT_OUTAGE:
+            self._needed_until = now + UNSAFE_ACKS
         self.announced = self._outbox.consumes = False
         self._hello += 1
         if not without_gap:
@@ -93,10 +102,11 @@ class Siblings:
             # That this server vouches now says nothing of what it asked about before.
             if not (question.vouched or question.holders):
                 self._record.note_elsewhere(question.key, Elsewhere.DOUBTFUL)
+        self._lost_at = self._clock()
         self._questions.clear()
         self._outbox.forget_questions()
         self._others.give_up_roll_call()
-        self._others.restore_recently_left(self._clock())
+        self._others.restore_recently_left(self._lost_at)
 
     def tell_consuming(self, whether: bool) -> None:
         """Tell the others that this server consumes from the request queue, or is about to stop.
@@ -106,6 +116,14 @@ class Siblings:
         """
         self._outbox.consumes = whether
         self._outbox.say("here")
+
+    @property
+    def is_needed(self) -> bool:
+        """True while others may have to ask this server about what it has answered before.
+
+        A broker that was killed may have lost the last acks.
+        """
+        return self._clock() < self._needed_until
 
     def leave(self) -> None:
         """Say goodbye: this server has no request at hand, and takes no more."""
@@ -230,6 +248,8 @@ class Siblings:
     def next_due(self) -> float | None:
         """Return the seconds until there is something to do, if no word arrives; None for never."""
         soonest = min(self._next_inspection(), self._others.roll_call_ends())
+        if self.is_needed:
+            soonest = min(soonest, self._needed_until)
         for each in self._questions:
             soonest = min(soonest, each.ends(self._opened_at))
         return None if soonest == inf else max(0.0, soonest - self._clock())

@@ -780,6 +780,19 @@ class TestWhatOthersAskFor:
         [word] = hear_own(intake)
         assert (word.kind, word.calls) == ("repeat", {CallKey(REPLY_TO, "client:1", 2): True})
 
+    def test_is_repeated_although_the_broker_has_not_confirmed_it_yet(self, intake: Intake) -> None:
+        # given a method that runs, whose caller asks again
+        call = request()
+        intake.received(call)
+        again = Word("ask", "b", calls={call.key: True})
+        hear(intake, again)
+        assert intake.take_to_repeat() == []
+        # when it has ended, and its reply is under way to a queue that is lost
+        call.answer = ANSWER
+        hear(intake, again)
+        # then it is sent once more
+        assert intake.take_to_repeat() == [(call.key, ANSWER)]
+
     def test_is_repeated_although_it_is_not_under_judgement(self, intake: Intake) -> None:
         answered(intake, request())
         hear(intake, Word("repeat", "b", calls={request().key: True, request(2).key: True}))

@@ -21,6 +21,7 @@ from qam._server.call import Answer, Call
 from qam._server.known_siblings import GRACE
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages
+from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.prefetch import Prefetch
 from qam._server.request_consumer_thread import RequestConsumerThread
 from qam._server.settings import ServerSettings
@@ -706,6 +707,38 @@ def test_what_another_server_runs_again_is_left_to_it_when_the_time_is_up(server
     assert server.replies() == []
     assert not server.is_alive
     assert not server.is_acknowledged(call.delivery)
+
+
+def test_a_reply_that_is_not_confirmed_when_the_time_is_up_is_waited_for(server: Server) -> None:
+    # given a method that has ended in time
+    call = server.run(1)
+    call.answer = Answer(REPLY_TO, b"done")
+    server.close(timeout=10.0)
+    # when the broker takes its time to confirm that
+    server.broker.let_pass(10.1)
+    # then its request is not left to another server
+    assert server.is_alive
+    assert server.replies() == []
+    server.settle(call)
+    assert not server.is_alive
+    assert server.is_acknowledged(call.delivery)
+
+
+def test_after_an_outage_it_stays_while_others_may_need_its_record(
+    server: Server, clock: StandingClock
+) -> None:
+    # given a broker that was away for so long that it may have been killed
+    server.consumer._siblings.lost()
+    clock.now += 2.0
+    server.consumer._siblings.opened(without_gap=True)
+    # when it closes, and has nothing to do
+    server.close(timeout=30.0)
+    server.broker.let_pass(UNSAFE_ACKS - 0.1)
+    # then it answers others about what the broker may deliver again
+    assert server.is_alive
+    server.broker.let_pass(0.2)
+    assert not server.is_alive
+    assert server.take_words()[-1].kind == "bye"
 
 
 def test_it_waits_for_what_runs_without_waking(server: Server) -> None:
