@@ -278,14 +278,26 @@ class Intake:
         """Return the acks to send now, as pairs of tag and *multiple*."""
         return self._deliveries.take_acks()
 
-    def give_back(self, not_started: Iterable[Call]) -> list[Call]:
-        """Return the requests to give back: this server has no more time to start them.
+    def give_back(self, not_started: Iterable[Call]) -> None:
+        """Forget requests that no worker has begun: they are published anew for other servers."""
+        self._forget(not_started)
 
-        :param not_started: the requests that no worker has begun.
+    def leave_to_others(self, waiting: Iterable[Call]) -> tuple[list[Call], list[Call]]:
+        """Return those of the *waiting* requests to be published anew, and those that are kept.
+
+        Each is published anew once: servers that all have too much to do would pass it around.
+        What may have run, or may be with another server, is kept.
         """
-        calls = list(not_started)
-        self._forget(calls)
-        return calls + self._held_back.take_all()
+        left, kept = list[Call](), list[Call]()
+        for call in waiting:
+            may_have_run = call.lost or call.runs > 1 or self._record.is_elsewhere(call.key)
+            (kept if call.given_back or may_have_run else left).append(call)
+        self.give_back(left)
+        return left, kept
+
+    def take_held_back(self) -> list[Call]:
+        """Return the requests that are held back: they are published anew, too."""
+        return self._held_back.take_all()
 
 
 def _arrival(call: Call) -> float:

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from logging import DEBUG
+from math import inf
 
 from qam._broker.connect import Connect, connect
 from qam._broker.connection import Connection
@@ -26,6 +27,7 @@ from qam._server.prefetch import Prefetch
 from qam._server.request_queue import RequestQueue
 from qam._server.settings import ServerSettings
 from qam._server.siblings_queue import SiblingsQueue
+from qam._server.surplus import Surplus
 from qam._server.worker_pool import WorkerPool
 from qam.exceptions import QAMConnectionException
 
@@ -85,6 +87,7 @@ class RequestConsumerThread(ConnectionThread):
         self._intake = Intake(instance, time.monotonic, self._warnings, unsafe)
         self._siblings = self._intake.siblings
         self._closing = Closing(time.monotonic)
+        self._surplus = Surplus()
         self._request_queue = RequestQueue(settings, prefetch)
         self._siblings_queue = SiblingsQueue(settings, instance)
         #: Set once the server consumes requests, or never will.
@@ -118,7 +121,13 @@ class RequestConsumerThread(ConnectionThread):
 
     def _next_due(self) -> float | None:
         due = sooner(self._siblings.next_due(), self._closing.next_due())
+        if not self._closing.begun:
+            due = sooner(due, self._next_look_at_surplus())
         return sooner(due, _OVERLOAD_PAUSE) if self._siblings.has_messages else due
+
+    def _next_look_at_surplus(self) -> float | None:
+        look_at = self._surplus.next_look(self._workers.waiting_since())
+        return None if look_at == inf else max(0.0, look_at - time.monotonic())
 
     @property
     def _is_overloaded(self) -> bool:
@@ -139,8 +148,30 @@ class RequestConsumerThread(ConnectionThread):
             self._inspect_request_queue(connection)
         if self._closing.begun:
             self._close_down(connection)
-        elif self._siblings.announced and not self._request_queue.has_right_prefetch:
+            return
+        self._share_work(connection)
+        if self._siblings.announced and not self._request_queue.is_as_wanted:
             self._consume(connection)
+
+    def _share_work(self, connection: Connection) -> None:
+        """Leave requests that can't be started to other servers, if there are any."""
+        now = time.monotonic()
+        if self._request_queue.stands_back and self._workers.has_room:
+            self._request_queue.stands_back = False
+        if now < self._surplus.next_look(self._workers.waiting_since()):
+            return
+        self._surplus.looked(now)
+        if self._request_queue.is_consumed and self._siblings.others_consume:
+            self._leave_to_others(connection, now)
+
+    def _leave_to_others(self, connection: Connection, now: float) -> None:
+        self._request_queue.stands_back = True
+        self._stop_consuming(connection)  # first, or what is published anew would come back
+        left, kept = self._intake.leave_to_others(self._workers.take_back())
+        for call in kept:
+            self._workers.put(call)
+        for call in left:
+            self._results.put(self._messages.request_anew(call, now))
 
     def _inspect_request_queue(self, connection: Connection) -> None:
         state = self._request_queue.inspect(connection)
@@ -159,6 +190,11 @@ class RequestConsumerThread(ConnectionThread):
         self._siblings.tell_consuming(True)
         self._send_words()
         self.taking.set()
+
+    def _stop_consuming(self, connection: Connection) -> None:
+        self._siblings.tell_consuming(False)
+        self._send_words()
+        self._request_queue.cancel(connection)
 
     def _on_lost(self, connection: Connection, error: QAMConnectionException) -> None:
         self._intake.lost(self._workers.take_back(), error.by_message)
@@ -260,9 +296,7 @@ class RequestConsumerThread(ConnectionThread):
         idle = self._intake.is_idle and not is_needed
         match self._closing.next_step(consuming, idle):
             case CloseStep.STOP_CONSUMING if connection is not None:
-                self._siblings.tell_consuming(False)
-                self._send_words()
-                self._request_queue.cancel(connection)
+                self._stop_consuming(connection)
                 self.wake()  # to come back here after the deliveries that came with the cancel
             case CloseStep.LEAVE if connection is not None:
                 self._leave(connection)
@@ -274,7 +308,10 @@ class RequestConsumerThread(ConnectionThread):
     def _give_up(self) -> None:
         """Give back the requests that were not started, and report the running ones as lost."""
         now = time.monotonic()
-        not_started = self._intake.give_back(self._workers.take_back())
+        # A lost one stays at hand: it must not run as if nobody had had it.
+        not_started = [call for call in self._workers.take_back() if not call.lost]
+        self._intake.give_back(not_started)
+        not_started += self._intake.take_held_back()
         messages = [self._messages.request_anew(call, now) for call in not_started]
         at_hand = self._intake.at_hand
         running = [call for call in at_hand if call.answer is None]

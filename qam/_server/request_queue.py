@@ -24,6 +24,8 @@ class RequestQueue:
         self._consumer: Consumer | None = None
         #: The prefetch of the consumer, or of the last one.
         self.consumer_prefetch = 0
+        #: True while requests are left to other servers, since no worker is free.
+        self.stands_back = False
 
     @property
     def is_consumed(self) -> bool:
@@ -31,8 +33,10 @@ class RequestQueue:
         return self._consumer is not None
 
     @property
-    def has_right_prefetch(self) -> bool:
-        """True if there is a consumer, and its prefetch is the one that is wanted now."""
+    def is_as_wanted(self) -> bool:
+        """True if there is a consumer with the prefetch that is wanted now, or is to be none."""
+        if self.stands_back:
+            return not self.is_consumed
         return self.is_consumed and self._prefetch.wanted == self.consumer_prefetch
 
     def declare(self, connection: Connection) -> None:

@@ -74,6 +74,15 @@ class WorkerPool:
                 if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
                     log.exception("a request has to wait: no other worker can be started")
 
+    def waiting_since(self) -> float | None:
+        """Return when the oldest request came for which there is no worker; None if none waits."""
+        return self._calls.waiting_since()
+
+    @property
+    def has_room(self) -> bool:
+        """True if another request could begin at once."""
+        return not len(self._calls) and self.running < self._settings.max_workers
+
     def take_back(self) -> list[Call]:
         """Take out the calls that no worker has begun."""
         return self._calls.take_all()

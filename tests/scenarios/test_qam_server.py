@@ -321,7 +321,7 @@ def test_close_answers_what_runs_also_where_another_server_got_its_request(
         other.start()
         consumer._connection._transport.sock.shutdown(socket.SHUT_RDWR)
         until(lambda: consumer._intake.connection_number == 2 and requests.is_consumed)
-        until(lambda: not other._consumer._intake._deliveries)
+        until(lambda: other._consumer._siblings.held == 1)
         # when
         closing = threading.Thread(target=server.close)
         closing.start()
@@ -438,6 +438,33 @@ def test_a_long_method_leaves_what_waits_to_another_server(broker: Broker, serve
             while proxy.get_callback_state(held) != 2:
                 pass
     assert len(second.runs) == 5
+
+
+def test_requests_that_a_busy_server_holds_are_run_by_an_idle_one(
+    place: dict[str, Any], server_id: str
+) -> None:
+    busy, idle = Service(), Service()
+    results: list[Any] = []
+    with (
+        make_server(busy, server_id=server_id, max_workers=1, prefetch=8, **place) as server,
+        make_server(idle, server_id=server_id, **place) as other,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        # given a server with a long method, and requests behind that
+        server.start()
+        proxy.callback(results.append, results.append).hold("held")
+        assert busy.holding.wait(20)
+        for number in range(5):
+            proxy.callback(results.append, results.append).add(number)
+        until(lambda: len(server._consumer._intake.at_hand) == 6)
+        # when another one comes
+        other.start()
+        # then that one runs them
+        until(lambda: len(results) == 5)
+        assert sorted(results) == list(range(5))
+        assert busy.runs == [("hold", "held")]
+        busy.go_on.set()
+        until(lambda: len(results) == 6)
 
 
 def test_short_methods_are_prefetched_in_larger_numbers(broker: Broker, server_id: str) -> None:

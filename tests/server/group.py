@@ -267,7 +267,9 @@ class Server:
             self.intake.siblings.tell_consuming(False)
             self.consuming = False
         elif step is CloseStep.GIVE_BACK:
-            calls = self.intake.give_back(self._take_back())
+            calls = self._take_back()
+            self.intake.give_back(calls)
+            calls += self.intake.take_held_back()
             for call in calls:
                 self.broker.publish(self.messages.request_anew(call, self.broker.clock()))
             self.settle(calls)

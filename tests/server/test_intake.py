@@ -454,7 +454,7 @@ class TestARequestThatRunsAgain:
         assert intake.take_judged() == [(Decision.RUN, lost)]
         again = request(7, runs=2)
         intake.received(again)
-        assert intake.give_back([]) == [again]
+        assert intake.take_held_back() == [again]
 
 
 class TestARequestWithoutACorrelationId:
@@ -710,7 +710,7 @@ class TestALostConnection:
 
         intake.lost([], by_message=False)
 
-        assert intake.give_back([]) == []
+        assert intake.take_held_back() == []
 
     def test_leaves_nothing_to_do_where_nothing_runs(self, intake: Intake) -> None:
         waits = request()
@@ -823,6 +823,23 @@ class TestWhatOthersAskFor:
         assert "it has 20 bytes" in caplog.text
 
 
+def test_what_may_have_run_or_is_with_another_is_not_left_to_others(intake: Intake) -> None:
+    # given requests that all wait for a worker
+    fresh, again, lost, asked = (request(number) for number in (1, 2, 3, 4))
+    passed_on, rerun = request(5, given_back=True), request(6, runs=2)
+    for call in (fresh, again, lost, asked, passed_on, rerun):
+        intake.received(call)
+    lost.lost = True
+    hear(intake, Word("ask", "b", calls={asked.key: False}))
+    hear_own(intake)
+    # when
+    left, kept = intake.leave_to_others([fresh, again, lost, asked, passed_on, rerun])
+    # then
+    assert left == [fresh, again]
+    assert kept == [lost, asked, passed_on, rerun]
+    assert not set(left) & set(intake.at_hand)
+
+
 def test_what_is_given_back_is_not_told_to_be_answered(intake: Intake) -> None:
     # given a request about which a sibling has asked
     call = request()
@@ -839,7 +856,7 @@ def test_what_is_given_back_is_not_told_to_be_answered(intake: Intake) -> None:
 def test_what_is_given_back_may_come_again(intake: Intake) -> None:
     call = request()
     intake.received(call)
-    assert intake.give_back([call]) == [call]
+    intake.give_back([call])
     intake.settled([call])
     assert not intake.is_idle  # until the acks are taken
     assert acknowledged(intake, call) == [call]

@@ -54,6 +54,13 @@ class Workers:
         self.waiting.append(call)
         self.all.append(call)
 
+    #: When the oldest one came that has no worker.
+    oldest: float | None = None
+    has_room = False
+
+    def waiting_since(self) -> float | None:
+        return self.oldest
+
     def take_back(self) -> list[Call]:
         waiting, self.waiting = self.waiting, []
         return waiting
@@ -229,7 +236,7 @@ def server(starting: Server) -> Server:
 
 def other(kind: str, **more: Any) -> Word:
     """What another server of the id says, whose name comes after this one's."""
-    return Word(kind, "zzz", consumes=True, **more)
+    return Word(kind, "zzz", **{"consumes": True, **more})
 
 
 # --- it begins ---------------------------------------------------------------
@@ -496,6 +503,78 @@ def test_a_method_that_outlives_its_delivery_has_its_copy_acknowledged_at_once(
     # then
     assert server.acknowledged[-1][0] == copy.delivery_tag
     assert len(server.workers.all) == 1
+
+
+# --- more requests than workers ----------------------------------------------
+
+
+class TestMoreThanItCanStart:
+    @staticmethod
+    def hold(server: Server) -> list[Call]:
+        """One runs, and two have waited for a second."""
+        server.run(1)
+        for number in (2, 3):
+            server.receive(server.request(number))
+        server.workers.oldest = server.clock.now
+        server.broker.settle()
+        return list(server.workers.waiting)
+
+    def test_is_left_to_a_server_that_can(self, server: Server, clock: StandingClock) -> None:
+        # given another server that takes requests
+        server.hear(other("here"))
+        self.hold(server)
+        assert server.given_back() == []
+        # when
+        server.broker.let_pass(1.01)
+        # then they are published anew, and no others are taken
+        correlation_ids = [each.properties["correlation_id"] for each in server.given_back()]
+        assert correlation_ids == ["client:2", "client:3"]
+        assert server.workers.waiting == []
+        assert server.broker.connection.did("cancel")
+        assert [word.consumes for word in server.take_words()][-1:] == [False]
+        # until there is a free worker
+        consumed = server.broker.connection.did("consume").count(QUEUE)
+        server.workers.oldest = None
+        server.broker.let_pass(5.0)
+        assert server.broker.connection.did("consume").count(QUEUE) == consumed
+        server.workers.has_room = True
+        server.consumer.wake()
+        server.broker.settle()
+        assert server.broker.connection.did("consume").count(QUEUE) == consumed + 1
+        assert [word.consumes for word in server.take_words()][-1:] == [True]
+
+    def test_waits_if_there_is_no_other_server(self, server: Server) -> None:
+        waiting = self.hold(server)
+        server.broker.let_pass(60.0)
+        assert server.given_back() == []
+        assert server.workers.waiting == waiting
+        assert not server.broker.connection.did("cancel")
+
+    def test_waits_if_the_other_one_takes_no_requests(self, server: Server) -> None:
+        server.hear(other("here", consumes=False))
+        waiting = self.hold(server)
+        server.broker.let_pass(1.01)
+        assert server.given_back() == []
+        assert server.workers.waiting == waiting
+
+    def test_is_passed_on_once(self, server: Server) -> None:
+        server.hear(other("here"))
+        server.run(1)
+        server.receive(passed_on := server.request(2, given_back=True))
+        server.receive(server.request(3))
+        server.workers.oldest = server.clock.now
+        server.broker.let_pass(1.01)
+        assert [each.delivery for each in server.workers.waiting] == [passed_on]
+        assert len(server.given_back()) == 1
+
+    def test_is_not_looked_at_while_it_closes(self, server: Server) -> None:
+        server.hear(other("here"))
+        self.hold(server)
+        server.close(timeout=100.0)
+        waits = server.broker.connection.waits
+        server.broker.let_pass(50.0)
+        assert server.given_back() == []
+        assert server.broker.connection.waits - waits < 20
 
 
 # --- two servers -------------------------------------------------------------

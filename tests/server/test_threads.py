@@ -250,7 +250,9 @@ class Consumer(RequestConsumerThread):
 
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
-        workers: Any = SimpleNamespace(put=self.taken.append, take_back=list)
+        workers: Any = SimpleNamespace(
+            put=self.taken.append, take_back=list, waiting_since=lambda: None
+        )
         results, settled = ResultQueue(), SettledCalls()
         self.published = results.messages
         super().__init__(

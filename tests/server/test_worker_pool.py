@@ -74,6 +74,28 @@ def test_none_is_started_where_one_is_idle(pool: Pool, started: list[ExecuteMeth
     assert started == []
 
 
+def test_it_has_room_while_a_worker_is_free_or_can_be_started(
+    pool: Pool, started: list[ExecuteMethodThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool.has_room
+    assert pool.waiting_since() is None
+    # given as many workers as there may be, which are all at work
+    monkeypatch.setattr(ExecuteMethodThread, "is_alive", lambda self: True)
+    pool.put(call())
+    pool.put(call())
+    pool.take_back()
+    assert not pool.has_room
+    # when one more request comes
+    pool.put(call())
+    assert pool.waiting_since() is not None
+    assert not pool.has_room
+    # then there is room again when a worker is idle
+    pool.take_back()
+    pool.calls._idle = [threading.Lock()]
+    pool.calls._idle[0].acquire()
+    assert pool.has_room
+
+
 def test_a_request_waits_where_no_thread_can_be_started(
     pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

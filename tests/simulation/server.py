@@ -37,7 +37,7 @@ class Workers:
         self._world, self._name, self._number = world, name, number
         self.publisher: ReplyPublisherThread | None = None
         self.thread: ExecuteMethodThread | None = None
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[tuple[float, Call]] = deque()
         self.busy = 0
         self.is_dead = False
         self._stands_until = 0.0
@@ -48,13 +48,20 @@ class Workers:
     # --- for the thread that receives the requests ------------------------------------
 
     def put(self, call: Call) -> None:
-        self._waiting.append(call)
+        self._waiting.append((self._world.schedule.now, call))
         self._world.schedule.after(self._world.broker.latency() / 4, self._begin)
 
     def take_back(self) -> list[Call]:
-        calls = list(self._waiting)
+        calls = [call for _, call in self._waiting]
         self._waiting.clear()
         return calls
+
+    def waiting_since(self) -> float | None:
+        return self._waiting[0][0] if len(self._waiting) > self._number - self.busy else None
+
+    @property
+    def has_room(self) -> bool:
+        return not self._waiting and self.busy < self._number
 
     # --- for the worker ----------------------------------------------------------------
 
@@ -87,7 +94,7 @@ class Workers:
         elif not self.is_dead and self._waiting and self.busy < self._number:
             assert self.thread is not None
             self.busy += 1
-            call = self._waiting.popleft()
+            _, call = self._waiting.popleft()
             self._began = self._reply = None
             self.thread._handle(call)
             if self._began is None:
