@@ -82,7 +82,9 @@ class QAMServer:
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param max_workers: how many methods run at once, at most.
+    :param max_workers: how many methods run at once, at most.  One that waits in a call of its
+        own, through a proxy of this library, does not count.
+    :param max_nested: how many such methods do not count, at most; 0 for none.
     :param prefetch: how many unacknowledged requests the broker delivers to the server, up
         to 65,535; by default as many as workers, and more while methods are short.
     :param connect_timeout: seconds that connecting to the broker may take.
@@ -116,6 +118,7 @@ class QAMServer:
         ssl: Any = False,
         *,
         max_workers: int = 32,
+        max_nested: int = 256,
         prefetch: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         trusted: Iterable[Any] = (),
@@ -131,6 +134,7 @@ class QAMServer:
         self._settings = settings = ServerSettings(
             server_id=server_id,
             max_workers=check_count(max_workers, "max_workers"),
+            max_nested=check_count(max_nested, "max_nested", least=0),
             max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
             log_exceptions=check_flag(log_exceptions, "log_exceptions"),

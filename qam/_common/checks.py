@@ -46,12 +46,12 @@ def check_entity_name(value: object, name: str) -> None:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
 
 
-def check_count(value: object, name: str, most: int | None = None) -> int:
-    """Return *value*; raise TypeError or ValueError naming *name* unless it is 1 to *most*."""
+def check_count(value: object, name: str, most: int | None = None, least: int = 1) -> int:
+    """Return *value*; raise TypeError or ValueError naming *name* unless in *least* to *most*."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
     if most is not None and value > most:
         raise ValueError(f"{name} must be at most {most}, not {value!r}")
     return value

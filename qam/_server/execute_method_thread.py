@@ -1,8 +1,9 @@
 """The threads of a server that run its methods."""
 
 import time
+from contextlib import AbstractContextManager
 from logging import DEBUG, ERROR
-from typing import Any
+from typing import Any, Protocol
 
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
@@ -38,6 +39,16 @@ log = get_logger("qam.qam_server")
 _MAX_RUNS = 3
 
 
+class Pool(Protocol):
+    """The pool of a worker, as the worker sees it."""
+
+    def one_waits(self) -> AbstractContextManager[None]:
+        """Return what surrounds a call that a method makes: another worker may run meanwhile."""
+
+    def dismisses(self, worker: "ExecuteMethodThread") -> bool:
+        """Return True if *worker* is to end, since there are too many."""
+
+
 class ExecuteMethodThread(OwnThread):
     """Runs one method after the other, and hands the replies to the ReplyPublisherThread.
 
@@ -48,6 +59,7 @@ class ExecuteMethodThread(OwnThread):
     :param publisher: sends the replies.
     :param settled: takes the calls that need no reply.
     :param warnings: logs the errors in requests.
+    :param pool: the pool of this worker.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class ExecuteMethodThread(OwnThread):
         publisher: ReplyPublisherThread,
         settled: SettledCalls,
         warnings: RareWarnings,
+        pool: Pool,
     ) -> None:
         # A daemon: a method that never returns must not hold up the interpreter's end.
         super().__init__(name=f"qam ExecuteMethodThread {settings.server_id}", daemon=True)
@@ -73,12 +86,19 @@ class ExecuteMethodThread(OwnThread):
         self._publisher = publisher
         self._settled = settled
         self._warnings = warnings
+        self._pool = pool
 
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
             self._handle(call)
             del call  # an idle thread keeps no request and no reply alive
+            if self._pool.dismisses(self):
+                return
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around a call that the method makes: let another worker run meanwhile."""
+        return self._pool.one_waits()
 
     def _handle(self, call: Call) -> None:
         reply = self._answer(call)

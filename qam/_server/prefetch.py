@@ -26,8 +26,7 @@ class Prefetch:
         self._fixed = fixed
         self._average = _LONG
         self._own = fixed or self._workers
-        #: How many deliveries are kept that this server has nothing to do for; they take no
-        #: room from others.
+        #: How many deliveries are kept that need no worker; they take no room from others.
         self.kept = 0
 
     @property
@@ -36,8 +35,9 @@ class Prefetch:
 
         Room for what is kept is made in large steps: each step is another consumer.
         """
-        steps = -(-self.kept // self._own)
-        return min(self._own * (1 + steps), MAX_PREFETCH)
+        step = min(self._own, self._workers)
+        steps = -(-self.kept // step)
+        return min(self._own + steps * step, MAX_PREFETCH)
 
     def adapt(self, times: Iterable[float]) -> None:
         """Adapt the prefetch to methods that took *times*, in seconds."""

@@ -141,7 +141,8 @@ class RequestConsumerThread(ConnectionThread):
             self._carry_out(self._intake.acks_arrived(), connection)
         self._carry_out(self._intake.take_judged(), connection)
         self._send_acks(connection)  # perhaps nothing else happens for long
-        self._request_queue.make_room(self._siblings.held)
+        kept = self._siblings.held + self._workers.nested
+        self._request_queue.make_room(kept, time.monotonic())
         if not self._is_overloaded:
             self._send_words()
         if self._siblings.inspection_is_due:

@@ -1,5 +1,7 @@
 """The request queue of a server, as its consumer thread uses it."""
 
+from math import inf
+
 from qam._broker.connection import Connection
 from qam._broker.events import Consumer
 from qam._broker.messages import QueueState
@@ -8,6 +10,9 @@ from qam._server.messages import declare_server
 from qam._server.prefetch import Prefetch
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMConnectionException
+
+#: Seconds for which room for deliveries that need no worker stays after it was needed.
+_ROOM_STAYS = 10.0
 
 
 class RequestQueue:
@@ -26,6 +31,7 @@ class RequestQueue:
         self.consumer_prefetch = 0
         #: True while requests are left to other servers, since no worker is free.
         self.stands_back = False
+        self._room_needed_at = -inf
 
     @property
     def is_consumed(self) -> bool:
@@ -78,9 +84,15 @@ class RequestQueue:
         server_id = self._settings.server_id
         return QAMConnectionException(f"the request queue of {server_id!r} was deleted")
 
-    def make_room(self, kept: int) -> None:
-        """Let the prefetch leave room for so many deliveries that are only kept."""
-        self._prefetch.kept = kept
+    def make_room(self, kept: int, now: float) -> None:
+        """Let the prefetch leave room for so many deliveries that need no worker.
+
+        Room that was needed just now stays: each change is another consumer.
+        """
+        if kept:
+            self._room_needed_at = now
+        if kept > self._prefetch.kept or now - self._room_needed_at > _ROOM_STAYS:
+            self._prefetch.kept = kept
 
     def adapt_prefetch(self, calls_seconds: list[float]) -> None:
         """Adapt the prefetch to the seconds that methods took."""

@@ -22,6 +22,8 @@ class ServerSettings:
     queue_arguments: dict[str, Any] = field(default_factory=dict)
     #: How many methods run at once, at most.
     max_workers: int = 1
+    #: How many more run while as many wait in calls of their own, at most.
+    max_nested: int = 0
     #: The size of the largest request that is received, and of the largest reply that is sent.
     max_message_bytes: int = MAX_MESSAGE_BYTES
     #: Whether callers get the traceback when a method raises.

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from qam._common.deadline import Deadline
 from qam._common.job_queue import JobQueue
@@ -49,7 +50,10 @@ class WorkerPool:
         self._messages = messages
         self._publisher = publisher
         self._settled = settled
+        # Guards how many workers wait in calls of their own, and which one is dismissed.
+        self._lock = threading.Lock()
         self._workers: list[ExecuteMethodThread] = []
+        self._waiting = 0
         self._warnings = RareWarnings(log, at_most=_MAX_WARNINGS)
 
     def __len__(self) -> int:
@@ -66,13 +70,55 @@ class WorkerPool:
 
     def put(self, call: Call) -> None:
         """Give a call to a worker; called by the thread that receives the requests."""
-        idle = self._calls.put(call)
-        if not idle and len(self._workers) < self._settings.max_workers:
-            try:
-                self.start_worker()
-            except RuntimeError:  # out of threads: the workers that run go on
-                if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
-                    log.exception("a request has to wait: no other worker can be started")
+        if not self._calls.put(call):
+            self._try_to_start_worker()
+
+    def _try_to_start_worker(self) -> None:
+        if len(self._workers) >= self._limit:
+            return
+        try:
+            self.start_worker()
+        except RuntimeError:  # out of threads: the workers that run go on
+            if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
+                log.exception("a request has to wait: no other worker can be started")
+
+    @property
+    def _limit(self) -> int:
+        """How many workers there may be now."""
+        return self._settings.max_workers + self.nested
+
+    @property
+    def nested(self) -> int:
+        """How many workers wait in calls of their own, and do not count."""
+        return min(self._waiting, self._settings.max_nested)
+
+    @contextmanager
+    def one_waits(self) -> Iterator[None]:
+        """Let another worker run while one waits in a call of its own."""
+        self._count_waiting(1)
+        try:
+            if self._calls.waiting_since() is not None:
+                self._try_to_start_worker()
+            elif self.running >= self._settings.max_workers:
+                # Perhaps this server has to answer such a call: let another request come.
+                self._settled.waker.wake()
+            yield
+        finally:
+            self._count_waiting(-1)
+
+    def _count_waiting(self, more: int) -> None:
+        with self._lock:
+            self._waiting += more
+
+    def dismisses(self, worker: ExecuteMethodThread) -> bool:
+        """Return True if *worker* is to end: it has let another one run, which still does."""
+        if len(self._workers) <= self._limit:
+            return False
+        with self._lock:
+            if len(self._workers) <= self._limit:
+                return False
+            self._workers.remove(worker)
+        return True
 
     def waiting_since(self) -> float | None:
         """Return when the oldest request came for which there is no worker; None if none waits."""
@@ -81,7 +127,7 @@ class WorkerPool:
     @property
     def has_room(self) -> bool:
         """True if another request could begin at once."""
-        return not len(self._calls) and self.running < self._settings.max_workers
+        return not len(self._calls) and self.running < self._limit
 
     def take_back(self) -> list[Call]:
         """Take out the calls that no worker has begun."""
@@ -100,6 +146,7 @@ class WorkerPool:
             self._publisher,
             self._settled,
             self._warnings,
+            self,
         )
         self._workers.append(worker)  # first: its method may close the server at once
         try:
@@ -115,5 +162,5 @@ class WorkerPool:
     def join(self) -> None:
         """Wait for the end of the idle workers, one second at most."""
         deadline = Deadline(_GRACE)
-        for worker in self._workers:
+        for worker in tuple(self._workers):
             worker.join(deadline.wait_time())

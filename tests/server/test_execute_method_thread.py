@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -65,7 +66,16 @@ class Server:
             self.publisher,
             self.settled,
             RareWarnings(log),
+            self,
         )
+        #: Whether the pool has too many workers.
+        self.is_crowded = False
+
+    def dismisses(self, worker: ExecuteMethodThread) -> bool:
+        return self.is_crowded
+
+    def one_waits(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def work(self, *calls: Call) -> list[Message]:
         """Let it see to *calls*, and end; return the messages that it wants to be sent."""
@@ -319,3 +329,13 @@ def test_a_caller_that_cant_even_be_told_of_a_bug_costs_no_worker(
 
     assert server.settled.take_all() == [call]
     assert "and its caller gets no reply" in caplog.text
+
+
+def test_it_ends_after_a_call_if_there_are_too_many_workers(server: Server) -> None:
+    server.methods.add_function(lambda: None, "method")
+    server.is_crowded = True
+    waits = request("method")
+
+    server.work(request("method"), waits)
+
+    assert server.calls.take_all() == [waits]

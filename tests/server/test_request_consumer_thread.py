@@ -56,6 +56,8 @@ class Workers:
 
     #: When the oldest one came that has no worker.
     oldest: float | None = None
+    #: How many workers wait in calls of their own.
+    nested = 0
     has_room = False
 
     def waiting_since(self) -> float | None:

@@ -98,6 +98,7 @@ def test_a_worker_that_waits_for_work_keeps_nothing_of_what_it_did(
         *(calls, methods, messages, cast(ReplyPublisherThread, Notes())),
         SettledCalls(),
         RareWarnings(log),
+        SimpleNamespace(dismisses=lambda worker: False),  # type: ignore[arg-type]
     )
     worker.start()
     # when
@@ -125,7 +126,7 @@ def test_a_flood_of_unreadable_requests_is_told_a_few_times(
     for each in flood:
         calls.put(each)
     calls.close()
-    for worker in pool:
+    for worker in list(pool):
         worker.join()
     # then
     assert all(each.rejected for each in flood)
@@ -251,7 +252,7 @@ class Consumer(RequestConsumerThread):
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
         workers: Any = SimpleNamespace(
-            put=self.taken.append, take_back=list, waiting_since=lambda: None
+            put=self.taken.append, take_back=list, waiting_since=lambda: None, nested=0
         )
         results, settled = ResultQueue(), SettledCalls()
         self.published = results.messages

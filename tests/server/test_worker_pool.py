@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from qam._server.method_registry import MethodRegistry
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
 
-SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2)
+SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2, max_nested=3)
 
 
 class Pool(WorkerPool):
@@ -123,3 +124,51 @@ def test_workers_end_when_the_calls_are_done(pool: Pool) -> None:
     pool.join()
 
     assert not any(worker.is_alive() for worker in pool)
+
+
+class TestAWorkerThatWaitsInACallOfItsOwn:
+    @pytest.fixture(autouse=True)
+    def at_work(self, started: list[ExecuteMethodThread], monkeypatch: pytest.MonkeyPatch) -> None:
+        """All workers are at work from their start."""
+        monkeypatch.setattr(ExecuteMethodThread, "is_alive", lambda self: True)
+
+    def test_lets_another_one_run(self, pool: Pool, started: list[ExecuteMethodThread]) -> None:
+        for _ in range(3):
+            pool.put(call())
+        assert len(started) == 2
+        # when
+        with pool.one_waits():
+            # then what waited is begun at once
+            assert (len(started), pool.nested) == (3, 1)
+            pool.put(call())
+            assert len(started) == 3
+        assert pool.nested == 0
+
+    def test_lets_no_more_run_than_are_allowed(
+        self, pool: Pool, started: list[ExecuteMethodThread]
+    ) -> None:
+        with ExitStack() as waits:
+            for _ in range(5):
+                waits.enter_context(pool.one_waits())
+                pool.put(call())
+            assert (len(started), pool.nested) == (2 + 3, 3)
+
+    def test_lets_requests_come_if_none_is_left_for_them(self, pool: Pool) -> None:
+        pool.put(call())
+        pool.take_back()
+        with pool.one_waits():
+            assert not pool.settled.waker._awake
+        pool.put(call())
+        pool.take_back()
+        with pool.one_waits():
+            assert pool.settled.waker._awake
+
+    def test_makes_one_end_when_it_goes_on(
+        self, pool: Pool, started: list[ExecuteMethodThread]
+    ) -> None:
+        for _ in range(3):
+            pool.put(call())
+        with pool.one_waits():
+            assert not any(map(pool.dismisses, started))
+        assert [pool.dismisses(worker) for worker in started] == [True, False, False]
+        assert len(pool) == 2

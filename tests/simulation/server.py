@@ -63,6 +63,12 @@ class Workers:
     def has_room(self) -> bool:
         return not self._waiting and self.busy < self._number
 
+    #: How many wait in calls of their own.
+    nested = 0
+
+    def dismisses(self, worker: ExecuteMethodThread) -> bool:
+        return False
+
     # --- for the worker ----------------------------------------------------------------
 
     def add_reply_to_send(self, reply: Message) -> None:
@@ -174,7 +180,7 @@ class ModelServer:
         calls: JobQueue[Call] = JobQueue()
         self.workers.publisher = self.publisher
         self.workers.thread = ExecuteMethodThread(
-            settings, calls, registry, messages, pool, self.settled, warnings
+            settings, calls, registry, messages, pool, self.settled, warnings, pool
         )
         self.owners = {
             "receives": Owner(world, self.consumer, f"{name} receives", self._after_turn),
