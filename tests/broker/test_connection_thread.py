@@ -865,7 +865,7 @@ class TestAConnectionThatIsLent:
         with pytest.raises(KeyboardInterrupt):
             owner._borrow(interrupt)
         assert not owner._borrow(lambda connection: True), "how much was written is not known"
-        owner.wake()
+        # then its owner is woken, and opens another
         broker.settle()
 
         assert [str(error) for error in owner.losses] == [
