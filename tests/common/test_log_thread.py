@@ -11,6 +11,7 @@ import pytest
 
 from qam import QAMProxy
 from qam._common import logs
+from qam._common.deadline import Deadline
 from qam._common.log_thread import LogThread, log_thread
 from qam._common.own_threads import OwnThread, in_own_thread
 from tests.conftest import Broker
@@ -229,15 +230,16 @@ def test_a_record_that_comes_as_the_thread_ends_is_handled(
     logs.flush(LONG)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
 def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_again(
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
     thread, handled = LogThread(), []
     monkeypatch.setattr("qam._common.log_thread._RESTART_DELAY", 0.01)
 
     def fail(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
@@ -259,8 +261,7 @@ def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled
     def start_and_end(self: threading.Thread) -> None:
         monkeypatch.setattr(threading.Thread, "start", start)
         self.start()
-        thread._jobs.put(None)
-        self.join(LONG)
+        thread.flush(LONG)
         # when another record comes then, whose thread finds that one is being started
         thread.put(lambda: handled.append(2))
 
@@ -269,6 +270,195 @@ def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled
     # then
     until(lambda: handled == [1, 2])
     thread.flush(LONG)
+
+
+# --- flushing -----------------------------------------------------------------------------
+
+
+class Blocked:
+    """A log thread that has a record whose handler blocks until it may go on."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.handled: list[int] = []
+        self.thread = LogThread()
+        blocks = threading.Event()
+        self.thread.put(lambda: (blocks.set(), self.go_on.wait(LONG)))
+        assert blocks.wait(LONG)
+
+    def put(self, number: int) -> None:
+        """Queue a record that takes a moment: it shows whether it was waited for."""
+        self.thread.put(lambda: (time.sleep(0.05), self.handled.append(number)))
+
+    def wait_for_queued(self, number: int) -> None:
+        until(lambda: self.thread._jobs.qsize() == number)
+
+
+def log_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "qam log thread"]
+
+
+def test_a_flush_that_was_given_up_does_not_cut_a_later_one_short() -> None:
+    # given
+    blocked = Blocked()
+    blocked.thread.flush(0.0)
+    blocked.put(1)
+    blocked.go_on.set()
+    # when
+    blocked.thread.flush(LONG)
+    # then
+    assert blocked.handled == [1]
+    assert log_threads() == []
+
+
+def test_each_of_two_flushes_at_once_waits_for_all_that_was_queued_before_it() -> None:
+    # given a record that comes between the two
+    blocked = Blocked()
+    seen: list[tuple[list[int], list[threading.Thread]]] = []
+    first = threading.Thread(target=lambda: blocked.thread.flush(LONG))
+
+    def flush_and_look() -> None:
+        blocked.thread.flush(LONG)
+        seen.append((blocked.handled[:], log_threads()))
+
+    second = threading.Thread(target=flush_and_look)
+    first.start()
+    blocked.wait_for_queued(1)
+    blocked.put(1)
+    second.start()
+    blocked.wait_for_queued(3)
+    # when
+    blocked.go_on.set()
+    first.join(LONG)
+    second.join(LONG)
+    # then
+    assert seen == [([1], [])]
+
+
+def test_a_thread_that_is_about_to_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given one that has handled all, and is not at its end yet
+    monkeypatch.setattr("qam._common.log_thread._IDLE_TIME", 0.0)
+    about_to_end, go_on = threading.Event(), threading.Event()
+
+    class EndsSlowly(LogThread):
+        def _start(self) -> None:
+            if threading.current_thread() in log_threads():
+                about_to_end.set()
+                assert go_on.wait(LONG)
+            super()._start()
+
+    thread = EndsSlowly()
+    thread.put(lambda: None)
+    assert about_to_end.wait(LONG)
+    threading.Timer(0.05, go_on.set).start()
+    # when
+    thread.flush(LONG)
+    # then
+    assert log_threads() == []
+
+
+def test_where_no_thread_can_start_a_flush_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    thread, deadline = LogThread(), Deadline(LONG)
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    thread.put(lambda: None)
+    # when
+    thread.flush(2 * LONG)
+    # then
+    assert not deadline.expired
+
+
+# --- Ctrl-C while the thread is being started ---------------------------------------------
+
+
+class TestAStartThatIsInterrupted:
+    """Costs no record, and none of those that come later."""
+
+    @pytest.fixture
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Have the next start of a thread interrupted, after the test did *before* with it."""
+        start = threading.Thread.start
+
+        def interrupt(before: Callable[[threading.Thread], object] = id) -> None:
+            def start_and_be_interrupted(thread: threading.Thread) -> None:
+                monkeypatch.setattr(threading.Thread, "start", start)
+                before(thread)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+
+        return interrupt
+
+    def test_before_there_is_a_thread(self, interrupt: Callable[..., None]) -> None:
+        thread, handled = LogThread(), []
+        interrupt()
+
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+        thread.put(lambda: handled.append(2))
+        thread.flush(LONG)
+
+        assert handled == [1, 2]
+
+    def test_when_there_is_one(self, interrupt: Callable[..., None]) -> None:
+        thread, handled = LogThread(), []
+        interrupt(threading.Thread.start)
+
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+        thread.put(lambda: handled.append(2))
+        thread.flush(LONG)
+
+        assert handled == [1, 2]
+        assert log_threads() == []
+
+    def test_when_there_is_one_that_begins_late(self, interrupt: Callable[..., None]) -> None:
+        # given one that begins after another one took its place
+        blocked, late = Blocked(), list[threading.Thread]()
+        thread = LogThread()
+        interrupt(late.append)
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: blocked.go_on.wait(LONG))
+        thread.put(lambda: blocked.handled.append(1))
+
+        # when
+        late[0].start()
+        late[0].join(LONG)
+
+        # then it leaves the records to that one
+        assert not late[0].is_alive()
+        assert blocked.handled == []
+        blocked.go_on.set()
+        thread.flush(LONG)
+        assert blocked.handled == [1]
+        blocked.thread.flush(LONG)
+
+    def test_when_the_lock_was_just_taken(self) -> None:
+        # given
+        thread, handled, starting = LogThread(), [], threading.RLock()
+
+        class InterruptedLock:
+            release, _is_owned = starting.release, starting._is_owned  # type: ignore[attr-defined]
+
+            def acquire(self, blocking: bool) -> bool:
+                starting.acquire(blocking)
+                thread._starting = starting
+                raise KeyboardInterrupt
+
+        thread._starting = InterruptedLock()
+
+        # when
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+
+        # then another thread can take it
+        in_thread_of_ours(lambda: thread.put(lambda: handled.append(2)))
+        until(lambda: handled == [1, 2])
+        thread.flush(LONG)
 
 
 # --- the whole ----------------------------------------------------------------------------
