@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.support.service import serving
 from tests.support.waiting import until
 
 LONG = 60.0
+SHORT = 10.0  # for what would never end if it were broken
 
 
 class Kept(logging.Handler):
@@ -48,10 +50,11 @@ def log() -> logging.Logger:
 
 @pytest.fixture
 def kept(log: logging.Logger) -> Iterator[Kept]:
-    handler = Kept()
-    log.addHandler(handler)
+    """What reaches the application's logger of that name."""
+    handler, logger = Kept(), logging.getLogger(log.name)
+    logger.addHandler(handler)
     yield handler
-    log.removeHandler(handler)
+    logger.removeHandler(handler)
 
 
 def in_thread_of_ours(do: Callable[[], object]) -> OwnThread:
@@ -65,6 +68,7 @@ def test_a_thread_of_the_application_logs_for_itself(log: logging.Logger, kept: 
     assert not in_own_thread()
     log.warning("here")
     assert kept.threads == [threading.current_thread()]
+    assert kept.records[0].filename == "test_log_thread.py"
 
 
 def test_what_a_thread_of_the_library_logs_is_handled_by_another(
@@ -270,6 +274,159 @@ def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled
     # then
     until(lambda: handled == [1, 2])
     thread.flush(LONG)
+
+
+# --- loggers of the application's own class -----------------------------------------------
+
+
+def log_to(logger_class: type[logging.Logger], handler: logging.Handler) -> logging.Logger:
+    """A log of the library whose application has loggers of *logger_class*."""
+    usual = logging.getLoggerClass()
+    logging.setLoggerClass(logger_class)
+    try:
+        log = logs.get_logger(f"qam.test.{uuid.uuid4().hex}")
+    finally:
+        logging.setLoggerClass(usual)
+    logging.getLogger(log.name).addHandler(handler)
+    return log
+
+
+class NamesAll(logging.Logger):
+    """Makes its records with all arguments named."""
+
+    def _log(self, level: int, msg: object, args: Any, **options: Any) -> None:  # type: ignore
+        extra = options.get("extra")
+        record = self.makeRecord(
+            name=self.name,
+            level=level,
+            fn="some file",
+            lno=1,
+            msg=msg,
+            args=args,
+            exc_info=None,
+            func="here",
+            extra=extra,
+            sinfo=None,
+        )
+        self.handle(record)
+
+
+class LeavesDefaultsOut(logging.Logger):
+    """Makes its records with the arguments that have no default."""
+
+    def _log(self, level: int, msg: object, args: Any, **options: Any) -> None:  # type: ignore
+        self.handle(self.makeRecord(self.name, level, "some file", 1, msg, args, None))
+
+
+@pytest.mark.parametrize("logger_class", [NamesAll, LeavesDefaultsOut])
+def test_a_logger_may_make_its_records_in_its_own_way(logger_class: type[logging.Logger]) -> None:
+    kept = Kept()
+    log = log_to(logger_class, kept)
+
+    log.warning("here %d", 1)
+    in_thread_of_ours(lambda: log.warning("there %d", 2))
+    logs.flush(LONG)
+
+    assert kept.messages == ["here 1", "there 2"]
+
+
+class SaysWhere(logging.Logger):
+    """Makes records that say in which thread they are made."""
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
+        record = super().makeRecord(*args, **kwargs)
+        record.made_in = threading.current_thread()
+        return record
+
+
+def test_a_logger_makes_the_records_apart_from_the_threads_of_the_library() -> None:
+    kept = Kept()
+    log = log_to(SaysWhere, kept)
+
+    log.warning("here")
+    in_thread_of_ours(lambda: log.warning("there"))
+    logs.flush(LONG)
+
+    assert [vars(record)["made_in"] for record in kept.records] == kept.threads
+    assert [record.threadName for record in kept.records] == ["MainThread", "owner"]
+    assert {record.filename for record in kept.records} == {"test_log_thread.py"}
+
+
+class Raises(logging.Logger):
+    """Has a bug in each of its methods, once that is asked for."""
+
+    raises = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if Raises.raises and callable(found):
+            raise SystemExit(f"a bug in {name}()")
+        return found
+
+
+def test_a_logger_that_raises_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, ended = log_to(Raises, Kept()), []
+
+    def log_and_end() -> None:
+        assert log.isEnabledFor(logging.WARNING)
+        log.warning("text")
+        ended.append(True)
+
+    monkeypatch.setattr(Raises, "raises", True)
+    in_thread_of_ours(log_and_end)
+    logs.flush(LONG)
+
+    assert ended == [True]
+    assert "SystemExit: a bug in" in capsys.readouterr().err
+
+
+class HasNoText(Exception):
+    """An error of the application, with a bug."""
+
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+def test_an_error_whose_text_raises_ends_nothing(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+
+    def log_and_end() -> None:
+        log.error("text: %s", HasNoText())
+        ended.append(True)
+
+    in_thread_of_ours(log_and_end)
+    logs.flush(LONG)
+
+    assert ended == [True]
+    assert "SystemExit: no text" in capsys.readouterr().err
+
+
+def test_a_logger_that_takes_long_to_be_made_stops_nobody(log: logging.Logger, kept: Kept) -> None:
+    # given one that is made, under the lock of logging, while a thread of the library logs
+    alive = []
+
+    class IsMadeSlowly(logging.Logger):
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            thread = OwnThread(target=lambda: log.warning("text"), name="owner")
+            thread.start()
+            thread.join(SHORT)
+            alive.append(thread.is_alive())
+
+    logging.getLogger(log.name).setLevel(logging.INFO)  # whether it is enabled has to be found out
+
+    # when
+    log_to(IsMadeSlowly, Kept())
+
+    # then
+    assert alive == [False]
+    logging.getLogger(log.name).setLevel(logging.NOTSET)
+    logs.flush(LONG)
+    assert kept.messages == ["text"]
 
 
 # --- flushing -----------------------------------------------------------------------------
