@@ -363,12 +363,14 @@ class QAMServer:
     def _end(self, error: BaseException | None) -> None:
         """End the other threads; no more requests are received, perhaps because of *error*."""
         self._life.fail(error)
-        self._workers.close()
-        self._publisher.exit()
-        self._workers.join()
-        _serving.discard(self)
-        log.info("%r serves no more", self.server_id)
-        self._life.end()
+        try:
+            self._workers.close()
+            self._publisher.exit()
+            self._workers.join()
+            _serving.discard(self)
+            log.info("%r serves no more", self.server_id)
+        finally:
+            self._life.end()
 
     def __enter__(self) -> Self:
         return self

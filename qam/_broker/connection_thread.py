@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
 
 from qam._broker.connect import CONNECT_TIMEOUT, Connect, connect, connect_first
@@ -217,10 +218,18 @@ class ConnectionThread(OwnThread, ABC):
             self._own_connection()
         except BaseException as error:
             failure = error
-            if self._opened.done():
-                self._log.exception("%s died of an internal error", self.name)
-        self._on_end(failure)
-        self._waker.close()
+        self._tell_end(failure)
+
+    def _tell_end(self, failure: BaseException | None) -> None:
+        """Tell whoever waits on this thread that it ends; *failure* is None after a stop."""
+        with ExitStack() as steps:  # from the last to the first; each one, even if another raises
+            steps.callback(self._end_opening, failure)
+            steps.callback(self._waker.close)
+            steps.callback(self._on_end, failure)
+            if failure is not None and self._opened.done():
+                self._log.error("%s died of an internal error", self.name, exc_info=failure)
+
+    def _end_opening(self, failure: BaseException | None) -> None:
         if not self._opened.done():
             self._opened.set_exception(
                 failure or QAMConnectionException("the thread was stopped before it had connected")

@@ -76,11 +76,19 @@ class Loan:
                 pass
 
     def _borrow(self, connection: Connection, use: Callable[[Connection], bool]) -> bool:
-        self._borrowed = True  # stays True if Ctrl-C interrupts the rest
         try:
-            done = use(connection)
-        except QAMConnectionException as error:
-            self._loss_noticed, done = error, True
-            self._waker.wake()
-        self._borrowed = False
+            self._borrowed = True  # stays True if Ctrl-C interrupts the rest
+            done = self._use(connection, use)
+            self._borrowed = False
+        except BaseException:
+            self._waker.wake()  # else the owner would not know before it wakes for another reason
+            raise
         return done
+
+    def _use(self, connection: Connection, use: Callable[[Connection], bool]) -> bool:
+        try:
+            return use(connection)
+        except QAMConnectionException as error:
+            self._loss_noticed = error
+            self._waker.wake()
+            return True

@@ -9,12 +9,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
+from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
 
 #: Records that may wait; further ones are counted, and dropped.
@@ -25,6 +28,8 @@ _IDLE_TIME = 5.0
 _RESTART_DELAY = 1.0
 
 Job = Callable[[], object]
+#: Queued by a flush: gets the thread that has handled all records before it, and ends with it.
+Flushed = Future[threading.Thread]
 
 
 class LogThread:
@@ -41,10 +46,14 @@ class LogThread:
 
     def _begin_anew(self) -> None:
         # Reentrant by itself: a finalizer may log while a record is being queued.
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job | Flushed] = SimpleQueue()
+        # True while a thread handles the records, or is being started for that.
+        self._runs = False
+        # The last thread that began to handle records; it may have ended.
         self._thread: threading.Thread | None = None
-        # Guards the start of the thread.  It is never waited for.
-        self._starting = threading.Lock()
+        # Guards the start of the thread.  It is never waited for.  Reentrant, so that only the
+        # thread that has taken it can release it.
+        self._starting: Any = threading.RLock()
         self._failed_at = -inf
         # How many records were dropped, and how many of those were reported.
         self._drops = count(1)
@@ -68,14 +77,31 @@ class LogThread:
     def flush(self, timeout: float) -> None:
         """Wait until the records queued so far are handled, *timeout* seconds at most.
 
-        The thread has ended then.
+        The thread that has handled them has ended then.  Where no thread can be started now,
+        nothing is waited for.
         """
+        if self.is_here:
+            return
+        deadline = Deadline(timeout)
+        with suppress(TimeoutError):
+            thread = self._last_thread(deadline)
+            if thread is not None:
+                thread.join(deadline.wait_time())
+
+    def _last_thread(self, deadline: Deadline) -> threading.Thread | None:
+        """Wait until the records queued so far are handled; return the thread that ends now.
+
+        :raises TimeoutError: the time is up.
+        """
+        # In this order, for the thread takes the last record out first, and handles it then.
+        if self._jobs.empty() and not self._runs:
+            return self._thread
+        flushed: Flushed = Future()
+        self._jobs.put(flushed)
         self._start()
-        thread = self._thread
-        if thread is not None and not self.is_here:
-            self._jobs.put(None)
-            with suppress(RuntimeError):  # it is being started at this moment
-                thread.join(timeout)
+        if not self._runs and not self._may_try():
+            return None
+        return flushed.result(deadline.wait_time())
 
     def _start(self) -> None:
         """Start the thread, if there is something to do and nobody does it.
@@ -83,36 +109,71 @@ class LogThread:
         Whoever can't take the lock leaves that to its holder, which looks again after that: the
         thread that it has started may have ended by then.
         """
-        while self._is_wanted() and self._starting.acquire(blocking=False):
+        while self._is_wanted():
             try:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="qam log thread", daemon=True
-                    )
-                    self._thread.start()
-            except RuntimeError:
-                # There are no more threads now; a later record tries again.
-                self._thread, self._failed_at = None, monotonic()
+                # Acquired inside the try, because Ctrl-C may strike right after it.
+                if not self._starting.acquire(blocking=False):
+                    return
+                if not self._runs:
+                    self._start_thread()
             finally:
-                self._starting.release()
+                try:  # no suppress(): Ctrl-C could strike in that call  # noqa: SIM105
+                    self._starting.release()
+                except RuntimeError:  # another thread holds it
+                    pass
 
     def _is_wanted(self) -> bool:
-        may_try = monotonic() - self._failed_at >= _RESTART_DELAY
-        return self._thread is None and not self._jobs.empty() and may_try
+        # The lock is held here if a finalizer logs in the middle of _start().
+        is_starting = self._starting._is_owned()
+        return not (self._runs or self._jobs.empty() or is_starting) and self._may_try()
 
-    def _run(self) -> None:
+    def _may_try(self) -> bool:
+        return monotonic() - self._failed_at >= _RESTART_DELAY
+
+    def _start_thread(self) -> None:
+        # Taken once: by the new thread, which then handles records, or by this one if the start
+        # failed or was interrupted: then the new one, should it begin nevertheless, does nothing.
+        turn = threading.Lock()
+        try:
+            self._runs = True
+            threading.Thread(
+                target=self._run, args=(turn,), name="qam log thread", daemon=True
+            ).start()
+        except BaseException as error:
+            if turn.acquire(blocking=False):
+                self._runs = False
+            if not isinstance(error, RuntimeError | MemoryError):
+                raise
+            # There are no more threads now; a later record tries again.
+            self._failed_at = monotonic()
+
+    def _run(self, turn: threading.Lock) -> None:
+        if not turn.acquire(blocking=False):
+            return
+        before, self._thread = self._thread, threading.current_thread()
+        try:
+            if before is not None:
+                before.join()  # so that whoever waits for the end of this one waits for both
+            self._handle_jobs()
+        finally:
+            self._runs = False
+            # Whoever queued something before that has seen a thread, and started none.
+            self._start()
+
+    def _handle_jobs(self) -> None:
+        """Handle records until there are none for some time, or a flush waits for the end."""
         while (job := self._next_job()) is not None:
+            if isinstance(job, Future):
+                job.set_result(threading.current_thread())
+                return
             try:
                 job()
                 self._report_drops()
             except BaseException:
                 _show_error()
             del job
-        self._thread = None
-        # Whoever queued something before that has seen a thread, and started none.
-        self._start()
 
-    def _next_job(self) -> Job | None:
+    def _next_job(self) -> Job | Flushed | None:
         try:
             return self._jobs.get(timeout=_IDLE_TIME)
         except Empty:
@@ -130,7 +191,7 @@ class LogThread:
 def _show_error() -> None:
     """Print the error of a log filter or handler, as ``logging`` does."""
     if logging.raiseExceptions:
-        with suppress(Exception):  # standard error may be closed, or of the application's own
+        with suppress(BaseException):  # standard error may be closed, or of the application's own
             print("--- a log filter or handler raised, in a record of qam ---", file=sys.stderr)
             traceback.print_exc()
 

@@ -1,11 +1,12 @@
 """The library's loggers: received texts are made printable before a handler gets them.
 
-Filters, handlers and record factories are code of the application.  For the records of the
-library's own threads they run in a thread of their own; every other thread logs for itself.
+Filters, handlers, record factories and classes of loggers are code of the application.  For the
+records of the library's own threads they run in a thread of their own; every other thread logs
+for itself.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -41,15 +42,77 @@ class _MakePrintable(logging.Filter):
 _make_printable = _MakePrintable()
 
 
+class _Logger(logging.Logger):
+    """What the library logs to: it hands each record to the application's logger of that name.
+
+    That one may be of a class of the application.  So a thread of the library reads its level,
+    and calls none of its methods.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger.name)
+        self.parent = self._logger = logger
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Return True if a record of *level* would be handled; takes no lock of ``logging``."""
+        logger = self._logger
+        if logger.disabled or logger.manager.disable >= level:
+            return False
+        return level >= self.getEffectiveLevel()
+
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: Any = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        options: dict[str, Any] = {"exc_info": exc_info, "extra": extra, "stack_info": stack_info}
+        options["stacklevel"] = stacklevel + 1  # this method is not the place that logs
+        if not in_own_thread():
+            self._logger.log(level, msg, *args, **options)
+            return
+        try:
+            super()._log(level, msg, args, **options)
+        except BaseException as error:  # such as an exception of the application has for its text
+            log_thread.put(partial(_raise, error))
+
+    def makeRecord(  # noqa: N802
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """Make a record of a thread of the library, without the application's factory."""
+        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        vars(record).update(extra or {})
+        return record
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Leave *record*, of a thread of the library, to the thread for that."""
+        _make_printable.filter(record)
+        log_thread.put(partial(_handle_later, self._logger, record))
+
+
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger *name*; its records are made printable, and no handler is added."""
-    logger: Any = logging.getLogger(name)
+    """Return a logger whose records are made printable, and reach the handlers of *name*.
+
+    It has no handlers and no level of its own; those of ``logging.getLogger(name)`` count.
+    """
+    logger = logging.getLogger(name)
     if _make_printable not in logger.filters:
         logger.filters.insert(0, _make_printable)  # before those of the application
-        make_record, handle = logger.makeRecord, logger.handle
-        logger.makeRecord = partial(_make_record, make_record)
-        logger.handle = partial(_handle, make_record, handle)
-    return logger  # type: ignore[no-any-return]
+    return _Logger(logger)
 
 
 def flush(timeout: float = FLUSH_TIMEOUT) -> None:
@@ -58,41 +121,18 @@ def flush(timeout: float = FLUSH_TIMEOUT) -> None:
         log_thread.flush(timeout)
 
 
-def _make_record(make: Callable[..., logging.LogRecord], *args: Any) -> logging.LogRecord:
-    """Make a record; in one of the library's threads without the application's factory."""
-    if not in_own_thread():
-        return make(*args)
-    extra, stack = args[-2:]
-    record = logging.LogRecord(*args[:-2], stack)  # type: ignore[call-arg]
-    vars(record).update(extra or {})
-    return record
-
-
-def _handle(
-    make: Callable[..., logging.LogRecord],
-    handle: Callable[[logging.LogRecord], object],
-    record: logging.LogRecord,
-) -> None:
-    """Handle *record*; those of the library's threads in the thread for that."""
-    if not in_own_thread():
-        handle(record)
-        return
-    _make_printable.filter(record)
-    log_thread.put(partial(_handle_later, make, handle, record))
-
-
-def _handle_later(
-    make: Callable[..., logging.LogRecord],
-    handle: Callable[[logging.LogRecord], object],
-    record: logging.LogRecord,
-) -> None:
-    """Handle *record*, made anew by the application's factory, with its own time and thread."""
-    made = make(
-        *(record.name, record.levelno, record.pathname, record.lineno, record.msg, record.args),
-        *(record.exc_info, record.funcName, None, record.stack_info),
+def _handle_later(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Handle *record*, made anew by the application's logger, with its own time and thread."""
+    made = logger.makeRecord(
+        *(record.name, record.levelno, record.pathname, record.lineno, record.msg),
+        *(record.args or (), record.exc_info, record.funcName, None, record.stack_info),
     )
     vars(made).update(vars(record))
-    handle(made)
+    logger.handle(made)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _clean(argument: Any) -> Any:

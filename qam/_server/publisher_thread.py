@@ -174,7 +174,9 @@ class ReplyPublisherThread(PublishingThread):
             connection.inspect_queue(request_binding(self._settings.server_id).queue)
 
     def _on_end(self, error: BaseException | None) -> None:
-        for message in self._later.items():
-            self._dropped.count(message.route.routing_key)
-        self._dropped.log_warnings()
-        self._ended(error)
+        try:
+            for message in self._later.items():
+                self._dropped.count(message.route.routing_key)
+            self._dropped.log_warnings()
+        finally:
+            self._ended(error)

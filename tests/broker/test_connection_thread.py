@@ -84,6 +84,7 @@ class Owner(ConnectionThread):
         self.before_close += 1
 
     def _on_end(self, error: BaseException | None) -> None:
+        self._hook("_on_end")
         super()._on_end(error)
         with self._changed:
             self.ends += 1
@@ -865,7 +866,7 @@ class TestAConnectionThatIsLent:
         with pytest.raises(KeyboardInterrupt):
             owner._borrow(interrupt)
         assert not owner._borrow(lambda connection: True), "how much was written is not known"
-        owner.wake()
+        # then its owner is woken, and opens another
         broker.settle()
 
         assert [str(error) for error in owner.losses] == [
@@ -978,6 +979,44 @@ def test_a_bug_while_closing_is_told_too(broker: Broker, own: QueueBinding) -> N
     assert not owner.is_alive()
     assert owner.deaths == [bug]
     delete_queue(owner)
+
+
+def test_a_log_that_raises_keeps_no_end_from_being_told(own: QueueBinding) -> None:
+    # given
+    owner = Owner([endpoint_of("here")], own, connect=FakeBroker(StandingClock()).connect)
+    owner._log = logging.Logger("raises")
+    owner._log.addFilter(raise_value_error)
+    bug = owner.fail_in["_write"] = RuntimeError("bug")
+
+    # when it runs here, where the test sees what it raises
+    with pytest.raises(ValueError, match="raised by the log"):
+        owner.run()
+
+    # then
+    assert owner.deaths == [bug]
+    assert owner._waker._closed
+
+
+def raise_value_error(record: logging.LogRecord) -> bool:
+    raise ValueError("raised by the log")
+
+
+def test_a_bug_at_the_end_leaves_nobody_waiting_and_nothing_open(own: QueueBinding) -> None:
+    # given
+    broker = FakeBroker(StandingClock())
+    broker.down = QAMConnectionException("nothing listens there")
+    owner = Owner([endpoint_of("here")], own, connect=broker.connect)
+    bug = owner.fail_in["_on_end"] = RuntimeError("bug")
+
+    # when
+    with pytest.raises(RuntimeError) as caught:
+        owner.run()
+
+    # then
+    assert caught.value is bug
+    assert owner._waker._closed
+    with pytest.raises(QAMConnectionException, match="nothing listens there"):
+        owner.wait_until_open(Deadline(0.0))
 
 
 def test_each_end_is_told_once(broker: Broker, own: QueueBinding) -> None:

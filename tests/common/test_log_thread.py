@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from qam import QAMProxy
 from qam._common import logs
+from qam._common.deadline import Deadline
 from qam._common.log_thread import LogThread, log_thread
 from qam._common.own_threads import OwnThread, in_own_thread
 from tests.conftest import Broker
@@ -19,6 +21,7 @@ from tests.support.service import serving
 from tests.support.waiting import until
 
 LONG = 60.0
+SHORT = 10.0  # for what would never end if it were broken
 
 
 class Kept(logging.Handler):
@@ -47,10 +50,11 @@ def log() -> logging.Logger:
 
 @pytest.fixture
 def kept(log: logging.Logger) -> Iterator[Kept]:
-    handler = Kept()
-    log.addHandler(handler)
+    """What reaches the application's logger of that name."""
+    handler, logger = Kept(), logging.getLogger(log.name)
+    logger.addHandler(handler)
     yield handler
-    log.removeHandler(handler)
+    logger.removeHandler(handler)
 
 
 def in_thread_of_ours(do: Callable[[], object]) -> OwnThread:
@@ -64,6 +68,7 @@ def test_a_thread_of_the_application_logs_for_itself(log: logging.Logger, kept: 
     assert not in_own_thread()
     log.warning("here")
     assert kept.threads == [threading.current_thread()]
+    assert kept.records[0].filename == "test_log_thread.py"
 
 
 def test_what_a_thread_of_the_library_logs_is_handled_by_another(
@@ -229,15 +234,16 @@ def test_a_record_that_comes_as_the_thread_ends_is_handled(
     logs.flush(LONG)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
 def test_where_no_thread_can_start_nothing_is_raised_and_a_later_record_tries_again(
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
     thread, handled = LogThread(), []
     monkeypatch.setattr("qam._common.log_thread._RESTART_DELAY", 0.01)
 
     def fail(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
@@ -259,8 +265,7 @@ def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled
     def start_and_end(self: threading.Thread) -> None:
         monkeypatch.setattr(threading.Thread, "start", start)
         self.start()
-        thread._jobs.put(None)
-        self.join(LONG)
+        thread.flush(LONG)
         # when another record comes then, whose thread finds that one is being started
         thread.put(lambda: handled.append(2))
 
@@ -269,6 +274,348 @@ def test_a_record_that_is_queued_while_the_thread_is_started_and_ends_is_handled
     # then
     until(lambda: handled == [1, 2])
     thread.flush(LONG)
+
+
+# --- loggers of the application's own class -----------------------------------------------
+
+
+def log_to(logger_class: type[logging.Logger], handler: logging.Handler) -> logging.Logger:
+    """A log of the library whose application has loggers of *logger_class*."""
+    usual = logging.getLoggerClass()
+    logging.setLoggerClass(logger_class)
+    try:
+        log = logs.get_logger(f"qam.test.{uuid.uuid4().hex}")
+    finally:
+        logging.setLoggerClass(usual)
+    logging.getLogger(log.name).addHandler(handler)
+    return log
+
+
+class NamesAll(logging.Logger):
+    """Makes its records with all arguments named."""
+
+    def _log(self, level: int, msg: object, args: Any, **options: Any) -> None:  # type: ignore
+        extra = options.get("extra")
+        record = self.makeRecord(
+            name=self.name,
+            level=level,
+            fn="some file",
+            lno=1,
+            msg=msg,
+            args=args,
+            exc_info=None,
+            func="here",
+            extra=extra,
+            sinfo=None,
+        )
+        self.handle(record)
+
+
+class LeavesDefaultsOut(logging.Logger):
+    """Makes its records with the arguments that have no default."""
+
+    def _log(self, level: int, msg: object, args: Any, **options: Any) -> None:  # type: ignore
+        self.handle(self.makeRecord(self.name, level, "some file", 1, msg, args, None))
+
+
+@pytest.mark.parametrize("logger_class", [NamesAll, LeavesDefaultsOut])
+def test_a_logger_may_make_its_records_in_its_own_way(logger_class: type[logging.Logger]) -> None:
+    kept = Kept()
+    log = log_to(logger_class, kept)
+
+    log.warning("here %d", 1)
+    in_thread_of_ours(lambda: log.warning("there %d", 2))
+    logs.flush(LONG)
+
+    assert kept.messages == ["here 1", "there 2"]
+
+
+class SaysWhere(logging.Logger):
+    """Makes records that say in which thread they are made."""
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
+        record = super().makeRecord(*args, **kwargs)
+        record.made_in = threading.current_thread()
+        return record
+
+
+def test_a_logger_makes_the_records_apart_from_the_threads_of_the_library() -> None:
+    kept = Kept()
+    log = log_to(SaysWhere, kept)
+
+    log.warning("here")
+    in_thread_of_ours(lambda: log.warning("there"))
+    logs.flush(LONG)
+
+    assert [vars(record)["made_in"] for record in kept.records] == kept.threads
+    assert [record.threadName for record in kept.records] == ["MainThread", "owner"]
+    assert {record.filename for record in kept.records} == {"test_log_thread.py"}
+
+
+class Raises(logging.Logger):
+    """Has a bug in each of its methods, once that is asked for."""
+
+    raises = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if Raises.raises and callable(found):
+            raise SystemExit(f"a bug in {name}()")
+        return found
+
+
+def test_a_logger_that_raises_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, ended = log_to(Raises, Kept()), []
+
+    def log_and_end() -> None:
+        assert log.isEnabledFor(logging.WARNING)
+        log.warning("text")
+        ended.append(True)
+
+    monkeypatch.setattr(Raises, "raises", True)
+    in_thread_of_ours(log_and_end)
+    logs.flush(LONG)
+
+    assert ended == [True]
+    assert "SystemExit: a bug in" in capsys.readouterr().err
+
+
+class HasNoText(Exception):
+    """An error of the application, with a bug."""
+
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+
+def test_an_error_whose_text_raises_ends_nothing(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+
+    def log_and_end() -> None:
+        log.error("text: %s", HasNoText())
+        ended.append(True)
+
+    in_thread_of_ours(log_and_end)
+    logs.flush(LONG)
+
+    assert ended == [True]
+    assert "SystemExit: no text" in capsys.readouterr().err
+
+
+def test_a_logger_that_takes_long_to_be_made_stops_nobody(log: logging.Logger, kept: Kept) -> None:
+    # given one that is made, under the lock of logging, while a thread of the library logs
+    alive = []
+
+    class IsMadeSlowly(logging.Logger):
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            thread = OwnThread(target=lambda: log.warning("text"), name="owner")
+            thread.start()
+            thread.join(SHORT)
+            alive.append(thread.is_alive())
+
+    logging.getLogger(log.name).setLevel(logging.INFO)  # whether it is enabled has to be found out
+
+    # when
+    log_to(IsMadeSlowly, Kept())
+
+    # then
+    assert alive == [False]
+    logging.getLogger(log.name).setLevel(logging.NOTSET)
+    logs.flush(LONG)
+    assert kept.messages == ["text"]
+
+
+# --- flushing -----------------------------------------------------------------------------
+
+
+class Blocked:
+    """A log thread that has a record whose handler blocks until it may go on."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.handled: list[int] = []
+        self.thread = LogThread()
+        blocks = threading.Event()
+        self.thread.put(lambda: (blocks.set(), self.go_on.wait(LONG)))
+        assert blocks.wait(LONG)
+
+    def put(self, number: int) -> None:
+        """Queue a record that takes a moment: it shows whether it was waited for."""
+        self.thread.put(lambda: (time.sleep(0.05), self.handled.append(number)))
+
+    def wait_for_queued(self, number: int) -> None:
+        until(lambda: self.thread._jobs.qsize() == number)
+
+
+def log_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "qam log thread"]
+
+
+def test_a_flush_that_was_given_up_does_not_cut_a_later_one_short() -> None:
+    # given
+    blocked = Blocked()
+    blocked.thread.flush(0.0)
+    blocked.put(1)
+    blocked.go_on.set()
+    # when
+    blocked.thread.flush(LONG)
+    # then
+    assert blocked.handled == [1]
+    assert log_threads() == []
+
+
+def test_each_of_two_flushes_at_once_waits_for_all_that_was_queued_before_it() -> None:
+    # given a record that comes between the two
+    blocked = Blocked()
+    seen: list[tuple[list[int], list[threading.Thread]]] = []
+    first = threading.Thread(target=lambda: blocked.thread.flush(LONG))
+
+    def flush_and_look() -> None:
+        blocked.thread.flush(LONG)
+        seen.append((blocked.handled[:], log_threads()))
+
+    second = threading.Thread(target=flush_and_look)
+    first.start()
+    blocked.wait_for_queued(1)
+    blocked.put(1)
+    second.start()
+    blocked.wait_for_queued(3)
+    # when
+    blocked.go_on.set()
+    first.join(LONG)
+    second.join(LONG)
+    # then
+    assert seen == [([1], [])]
+
+
+def test_a_thread_that_is_about_to_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given one that has handled all, and is not at its end yet
+    monkeypatch.setattr("qam._common.log_thread._IDLE_TIME", 0.0)
+    about_to_end, go_on = threading.Event(), threading.Event()
+
+    class EndsSlowly(LogThread):
+        def _start(self) -> None:
+            if threading.current_thread() in log_threads():
+                about_to_end.set()
+                assert go_on.wait(LONG)
+            super()._start()
+
+    thread = EndsSlowly()
+    thread.put(lambda: None)
+    assert about_to_end.wait(LONG)
+    threading.Timer(0.05, go_on.set).start()
+    # when
+    thread.flush(LONG)
+    # then
+    assert log_threads() == []
+
+
+def test_where_no_thread_can_start_a_flush_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    thread, deadline = LogThread(), Deadline(LONG)
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    thread.put(lambda: None)
+    # when
+    thread.flush(2 * LONG)
+    # then
+    assert not deadline.expired
+
+
+# --- Ctrl-C while the thread is being started ---------------------------------------------
+
+
+class TestAStartThatIsInterrupted:
+    """Costs no record, and none of those that come later."""
+
+    @pytest.fixture
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Have the next start of a thread interrupted, after the test did *before* with it."""
+        start = threading.Thread.start
+
+        def interrupt(before: Callable[[threading.Thread], object] = id) -> None:
+            def start_and_be_interrupted(thread: threading.Thread) -> None:
+                monkeypatch.setattr(threading.Thread, "start", start)
+                before(thread)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+
+        return interrupt
+
+    def test_before_there_is_a_thread(self, interrupt: Callable[..., None]) -> None:
+        thread, handled = LogThread(), []
+        interrupt()
+
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+        thread.put(lambda: handled.append(2))
+        thread.flush(LONG)
+
+        assert handled == [1, 2]
+
+    def test_when_there_is_one(self, interrupt: Callable[..., None]) -> None:
+        thread, handled = LogThread(), []
+        interrupt(threading.Thread.start)
+
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+        thread.put(lambda: handled.append(2))
+        thread.flush(LONG)
+
+        assert handled == [1, 2]
+        assert log_threads() == []
+
+    def test_when_there_is_one_that_begins_late(self, interrupt: Callable[..., None]) -> None:
+        # given one that begins after another one took its place
+        blocked, late = Blocked(), list[threading.Thread]()
+        thread = LogThread()
+        interrupt(late.append)
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: blocked.go_on.wait(LONG))
+        thread.put(lambda: blocked.handled.append(1))
+
+        # when
+        late[0].start()
+        late[0].join(LONG)
+
+        # then it leaves the records to that one
+        assert not late[0].is_alive()
+        assert blocked.handled == []
+        blocked.go_on.set()
+        thread.flush(LONG)
+        assert blocked.handled == [1]
+        blocked.thread.flush(LONG)
+
+    def test_when_the_lock_was_just_taken(self) -> None:
+        # given
+        thread, handled, starting = LogThread(), [], threading.RLock()
+
+        class InterruptedLock:
+            release, _is_owned = starting.release, starting._is_owned  # type: ignore[attr-defined]
+
+            def acquire(self, blocking: bool) -> bool:
+                starting.acquire(blocking)
+                thread._starting = starting
+                raise KeyboardInterrupt
+
+        thread._starting = InterruptedLock()
+
+        # when
+        with pytest.raises(KeyboardInterrupt):
+            thread.put(lambda: handled.append(1))
+
+        # then another thread can take it
+        in_thread_of_ours(lambda: thread.put(lambda: handled.append(2)))
+        until(lambda: handled == [1, 2])
+        thread.flush(LONG)
 
 
 # --- the whole ----------------------------------------------------------------------------

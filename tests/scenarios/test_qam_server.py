@@ -388,6 +388,30 @@ def test_an_inner_thread_that_dies_ends_the_server(broker: Broker, server_id: st
     assert isinstance(errors[0].__cause__, AssertionError)
 
 
+def test_a_log_filter_that_raises_leaves_no_server_that_could_not_start_half_closed(
+    server_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    server = make_server(Service(), server_id=server_id, hostname=f"memory://{server_id}")
+
+    def cannot_start() -> None:
+        raise RuntimeError("can't start new thread")
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise ValueError("raised by the filter")
+
+    monkeypatch.setattr(server._workers, "start_worker", cannot_start)
+    caplog.set_level(logging.INFO, "qam.qam_server")
+    monkeypatch.setattr(logging.getLogger("qam.qam_server"), "filters", [fail])
+
+    # when
+    with pytest.raises(ValueError, match="raised by the filter"):
+        server.start()
+
+    # then
+    assert repr(server).startswith("<closed QAMServer")
+
+
 # --- work ------------------------------------------------------------------------------
 
 

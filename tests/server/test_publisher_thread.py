@@ -451,6 +451,27 @@ def test_a_bug_is_told(server: Server) -> None:
     assert server.ended == [bug]
 
 
+def test_a_bug_in_its_last_warnings_keeps_its_end_from_nobody(
+    clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    server = Server(clock)
+    server.broker.down = QAMConnectionException("nothing listens there")
+
+    def fail() -> None:
+        raise ValueError("bug")
+
+    monkeypatch.setattr(server.publisher._dropped, "log_warnings", fail)
+
+    # when it runs here, where the test sees what it raises
+    with pytest.raises(ValueError, match="bug"):
+        server.publisher.run()
+
+    # then
+    assert server.ended == [server.broker.down]
+    server.settled.waker.close()
+
+
 def test_at_the_end_what_waits_is_written_and_the_broker_asked_whether_it_has_it(
     server: Server,
 ) -> None:
