@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import DEBUG
 from typing import Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_first
@@ -311,6 +312,7 @@ class QAMServer:
         return begun
 
     def _start_threads(self) -> None:
+        log.isEnabledFor(DEBUG)  # remembered, for the threads that are about to start
         try:
             # One worker now: at the end of the interpreter no thread may start any more.
             self._workers.start_worker()

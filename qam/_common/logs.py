@@ -54,8 +54,17 @@ class _Logger(logging.Logger):
         self.parent = self._logger = logger
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        """Return True if a record of *level* would be handled; takes no lock of ``logging``."""
+        """Return True if a record of *level* would be handled.
+
+        What ``logging`` remembers counts.  Only a thread of the application has it find that
+        out: it takes a lock, which others hold while they configure handlers.
+        """
         logger = self._logger
+        remembered = logger._cache.get(level)  # type: ignore[attr-defined]
+        if remembered is not None:
+            return bool(remembered) and not logger.disabled
+        if not in_own_thread():
+            return logger.isEnabledFor(level)
         if logger.disabled or logger.manager.disable >= level:
             return False
         return level >= self.getEffectiveLevel()
