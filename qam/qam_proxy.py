@@ -501,17 +501,18 @@ class Callback(_RemoteNames):
         parent, observer = self._parent, self._parent.callback_observer_thread
         id = self._take_slot()
         deadline = NO_END if self._timeout is None else Deadline(self._timeout)
-        uid = observer.add_item(id, deadline)
+        uid = ""
         call: PendingCall | None = None
         try:
+            uid = observer.add_item(id, deadline)
             call = parent._begin_call(id, self._client_id, method_name, args, kwargs, deadline)
             parent.publisher_thread.send(call)
+            if deadline is not NO_END:
+                observer.watch(uid, call)
         except BaseException:
-            observer.remove_callback_item(uid)
+            observer.give_up(uid, id)
             parent._results.take_back(id, call)
             raise
-        if deadline is not NO_END:
-            observer.watch(uid, call)
         return uid
 
     def _take_slot(self) -> int:

@@ -89,6 +89,15 @@ class CallbackObserverThread(OwnThread):
         if self._items.watch(uid, call):
             self._ready.bell.ring()
 
+    def give_up(self, uid: str, id: int) -> None:
+        """Forget the callback *uid*, whose call in the slot *id* failed or was interrupted.
+
+        :param uid: "" if Ctrl-C came before it was known.
+        """
+        self._items.remove(uid or self._items.uid_in(id))
+        # Ctrl-C may have prevented the ring of watch(), on which later callbacks rely too.
+        self._ready.bell.ring()
+
     def get_callback_item(self, uid: str) -> CallbackItem:
         """Return the item of *uid*: a dict with its ``id`` and ``state``.
 
