@@ -16,6 +16,7 @@ from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
+from tests.support.interrupts import interrupted_at
 
 SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2)
 
@@ -100,4 +101,15 @@ def test_workers_end_when_the_calls_are_done(pool: Pool) -> None:
     pool.close()
     pool.join()
 
+    assert not any(worker.is_alive() for worker in pool)
+
+
+def test_ctrl_c_as_a_worker_starts_leaves_a_pool_that_ends(pool: Pool) -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        struck.append(interrupted_at(len(struck) + 1, pool.start_worker, "/worker_pool.py"))
+    # when
+    pool.close()
+    pool.join()
+    # then
     assert not any(worker.is_alive() for worker in pool)
