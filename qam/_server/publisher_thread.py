@@ -175,6 +175,7 @@ class ReplyPublisherThread(PublishingThread):
 
     def _on_end(self, error: BaseException | None) -> None:
         for message in self._later.items():
-            self._dropped.count(message.route.routing_key)
+            if message.is_reply:  # else it is a request published anew, or a word to the siblings
+                self._dropped.count(message.route.routing_key)
         self._dropped.log_warnings()
         self._ended(error)
