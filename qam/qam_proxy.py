@@ -38,6 +38,7 @@ from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import flush as flush_logs
+from qam._common.own_threads import in_own_thread
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -167,7 +168,7 @@ class QAMProxy(_RemoteNames):
         self.serializer = serializer
         self._server_id = server_id
         self._timeout = check_timeout_or_none(timeout)
-        self._closing = False
+        self._closing = self._finished = False
         # Unlike the label it is unique, so no proxy gets the replies of another.
         own_id = f"{self.client_id}.{uuid.uuid4().hex}"
         self._results = ResultList()
@@ -360,20 +361,19 @@ class QAMProxy(_RemoteNames):
         return self._closing
 
     def close(self) -> None:
-        """Stop the threads and close the connections; a second call does nothing.
+        """Stop the threads and close the connections; does nothing once that is done.
 
         Calls and callbacks that still wait end with a :class:`QAMClosedException`.  Waits for
-        the threads, five seconds at most, even if the broker does not respond.
+        the threads, five seconds at most, even if the broker does not respond.  Each of several
+        threads may call it.  If Ctrl-C interrupts it, a second call does the rest.
         """
-        if self._closing:
-            return
-        self._begin_to_close()
-        self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+        if not self._finished:
+            self._begin_to_close()
+            self._finish_closing(Deadline(_CLOSE_TIMEOUT))
 
     def _begin_to_close(self) -> None:
         """End the calls, and ask the owners of connections to end; wait for nothing."""
         self._closing = True
-        _open_proxies.discard(self)
         try:
             self.publisher_thread.close_calls(self._closed)
         finally:
@@ -387,11 +387,14 @@ class QAMProxy(_RemoteNames):
         self.callback_observer_thread.join_until(deadline)
         # It keeps the threads alive, and these keep the proxy alive.
         self._finalizer.detach()
+        if not in_own_thread():  # else a callback closes it, whose thread has not ended
+            _open_proxies.discard(self)
+            self._finished = True
         flush_logs()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed."""
-        self._closing = True
+        self._closing = self._finished = True
         _open_proxies.discard(self)
 
     def _closed(self, executed: Executed) -> QAMClosedException:
@@ -501,17 +504,18 @@ class Callback(_RemoteNames):
         parent, observer = self._parent, self._parent.callback_observer_thread
         id = self._take_slot()
         deadline = NO_END if self._timeout is None else Deadline(self._timeout)
-        uid = observer.add_item(id, deadline)
+        uid = ""
         call: PendingCall | None = None
         try:
+            uid = observer.add_item(id, deadline)
             call = parent._begin_call(id, self._client_id, method_name, args, kwargs, deadline)
             parent.publisher_thread.send(call)
+            if deadline is not NO_END:
+                observer.watch(uid, call)
         except BaseException:
-            observer.remove_callback_item(uid)
+            observer.give_up(uid, id)
             parent._results.take_back(id, call)
             raise
-        if deadline is not NO_END:
-            observer.watch(uid, call)
         return uid
 
     def _take_slot(self) -> int:

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from logging import DEBUG
 from typing import Any, Self
 
@@ -54,8 +55,6 @@ offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
 
 #: The same class, by its documented name.
 PublisherThread = ReplyPublisherThread
-
-log = get_logger("qam.qam_server")
 
 _NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
 
@@ -266,19 +265,22 @@ class QAMServer:
         stop_on = _check_signals(stop_on)
         if stop_on and threading.current_thread() is not threading.main_thread():
             raise ValueError("stop_on: signals can be handled in the main thread only")
-        if not self._begin():
+        if not self._begin(partial(self._serve, stop_on)):
             return
+        if self._life.failure is not None:
+            raise QAMClosedException("the server died of an internal error") from self._life.failure
+
+    def _serve(self, stop_on: Iterable[signal.Signals]) -> None:
         self._waits_in_serve = threading.current_thread()
         try:
             with self._closing_on(stop_on):
                 self._start_threads()
                 self._life.wait()
         except KeyboardInterrupt:
-            self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
-            self._life.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
+            if self._workers:  # else it had no threads yet
+                self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
+                self._life.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
             raise
-        if self._life.failure is not None:
-            raise QAMClosedException("the server died of an internal error") from self._life.failure
 
     @contextmanager
     def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
@@ -286,7 +288,8 @@ class QAMServer:
         before: dict[signal.Signals, Any] = {}
         try:
             for each in signals:
-                before[each] = signal.signal(each, lambda *_: self.close())
+                before[each] = signal.getsignal(each)
+                signal.signal(each, lambda *_: self.close())
             yield
         finally:
             for each, handler in before.items():
@@ -300,16 +303,22 @@ class QAMServer:
             it was made.
         :raises RuntimeError: the server serves already, or has served.
         """
-        if not self._begin():
+        if not self._begin(self._start_threads):
             raise QAMClosedException("the server is closed; make a new one")
-        self._start_threads()
 
-    def _begin(self) -> bool:
-        """Begin to serve, which a server does once; return False if it is closed."""
-        begun = self._life.begin()
-        if begun:
+    def _begin(self, go_on: Callable[[], None]) -> bool:
+        """Begin to serve, which a server does once, and *go_on*; return False if it is closed."""
+        attempt = object()  # tells whether it was this one that has begun, also after Ctrl-C
+        try:
+            if not self._life.begin(attempt):
+                return False
             _serving.add(self)
-        return begun
+            go_on()
+        except BaseException:
+            if self._life.begun_by is attempt and not self._workers:  # no thread will end it
+                self._end(None)
+            raise
+        return True
 
     def _start_threads(self) -> None:
         log.isEnabledFor(DEBUG)  # remembered, for the threads that are about to start

@@ -43,8 +43,9 @@ class CallbackObserverThread(OwnThread):
         self._publisher = parent.publisher_thread
         self._items = CallbackItems()
         self._ready = parent.publisher_thread.results.ready_callbacks
-        # The lock of the items guards these two.
+        # The lock of the items guards these three.
         self._threads: set[ExecuteCallbackThread] = set()
+        self._joining: set[threading.Thread] = set()  # the threads inside join_until()
         self._rule = PoolRule(_START_DELAY, _MANY_THREADS)
         #: True once the thread is asked to stop; never taken back.
         self.kill = False
@@ -88,6 +89,15 @@ class CallbackObserverThread(OwnThread):
         """Watch the deadline of *uid* from now on; its *call* was made."""
         if self._items.watch(uid, call):
             self._ready.bell.ring()
+
+    def give_up(self, uid: str, id: int) -> None:
+        """Forget the callback *uid*, whose call in the slot *id* failed or was interrupted.
+
+        :param uid: "" if Ctrl-C came before it was known.
+        """
+        self._items.remove(uid or self._items.uid_in(id))
+        # Ctrl-C may have prevented the ring of watch(), on which later callbacks rely too.
+        self._ready.bell.ring()
 
     def get_callback_item(self, uid: str) -> CallbackItem:
         """Return the item of *uid*: a dict with its ``id`` and ``state``.
@@ -229,9 +239,20 @@ class CallbackObserverThread(OwnThread):
         self._threads.clear()
 
     def join_until(self, deadline: Deadline) -> None:
-        """Wait for the end of the threads, except for the calling one."""
-        with self._items.lock:
-            threads: list[OwnThread] = [self, *self._threads]
-        for thread in threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(deadline.wait_time())
+        """Wait for the end of the threads, except for the calling one.
+
+        Of several callbacks that wait here, none waits for another.
+        """
+        here = threading.current_thread()
+        if self.ident is not None and self is not here:
+            self.join(deadline.wait_time())
+        with self._items.lock:  # not before: until it ends, it starts threads
+            self._joining.add(here)
+            threads = self._threads - (self._joining if here in self._threads else {here})
+        try:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(deadline.wait_time())
+        finally:
+            with self._items.lock:
+                self._joining.discard(here)

@@ -43,5 +43,6 @@ class CallbackTimeouts:
         :param waiting: the *number* uids that wait.
         """
         if len(self._heap) > 2 * number + 64:
-            self._heap = [each for each in self._heap if each[1] in waiting]
-            heapq.heapify(self._heap)
+            heap = [each for each in self._heap if each[1] in waiting]
+            heapq.heapify(heap)
+            self._heap = heap  # last: Ctrl-C in between must leave a heap

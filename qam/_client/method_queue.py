@@ -51,11 +51,15 @@ class MethodQueue:
         if self.max_queued is None:
             self.calls.append(call)
             return True
-        with self._lock:
-            if self._is_full() and not (waits and self._wait_for_room(call)):
-                call.withdrawn = True  # it never was in the queue
-                return False
-            self.calls.append(call)
+        try:
+            with self._lock:
+                if self._is_full() and not (waits and self._wait_for_room(call)):
+                    call.withdrawn = True  # it never was in the queue
+                    return False
+                self.calls.append(call)
+        except BaseException:  # Ctrl-C: this thread may have used up the notification of another
+            self.wake_callers()
+            raise
         return True
 
     def _is_full(self) -> bool:

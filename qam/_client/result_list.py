@@ -7,7 +7,7 @@ uses the slot by then.
 
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -106,8 +106,8 @@ class ResultList:
                 raise ValueError(
                     f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
                 )
+            slot["call"] = call  # first: free() finds the entry by it, also after Ctrl-C
             self._calls[call.call_id] = call
-            slot["call"] = call
 
     @property
     def open_calls(self) -> int:
@@ -142,20 +142,47 @@ class ResultList:
 
     def conclude_all(self, outcomes: Iterable[Outcome]) -> list[int | None]:
         """Store each of *outcomes*; return the ids of those that belong to no open call."""
-        callbacks, dropped = [], []
-        with self._lock:
-            for call_id, message in outcomes:
-                call = self._calls.pop(call_id, None)  # type: ignore[arg-type]
-                if call is None:
-                    dropped.append(call_id)
-                    continue
-                slot = self.slots[call.slot_id]
-                _store_outcome(slot, message)
-                if slot["callback_method"] is not None:
-                    callbacks.append(call.slot_id)
-        if callbacks:
-            self.ready_callbacks.add(callbacks)
+        callbacks: list[int] = []
+        dropped: list[int | None] = []
+        ready = iter(callbacks)  # gives each of them once, also if Ctrl-C strikes in between
+        try:
+            with self._lock:
+                for call_id, message in outcomes:
+                    call = self._calls.pop(call_id, None)  # type: ignore[arg-type]
+                    if call is None:
+                        dropped.append(call_id)
+                        continue
+                    slot = self.slots[call.slot_id]
+                    if slot["callback_method"] is not None:
+                        callbacks.append(call.slot_id)
+                    slot["result_message"] = message
+                    slot["state"] = DONE
+                    _end_wait(slot)
+            if callbacks:
+                self.ready_callbacks.add(ready)
+        except BaseException:
+            self._recover(ready)
+            raise
         return dropped
+
+    def _recover(self, ready: Iterator[int]) -> None:
+        """Let no call wait for ever whose conclusion was interrupted, as by Ctrl-C.
+
+        :param ready: slots of callbacks, which may have their outcomes.
+        """
+        with self._lock:
+            self._open_again()
+            done = [each for each in ready if self.slots[each]["state"] == DONE]
+        self.ready_callbacks.add(iter(done))  # also if there are none: it may not have woken
+
+    def _open_again(self) -> None:
+        """Open the calls again that were taken out and got no outcome; under the lock."""
+        for slot in self.slots:
+            call: PendingCall | None = slot["call"]
+            if slot["state"] == WAITING and call is not None:
+                self._calls[call.call_id] = call
+            elif slot["state"] == DONE:
+                _end_wait(slot)
 
     def take_back(self, slot_id: int, call: PendingCall | None) -> None:
         """Free a slot, unless its call has begun and has its outcome already.
@@ -200,17 +227,22 @@ class ResultList:
         if arrived:
             with self._lock:
                 if slot["state"] == DONE:
-                    slot["arrived"].release()  # for any other thread that waits here
+                    _end_wait(slot)  # of any other thread that waits here
         return arrived
 
     def close(self, failure: FailureFactory) -> None:
         """Conclude every call with an exception of *failure*, and let none begin from now on."""
+        is_inside = self.is_in_use_here  # a finalizer in a section, which will go on by itself
         with self._lock:
             if self._closed_by is None:
                 self._closed_by = failure
+            if not is_inside:
+                self._open_again()
             for slot in self.slots:
                 if slot["state"] == WAITING and slot["call"] is None:
-                    _store_outcome(slot, failure("no"))
+                    slot["result_message"] = failure("no")
+                    slot["state"] = DONE
+                    _end_wait(slot)
         self.fail_all(failure)
 
     def _after_fork(self) -> None:
@@ -233,7 +265,8 @@ def _forked(executed: Executed) -> QAMClosedException:
     )
 
 
-def _store_outcome(slot: Slot, message: Any) -> None:
-    slot["result_message"] = message
-    slot["state"] = DONE
-    slot["arrived"].release()
+def _end_wait(slot: Slot) -> None:
+    try:  # no suppress(), which costs time  # noqa: SIM105
+        slot["arrived"].release()
+    except RuntimeError:  # it has ended: Ctrl-C has let another thread do it again
+        pass

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Generic, TypeVar
 
 from qam._common.deadline import Deadline
@@ -52,17 +53,20 @@ class JobQueue(Generic[Job]):
             return self._has_thread_for_all()
 
     def put_all(self, jobs: Iterable[Job]) -> bool:
-        """Add *jobs*; return True if there is an idle thread for every waiting job."""
+        """Add *jobs*; return True if there is an idle thread for every waiting job.
+
+        If *jobs* is an iterator and Ctrl-C strikes, either all were taken from it, or none.
+        """
         with self._lock:
             now = time.monotonic()
-            self._jobs.extend([(now, job) for job in jobs])
+            self._jobs.extend(zip(repeat(now), jobs))  # one step: no Python code runs in it
             self._wake_one()
             return self._has_thread_for_all()
 
     def _wake_one(self) -> None:
         if self._idle and self._jobs and not self._woken:
-            self._woken = True
             self._idle.pop().release()
+            self._woken = True  # last: after Ctrl-C in between, nobody counts on that thread
 
     def _has_thread_for_all(self) -> bool:
         return len(self._jobs) <= len(self._idle) + self._woken

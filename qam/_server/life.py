@@ -30,6 +30,8 @@ class Life:
         # thread holds it.
         self._lock = threading.RLock()
         self._over = threading.Event()
+        #: Who began to serve, see :meth:`begin`.
+        self.begun_by: object = None
         #: The error that the server died of; None if it did not die.
         self.failure: BaseException | None = None
 
@@ -42,9 +44,10 @@ class Life:
         """True while the server serves or closes."""
         return self._state in (State.SERVING, State.CLOSING)
 
-    def begin(self) -> bool:
+    def begin(self, by: object = None) -> bool:
         """Begin to serve, which a server does once; return False if it is closed.
 
+        :param by: is :attr:`begun_by` if this has begun, even if Ctrl-C interrupts it.
         :raises QAMClosedException: the process was forked.
         :raises RuntimeError: it serves already, or has served.
         """
@@ -58,7 +61,7 @@ class Life:
                 return False
             if self._state is not State.NEW:
                 raise RuntimeError("the server serves already, or has served; make a new one")
-            self._state = State.SERVING
+            self.begun_by, self._state = by, State.SERVING
             return True
 
     def close(self) -> bool:

@@ -176,7 +176,8 @@ class ReplyPublisherThread(PublishingThread):
     def _on_end(self, error: BaseException | None) -> None:
         try:
             for message in self._later.items():
-                self._dropped.count(message.route.routing_key)
+                if message.is_reply:  # else it is a request published anew, or a word to siblings
+                    self._dropped.count(message.route.routing_key)
             self._dropped.log_warnings()
         finally:
             self._ended(error)

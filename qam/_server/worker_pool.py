@@ -163,4 +163,5 @@ class WorkerPool:
         """Wait for the end of the idle workers, one second at most."""
         deadline = Deadline(_GRACE)
         for worker in tuple(self._workers):
-            worker.join(deadline.wait_time())
+            if worker.ident is not None:  # else Ctrl-C came before it was started
+                worker.join(deadline.wait_time())

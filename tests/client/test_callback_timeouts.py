@@ -1,6 +1,8 @@
 import math
+from functools import partial
 
 from qam._client.callback_timeouts import CallbackTimeouts
+from tests.support.interrupts import interrupted_at
 
 
 def test_none_is_next_at_first() -> None:
@@ -40,3 +42,19 @@ def test_those_that_are_over_are_forgotten_when_they_are_the_most() -> None:
     timeouts.forget_finished(waiting, 1)
     assert len(timeouts) == 1
     assert timeouts.take_expired(100.0) == ["65"]
+
+
+def test_ctrl_c_while_those_that_are_over_are_forgotten_leaves_the_others_in_order() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given many that are over, the first one of all among them
+        timeouts = CallbackTimeouts()
+        for at in (0.0, 50.0, 1.0, *range(60, 130)):
+            timeouts.add(str(at), at)
+        # when
+        forget = partial(timeouts.forget_finished, {"50.0", "1.0"}, 2)
+        struck.append(interrupted_at(len(struck) + 1, forget, "/callback_timeouts.py"))
+        # then
+        in_order = [uid for uid in timeouts.take_expired(200.0) if uid in ("50.0", "1.0")]
+        assert in_order == ["1.0", "50.0"]
+    assert len(struck) > 3

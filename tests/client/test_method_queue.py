@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
 from qam._common.deadline import NO_END, Deadline
 from qam.exceptions import Executed, QAMClosedException
+from tests.support.interrupts import interrupted_at
 from tests.support.waiting import until
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -189,6 +191,41 @@ class TestAQueueThatIsFull:
         assert other in queue.calls
         queue.wake_callers()
         first.join(LONG)
+
+    def test_gives_room_that_one_was_told_of_as_ctrl_c_came_to_another(
+        self, results: ResultList
+    ) -> None:
+        struck: list[str] = []
+        while not struck or struck[-1]:
+            # given two that wait for room, this thread before another one
+            queue = MethodQueue(results, max_queued=1, held=False)
+            assert queue.add(call(results), waits=True)
+            mine, other = call(results), call(results, Deadline(LONG))
+            left = threading.Event()
+            second = threading.Thread(target=queue.add, args=(other, True))
+            helper = threading.Thread(target=self.make_room, args=(queue, second, left))
+            helper.start()
+            # when
+            act = partial(queue.add, mine, waits=True)
+            struck.append(interrupted_at(len(struck) + 1, act, "/method_queue.py"))
+            left.set()
+            helper.join(LONG)
+            # then
+            if mine in queue.calls:
+                queue.take(alone=True)
+            second.join(LONG / 2)
+            assert not second.is_alive()
+            assert queue.calls == [other]
+        assert struck.count("MethodQueue._wait_for_room") > 5
+
+    @staticmethod
+    def make_room(queue: MethodQueue, second: threading.Thread, left: threading.Event) -> None:
+        """Make room for one as soon as *second* waits too, or the first has left."""
+        until(lambda: queue._room._waiters or left.is_set())
+        waiting = len(queue._room._waiters)
+        second.start()
+        until(lambda: len(queue._room._waiters) > waiting)
+        queue.take(alone=True)
 
     def test_has_room_again_when_one_is_withdrawn(
         self, queue: MethodQueue, results: ResultList

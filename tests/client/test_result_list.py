@@ -1,8 +1,9 @@
 import gc
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -22,6 +23,7 @@ from qam._serialization.serializers import get_serializer
 from qam.exceptions import Executed, QAMClosedException, QAMException
 from qam.qam_proxy import QAMProxy
 from tests.support.endpoints import endpoint_of
+from tests.support.interrupts import interrupted_at
 from tests.support.reading import read
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -335,7 +337,11 @@ def test_outcomes_that_came_together_are_stored_and_announced_together() -> None
     # given
     results = ResultList()
     announced: list[list[int]] = []
-    results.ready_callbacks.add = announced.append  # type: ignore[method-assign]
+
+    def add(slot_ids: Iterator[int]) -> None:
+        announced.append(list(slot_ids))
+
+    results.ready_callbacks.add = add  # type: ignore[method-assign]
     first, first_call = begun(results, callback=print)
     sync, sync_call = begun(results)
     second, second_call = begun(results, callback=print)
@@ -449,6 +455,116 @@ def test_a_call_that_begins_while_it_is_closed_ends_or_is_refused() -> None:
             # then
             assert results.wait(slot_id, Deadline(LONG))
         closer.join(LONG)
+
+
+class Calls:
+    """A caller that waits, and a callback; both calls have begun."""
+
+    def __init__(self) -> None:
+        self.results = ResultList()
+        self.caller_slot, self.caller_id = begun(self.results)
+        self.callback_slot, self.callback_id = begun(self.results, callback=print)
+        self._caller = threading.Thread(target=self._wait, daemon=True)
+        self._caller.start()
+
+    def _wait(self) -> None:
+        self.results.wait(self.caller_slot, Deadline(LONG))
+
+    def conclude(self) -> None:
+        """Both outcomes come together."""
+        self.results.conclude_all([(self.callback_id, REPLY), (self.caller_id, REPLY)])
+
+    def assert_both_have_ended(self) -> None:
+        self._caller.join(LONG / 2)
+        assert not self._caller.is_alive()
+        assert self.results.open_calls == 0
+        ready = self.results.ready_callbacks
+        assert ready.slot_ids.take_all() == [self.callback_slot]
+        assert ready.bell._rung
+        for slot_id in (self.caller_slot, self.callback_slot):
+            assert self.results.slots[slot_id]["state"] == DONE
+            assert is_there(self.results, slot_id)
+
+
+#: What runs in the thread that concludes a call.
+CONCLUDING = ("/result_list.py", "/ready_callbacks.py", "/job_queue.py", "/bell.py")
+
+
+def test_ctrl_c_at_any_moment_of_outcomes_leaves_no_call_that_closing_does_not_end() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        calls = Calls()
+        # when
+        struck.append(interrupted_at(len(struck) + 1, calls.conclude, *CONCLUDING))
+        calls.results.close(closed)
+        # then
+        calls.assert_both_have_ended()
+    assert {"ResultList.conclude_all", "ReadyCallbacks.add", "JobQueue.put_all"} < set(struck)
+
+
+def test_a_call_whose_outcome_ctrl_c_has_prevented_takes_another_one() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        calls = Calls()
+        # when
+        struck.append(interrupted_at(len(struck) + 1, calls.conclude, *CONCLUDING))
+        calls.conclude()
+        # then
+        calls.assert_both_have_ended()
+        assert calls.results.slots[calls.caller_slot]["result_message"] is REPLY
+
+
+def test_ctrl_c_at_any_moment_of_closing_leaves_nothing_that_closing_again_does_not_end() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        calls = Calls()
+        reserved = calls.results.reserve()
+        # when
+        close = partial(calls.results.close, closed)
+        struck.append(interrupted_at(len(struck) + 1, close, *CONCLUDING))
+        close()
+        # then
+        calls.assert_both_have_ended()
+        assert is_there(calls.results, reserved)
+    assert {"ResultList.close", "ResultList.fail_all", "Bell.ring"} < set(struck)
+
+
+def test_ctrl_c_as_a_call_begins_leaves_none_open_once_its_slot_is_free() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        results = ResultList()
+        call = PendingCall(results.reserve(), results.new_call_id())
+        # when
+        begin = partial(results.begin, call)
+        struck.append(interrupted_at(len(struck) + 1, begin, "/result_list.py"))
+        results.free(call.slot_id)
+        # then
+        assert results.open_calls == 0
+
+
+def test_a_finalizer_that_closes_it_as_an_outcome_is_stored_gives_the_call_no_other_one() -> None:
+    # given
+    results = ResultList()
+    slot_id, call_id = begun(results, callback=print)
+
+    class Slots(list[Any]):
+        """The slots; a finalizer runs when one is looked up."""
+
+        def __getitem__(self, index: Any) -> Any:
+            results.slots = list(self)
+            results.close(closed)
+            return super().__getitem__(index)
+
+    results.slots = Slots(results.slots)
+    # when
+    assert results.conclude(call_id, REPLY)
+    # then
+    assert results.slots[slot_id]["result_message"] is REPLY
+    assert results.ready_callbacks.slot_ids.take_all() == [slot_id]
 
 
 def test_one_of_many_outcomes_at_once_is_taken() -> None:

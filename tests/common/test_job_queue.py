@@ -1,10 +1,12 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from qam._common.job_queue import JobQueue
+from tests.support.interrupts import interrupted_at
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
@@ -372,3 +374,30 @@ def test_what_no_thread_has_taken_can_be_taken_back() -> None:
 
     assert jobs.take_all() == [1, 2]
     assert jobs.take_one() is None
+
+
+def test_ctrl_c_at_any_moment_of_a_put_leaves_an_idle_thread_that_takes_the_next_job() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        jobs: JobQueue[int] = JobQueue()
+        takers = idle_threads(jobs, 1)
+        # when
+        put = partial(jobs.put_all, [1])
+        struck.append(interrupted_at(len(struck) + 1, put, "/job_queue.py"))
+        jobs.put(2)
+        # then
+        wait_until(lambda takers=takers: 2 in takers.taken)
+        jobs.close()
+        takers.join()
+    assert "JobQueue._wake_one" in struck
+
+
+def test_ctrl_c_at_any_moment_of_a_put_takes_all_from_an_iterator_or_none() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        jobs: JobQueue[int] = JobQueue()
+        two = iter([1, 2])
+        put = partial(jobs.put_all, two)
+        struck.append(interrupted_at(len(struck) + 1, put, "/job_queue.py"))
+        assert (jobs.take_all(), list(two)) in [([1, 2], []), ([], [1, 2])]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTim
 from qam._client.pending_call import PendingCall
 from qam.qam_proxy import ConsumerThread, ExecuteCallbackThread
 from tests.conftest import Broker
-from tests.support.service import Service
-from tests.support.waiting import until
+from tests.support.interrupts import interrupted_at
+from tests.support.service import Service, make_server
+from tests.support.waiting import finish, until
 
 
 def wait_for(proxy: QAMProxy, *uids: str) -> None:
@@ -259,3 +261,26 @@ def test_ctrl_c_after_a_callback_was_concluded_gives_no_slot_of_another_call_bac
         proxy.callback(results.append).add(1, 2)
 
     assert proxy.consumer_thread.result_list[others[0]]["state"] == ConsumerThread.WAITING
+
+
+def test_ctrl_c_at_any_moment_of_its_call_keeps_no_other_callback_waiting(server_id: str) -> None:
+    # given a server that does not answer
+    place = f"memory://{server_id}"
+    make_server(Service(), server_id=server_id, hostname=place)
+    files = ("callback_observer_thread", "callback_items", "callback_timeouts", "bell", "qam_proxy")
+    modules = [f"/{name}.py" for name in files]
+    struck: list[str] = []
+    others: list[Any] = []
+    with QAMProxy(server_id, place) as proxy:
+        while not struck or struck[-1]:
+            # when one is interrupted whose time is up sooner
+            callback = proxy.callback(print, [].append).set_timeout(0.005)
+            act = partial(callback.add, 1, 2)
+            struck.append(interrupted_at(len(struck) + 1, act, *modules))
+            proxy.callback(print, others.append).set_timeout(0.01).add(3, 4)
+            # then
+            until(lambda: len(others) == len(struck))
+        finish(proxy)
+    assert {type(other) for other in others} == {QAMTimeoutException}
+    assert "Bell.ring" in struck
+    assert "CallbackItems.add" in struck

@@ -1,12 +1,9 @@
 """A call that is alone is written by its caller, whom the connection is lent to, and is safe."""
 
-import gc
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from qam._broker.publishing_thread import PublishingThread
 from qam._client import consumer_thread
 from qam._protocol.entities import request_binding
 from tests.conftest import Broker
+from tests.support.interrupts import interrupted_at
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
 from tests.support.waiting import until
@@ -367,40 +365,6 @@ def test_ctrl_c_as_the_connection_is_acquired_gives_it_back(
     thread.start()
     thread.join(LONG)
     assert results == [3]
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt in this thread when the function number *at* of qam begins.
-
-    There the interpreter looks whether there was a signal; it may be anyone.
-    """
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self.where = ""
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event != "call" or not self.left or "/qam/" not in frame.f_code.co_filename:
-            return
-        self.left -= 1
-        if not self.left:
-            self.where = frame.f_code.co_qualname
-            raise KeyboardInterrupt(self.where)
-
-
-def interrupted_at(number: int, call: Callable[[], Any]) -> str:
-    """Make a call, interrupted at its function *number*; return which that was, "" for none."""
-    interrupter, trace = Interrupter(number), sys.gettrace()
-    gc.disable()  # finalizers of what earlier tests left are not to be struck
-    sys.settrace(interrupter)
-    try:
-        call()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(trace)
-        gc.enable()
-    return interrupter.where
 
 
 @pytest.mark.parametrize("persistent", [True, False])

@@ -34,8 +34,11 @@ from qam._client.result_list import ResultList
 from qam._protocol.properties import properties
 from qam._serialization.serializers import get_serializer
 from tests.conftest import Broker
+from tests.support.interrupts import interrupted_at
 from tests.support.service import Service, make_server, serving
 from tests.support.waiting import until
+
+LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
 
 class Unpicklable:
@@ -471,6 +474,102 @@ def test_a_callback_may_close_the_proxy(proxy: QAMProxy) -> None:
     proxy.callback(close).add(1, 1)
     assert closed.wait(20)
     assert proxy.closed
+
+
+#: What runs in the thread that closes a proxy; what wakes the owner of a connection is apart.
+CLOSING = [
+    f"/{name}.py"
+    for name in (
+        *("qam_proxy", "_client/publisher_thread", "_client/method_queue", "_client/result_list"),
+        *("callback_observer_thread", "ready_callbacks", "job_queue", "bell", "connection_thread"),
+    )
+]
+
+
+def test_ctrl_c_at_any_moment_of_close_leaves_what_a_second_close_ends(server_id: str) -> None:
+    # given a server that does not answer
+    place = f"memory://{server_id}"
+    make_server(Service(), server_id=server_id, hostname=place)
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # and a proxy with a call and a callback that wait
+        proxy = QAMProxy(server_id, place)
+        outcomes: list[Any] = []
+        caller = threading.Thread(target=call_and_note, args=(proxy, outcomes), daemon=True)
+        caller.start()
+        proxy.callback(outcomes.append, outcomes.append).add(3, 4)
+        until(lambda proxy=proxy: proxy._results.open_calls == 2)
+        # when
+        struck.append(interrupted_at(len(struck) + 1, proxy.close, *CLOSING))
+        # then the end of the interpreter would end what still runs
+        threads = [proxy.consumer_thread, proxy.publisher_thread, proxy.callback_observer_thread]
+        running = [thread for thread in threads if thread.is_alive()]
+        assert running == [] or proxy in qam_proxy._open_proxies
+        # when
+        proxy.close()
+        # then
+        assert not any(thread.is_alive() for thread in threads)
+        caller.join(LONG)
+        assert [type(outcome) for outcome in outcomes] == [QAMClosedException] * 2
+        assert proxy not in qam_proxy._open_proxies
+    assert {"QAMProxy.close", "QAMProxy._begin_to_close", "QAMProxy._finish_closing"} < set(struck)
+
+
+def call_and_note(proxy: QAMProxy, outcomes: list[Any]) -> None:
+    try:
+        outcomes.append(proxy.add(1, 2))
+    except QAMException as error:
+        outcomes.append(error)
+
+
+def test_close_of_several_threads_returns_in_each_when_all_is_over(
+    proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qam_proxy, "_CLOSE_TIMEOUT", LONG)
+    # given a callback that is executed while threads close the proxy
+    entered, leave = threading.Event(), threading.Event()
+    over: list[bool] = []
+
+    def execute(result: Any) -> None:
+        entered.set()
+        leave.wait(LONG)
+
+    def close() -> None:
+        proxy.close()
+        over.append(leave.is_set() and not proxy.callback_observer_thread.is_alive())
+
+    proxy.callback(execute).add(1, 2)
+    assert entered.wait(LONG)
+    threads = [threading.Thread(target=close) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    # when
+    until(lambda: not proxy.callback_observer_thread.is_alive())
+    assert over == []
+    leave.set()
+    # then
+    for thread in threads:
+        thread.join(LONG)
+    assert over == [True] * 3
+
+
+def test_callbacks_that_close_the_proxy_at_once_do_not_wait_for_each_other(
+    proxy: QAMProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qam_proxy, "_CLOSE_TIMEOUT", LONG)
+    together = threading.Barrier(3)
+    seconds: list[float] = []
+
+    def close(result: Any) -> None:
+        together.wait(LONG)
+        began = time.monotonic()
+        proxy.close()
+        seconds.append(time.monotonic() - began)
+
+    for _ in range(3):
+        proxy.callback(close).add(1, 2)
+    until(lambda: len(seconds) == 3)
+    assert max(seconds) < LONG
 
 
 def test_an_idle_proxy_that_is_dropped_takes_its_threads_along(

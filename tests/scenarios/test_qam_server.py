@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import amqp
@@ -30,6 +31,7 @@ from qam import (
 from qam._broker.fates import Fate
 from qam._broker.reconnection import Reconnection
 from tests.conftest import Broker
+from tests.support.interrupts import interrupted_at
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
@@ -300,6 +302,41 @@ def test_ctrl_c_as_it_starts_leaves_no_request_that_was_taken_unanswered(
         until(lambda: results)
     answering.join(20)
     assert results == ["answered"]
+
+
+#: What runs in the thread that starts a server, of which a step may be the last one.
+STARTING = ("/qam_server.py", "/life.py", "/worker_pool.py")
+
+
+def test_ctrl_c_at_any_moment_of_its_start_leaves_no_server_that_closing_waits_for(
+    server_id: str,
+) -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        # given
+        server = make_server(Service(), server_id=server_id, hostname=f"memory://{server_id}")
+        # when
+        struck.append(interrupted_at(len(struck) + 1, server.start, *STARTING))
+        server.close()
+        # then
+        assert repr(server).startswith("<closed")
+    assert {"QAMServer.start", "Life.begin", "QAMServer._start_threads"} < set(struck)
+
+
+def test_ctrl_c_at_any_moment_of_serve_ends_the_server(server_id: str) -> None:
+    struck: list[str] = []
+    while not struck or struck[-1] != "Life.wait":
+        # given
+        server = make_server(Service(), server_id=server_id, hostname=f"memory://{server_id}")
+        # when
+        serve = partial(server.serve, stop_on=[signal.SIGTERM])
+        struck.append(interrupted_at(len(struck) + 1, serve, *STARTING))
+        # then
+        assert not server._life.has_threads
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        server.close()
+        assert repr(server).startswith("<closed")
+    assert {"QAMServer.serve", "Life.begin", "QAMServer._closing_on"} < set(struck)
 
 
 def test_close_answers_what_runs_also_where_another_server_got_its_request(

@@ -1,12 +1,14 @@
 """What a server may do after what: it serves once, and may be closed at any time."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from qam._common.deadline import Deadline
 from qam._server.life import Life
 from qam.exceptions import QAMClosedException
+from tests.support.interrupts import interrupted_at
 
 Deed = Callable[[Life], object]
 BEGIN, CLOSE, END, FORK = Life.begin, Life.close, Life.end, Life.after_fork
@@ -40,6 +42,18 @@ def test_it_begins_once() -> None:
     assert life.begin() is True
     with pytest.raises(RuntimeError, match="make a new one"):
         life.begin()
+
+
+def test_it_is_known_who_has_begun_also_after_ctrl_c() -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        life, someone = Life(), object()
+        begin = partial(life.begin, someone)
+        struck.append(interrupted_at(len(struck) + 1, begin, "/life.py"))
+        assert life.has_threads == (life.begun_by is someone)
+    with pytest.raises(RuntimeError):
+        life.begin(object())
+    assert life.begun_by is someone
 
 
 @pytest.mark.parametrize(

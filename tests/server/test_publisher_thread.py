@@ -521,6 +521,28 @@ def test_replies_that_still_wait_to_be_sent_again_at_the_end_are_told(
     assert "their client ('away') is gone" in caplog.text
 
 
+def test_what_else_waits_at_the_end_to_be_sent_again_is_no_reply_to_a_client(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a word and a request published anew that the broker has refused, and a reply
+    route = siblings_binding("server", "one").route
+    word = Message(route, b"word", {}, mandatory=False)
+    request = server.messages.request_anew(server.call(), server.clock.now)
+    for message in (word, request):
+        server.publisher.add_reply_to_send(message)
+    [reply] = server.answer(server.call(), to="away")
+    for message in (word, request):
+        server.broker.connection.refuse(message)
+    server.broker.connection.send_back(reply)
+    server.broker.settle()
+    assert len(server.publisher._later) == 3
+    # when
+    server.broker.end()
+    # then
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert warnings == ["1 replies could not be delivered: their client ('away') is gone"]
+
+
 def test_a_reply_goes_to_where_its_caller_says(server: Server) -> None:
     [reply] = server.answer(server.call(), to="client_client_routing_key")
     assert reply.route == Route("server_client_exchange", "client_client_routing_key")

@@ -17,6 +17,7 @@ from qam._server.messages import Messages
 from qam._server.method_registry import MethodRegistry
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
+from tests.support.interrupts import interrupted_at
 
 SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2, max_nested=3)
 
@@ -172,3 +173,14 @@ class TestAWorkerThatWaitsInACallOfItsOwn:
             assert not any(map(pool.dismisses, started))
         assert [pool.dismisses(worker) for worker in started] == [True, False, False]
         assert len(pool) == 2
+
+
+def test_ctrl_c_as_a_worker_starts_leaves_a_pool_that_ends(pool: Pool) -> None:
+    struck: list[str] = []
+    while not struck or struck[-1]:
+        struck.append(interrupted_at(len(struck) + 1, pool.start_worker, "/worker_pool.py"))
+    # when
+    pool.close()
+    pool.join()
+    # then
+    assert not any(worker.is_alive() for worker in pool)
