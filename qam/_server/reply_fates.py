@@ -17,8 +17,9 @@ from qam._server.call import Answer, Call
 from qam._server.messages import Message, Undelivered
 from qam.exceptions import QAMConnectionException
 
-#: Seconds for which a reply that no queue takes is sent again and again.
-_RESEND_FOR = 60.0
+#: Seconds for which a reply is sent again and again: if its queue is gone, and if the broker
+#: refuses it, since the queue may come back, as with its node.
+_RESEND_RETURNED_FOR, _RESEND_REFUSED_FOR = 60.0, 3600.0
 #: Seconds before such a reply is sent again: the first time, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: Seconds before another refused message is sent again.
@@ -87,7 +88,7 @@ class ReplyFates:
             case Fate.CONFIRMED:
                 return _settle(messages)
             case Fate.RETURNED:
-                return [each for message in messages for each in self._retry_later(message, now)]
+                return self._returned(messages, now)
             case Fate.REFUSED:
                 return [each for message in messages for each in self._refused(message, now)]
             case Fate.UNKNOWN:
@@ -95,30 +96,38 @@ class ReplyFates:
             case Fate.CULPRIT:
                 return [each for message in messages for each in self._culprit(message, error)]
 
+    def _returned(self, messages: list[Message], now: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        for message in messages:
+            decisions += self._retry_later(message, now, _RESEND_RETURNED_FOR)
+        return decisions
+
     def _refused(self, message: Message, now: float) -> list[Decision]:
         if message.is_reply:
-            return self._retry_later(message, now)
+            return self._retry_later(message, now, _RESEND_REFUSED_FOR)
         # A request published anew, or a word to other servers: it has to arrive.
         _mark_copy(message)
         return [SendAgain(message, _PAUSE_OF_OTHERS)]
 
-    def _retry_later(self, message: Message, now: float) -> list[Decision]:
+    def _retry_later(self, message: Message, now: float, seconds: float) -> list[Decision]:
         """Settle the request of a reply, and send the reply again later, or drop it.
 
         Its client may declare its queue again.  The request is settled now: otherwise the
         requests of a client that is gone could take up the whole prefetch of this server.
+
+        :param seconds: for how long it is sent again.
         """
         settled = _settle([message], now)
         undelivered = message.undelivered
-        if undelivered is None or self._is_to_be_dropped(undelivered, now):
+        if undelivered is None or self._is_to_be_dropped(undelivered, now - seconds):
             return [*settled, Drop(message)]
         pause = backoff(undelivered.tries, _FIRST_PAUSE, _LONGEST_PAUSE)
         undelivered.tries += 1
         return [*settled, SendAgain(message, pause)]
 
-    def _is_to_be_dropped(self, undelivered: Undelivered, now: float) -> bool:
+    def _is_to_be_dropped(self, undelivered: Undelivered, since: float) -> bool:
         too_many = len(self._kept) >= _MAX_KEPT or self._kept.bytes > _MAX_KEPT_BYTES
-        return too_many or now - undelivered.since > _RESEND_FOR
+        return too_many or undelivered.since < since
 
     def _unknown(self, message: Message) -> list[Decision]:
         """Send a message again that may have arrived, unless a copy would do harm."""

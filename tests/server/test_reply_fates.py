@@ -165,6 +165,20 @@ def test_a_reply_that_comes_back_is_kept_for_a_minute_whatever_time_it_is() -> N
     assert server.dropped == [reply]
 
 
+def test_a_reply_whose_queue_may_come_back_is_kept_for_an_hour() -> None:
+    server, request = Server(), call()
+    reply = reply_to(request)
+
+    for seconds in (0.0, 60 * MINUTE):
+        server.now += seconds
+        assert server.hear(Fate.REFUSED, reply) == []
+    assert (server.settled, server.dropped) == ([request], [])
+    server.now += 0.1
+    server.hear(Fate.REFUSED, reply)
+
+    assert server.dropped == [reply]
+
+
 def test_a_reply_that_may_have_arrived_is_sent_again_as_it_is() -> None:
     server, request = Server(), call()
     reply = reply_to(request)
