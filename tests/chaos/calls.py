@@ -17,7 +17,7 @@ TIMEOUT = 60.0
 HUNG_AFTER = TIMEOUT + 15.0
 
 _LONGEST_NAP = 0.2  # seconds
-_LONG_WORK = 2.0  # seconds: long enough for any fault to hit it in the middle
+_LONG_WORK = (2.0, 10.0)  # seconds, from … to: long enough for several faults to hit it
 _ONE_LONG_IN = 50
 
 
@@ -41,7 +41,7 @@ def draw_call(draw: random.Random, token: str, kind: str) -> Call:
     [method] = draw.choices(list(METHODS), weights=list(METHODS.values()))
     nap = draw.uniform(0.0, _LONGEST_NAP)
     is_long = draw.randrange(_ONE_LONG_IN) == 0
-    return Call(token, kind, method, _LONG_WORK if is_long else nap)
+    return Call(token, kind, method, draw.uniform(*_LONG_WORK) if is_long else nap)
 
 
 def answer_to(token: str) -> str:

@@ -23,6 +23,11 @@ def _close_connections(stage: Stage, draw: random.Random) -> str:
     return "the broker closed all connections"
 
 
+def _close_one_connection(stage: Stage, draw: random.Random) -> str:
+    stage.node.close_one_connection(draw.randrange(1000), "chaos")
+    return "the broker closed one connection"
+
+
 def _raise_memory_alarm(stage: Stage, draw: random.Random) -> str:
     with stage.node.memory_alarm():
         time.sleep(_ALARM)
@@ -49,6 +54,14 @@ def _end_server(stage: Stage, draw: random.Random) -> str:
     old = _some_server(stage, draw)
     stage.end_server(old)
     return f"{old} was ended gracefully; its successor is {stage.start_server()}"
+
+
+def _roll(stage: Stage, draw: random.Random) -> str:
+    old = list(stage.servers)
+    for server in old:
+        stage.start_server()
+        stage.end_server(server)
+    return f"{', '.join(map(str, old))} were replaced, one after the other"
 
 
 def _stop_server(stage: Stage, draw: random.Random) -> str:
@@ -78,10 +91,12 @@ class Fault:
 FAULTS = (
     Fault("broker killed and restarted", 3, _kill_broker),
     Fault("all connections closed", 4, _close_connections),
+    Fault("one connection closed", 6, _close_one_connection),
     Fault("memory alarm", 3, _raise_memory_alarm),
     Fault("reply queue deleted", 4, _delete_reply_queue),
     Fault("server killed and replaced", 4, _kill_server),
     Fault("server ended and replaced", 3, _end_server),
+    Fault("rolling restart", 2, _roll),
     Fault("server stopped for a while", 3, _stop_server),
 )
 

@@ -50,6 +50,13 @@ _CLOSE_ALL_CONNECTIONS = """
 rabbit_networking:close_connections(
  [Pid || Pid <- rabbit_networking:connections(), node(Pid) =:= node()], {reason})
 """
+_CLOSE_ONE_CONNECTION = """
+begin
+ Pids = [Pid || Pid <- rabbit_networking:connections(), node(Pid) =:= node()],
+ rabbit_networking:close_connections(
+  [lists:nth(1 + {number} rem length(Pids), Pids) || length(Pids) > 0], {reason})
+end
+"""
 _DELETE_QUEUE = """
 begin
  {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r({vhost}, queue, {name})),
@@ -244,6 +251,10 @@ class RabbitMQNode:
     def close_all_connections(self, reason: str) -> None:
         """Closes each AMQP connection to this node, with the reason for the client. Quick."""
         self.evaluate(_CLOSE_ALL_CONNECTIONS.format(reason=_binary(reason)))
+
+    def close_one_connection(self, number: int, reason: str) -> None:
+        """Closes one of the AMQP connections to this node, if there is any. Quick."""
+        self.evaluate(_CLOSE_ONE_CONNECTION.format(number=number, reason=_binary(reason)))
 
     def delete_queue(self, name: str, vhost: str = "/") -> None:
         """Deletes a queue with all that is in it. Quick.

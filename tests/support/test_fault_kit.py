@@ -348,6 +348,22 @@ def test_connections_are_closed_with_the_reason_that_was_given(rabbitmq_node: Ra
             publish("x")
 
 
+def test_one_connection_is_closed_and_the_others_go_on(rabbitmq_node: RabbitMQNode) -> None:
+    wait_until(lambda: rabbitmq_node.connections() == 0, "the connections of others have ended")
+    rabbitmq_node.close_one_connection(7, "nobody is there")
+    with publishing(rabbitmq_node, "one") as one, publishing(rabbitmq_node, "other") as other:
+        # when
+        rabbitmq_node.close_one_connection(8, "one of them")
+        # then
+        closed = 0
+        for publish in (one, other):
+            try:
+                publish("x")
+            except amqp.ConnectionForced:
+                closed += 1
+        assert closed == 1
+
+
 def test_consumers_are_counted_and_queues_deleted(
     rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
