@@ -19,7 +19,7 @@ _MAX_FORGOTTEN = 1000
 
 
 @dataclass(slots=True)
-class Sibling:
+class _Sibling:
     """What this server knows of one sibling."""
 
     #: A word of it was heard since this server last missed any.
@@ -36,7 +36,7 @@ class KnownSiblings:
     """The siblings of one server, by the names of their instances."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Sibling] = {}
+        self._known: dict[str, _Sibling] = {}
         # The siblings that did not answer in time.
         self._absent: set[str] = set()
         # When each sibling left, oldest first.
@@ -52,10 +52,6 @@ class KnownSiblings:
 
     def __contains__(self, instance: str) -> bool:
         return instance in self._known
-
-    def get(self, instance: str) -> Sibling | None:
-        """Return the sibling *instance*; None if it is not known."""
-        return self._known.get(instance)
 
     @property
     def present(self) -> set[str]:
@@ -87,21 +83,21 @@ class KnownSiblings:
 
     # --- siblings come and go -----------------------------------------------------
 
-    def add(self, instance: str, there: bool) -> Sibling | None:
-        """Add *instance*; if there is no room for it, return None and become crowded.
+    def add(self, instance: str, there: bool) -> bool:
+        """Add *instance*; if there is no room for it, return False and become crowded.
 
         :param there: False to take it for dead.
         """
         if len(self._known) >= MAX_SIBLINGS:
             self.crowded = True
-            return None
-        return self._add(instance, there)
+            return False
+        self._add(instance, there)
+        return True
 
-    def _add(self, instance: str, there: bool) -> Sibling:
-        sibling = self._known[instance] = Sibling()
+    def _add(self, instance: str, there: bool) -> None:
+        self._known[instance] = _Sibling()
         if not there:
             self._absent.add(instance)
-        return sibling
 
     def has_room_again(self) -> bool:
         """Return True if there is room for a sibling; then it is no longer crowded."""
@@ -109,8 +105,14 @@ class KnownSiblings:
         self.crowded = self.crowded and not has_room
         return has_room
 
-    def came_back(self, instance: str) -> bool:
-        """A word of *instance* was heard; return True if it was taken for dead."""
+    def heard(self, instance: str, consumes: bool, now: float) -> bool:
+        """A word of *instance* was heard; return True if it was taken for dead.
+
+        :param consumes: whether it consumes from the request queue.
+        """
+        sibling = self._known[instance]
+        sibling.heard, sibling.consumes = True, consumes
+        sibling.last_heard, sibling.settled_at = now, None
         self._forgotten.pop(instance, None)
         was_absent = instance in self._absent
         self._absent.discard(instance)

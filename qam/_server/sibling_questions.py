@@ -6,6 +6,7 @@ No I/O here.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from qam._protocol.correlation import CallKey
 from qam._server.call import Call
@@ -174,3 +175,24 @@ class Questions:
     def held(self) -> list[Question]:
         """The questions about requests that siblings have and have not answered yet."""
         return [each for each in self._open.values() if each.holders]
+
+    @property
+    def held_longest(self) -> Question | None:
+        """The one of :attr:`held` that was asked first; None if there are none."""
+        return min(self.held, key=_asked_at, default=None)
+
+    @property
+    def holders(self) -> set[str]:
+        """The siblings that have requests and have not answered them yet."""
+        return {instance for each in self._open.values() for instance in each.holders}
+
+    def next_end(self, opened_at: float) -> float:
+        """Return when the first request is decided on, if nothing else is heard; or infinity.
+
+        :param opened_at: when this server opened its connection.
+        """
+        return min((each.ends(opened_at) for each in self._open.values()), default=inf)
+
+
+def _asked_at(question: Question) -> float:
+    return question.asked_at

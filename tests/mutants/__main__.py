@@ -31,6 +31,8 @@ MODULES = [
     "qam/_server/reply_fates.py",
     "qam/_server/record.py",
     "qam/_server/siblings.py",
+    "qam/_server/membership.py",
+    "qam/_server/judgement.py",
     "qam/_server/known_siblings.py",
     "qam/_server/sibling_outbox.py",
     "qam/_server/sibling_questions.py",

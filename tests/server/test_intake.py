@@ -28,7 +28,7 @@ ANSWER = Answer(REPLY_TO, b"done")
 DECIDING = [
     *("intake", "closing", "record", "held_back", "open_deliveries", "prefetch", "call"),
     *("siblings", "known_siblings", "sibling_questions", "sibling_outbox", "sibling_words"),
-    *("queue_inspections",),
+    *("membership", "judgement", "queue_inspections"),
 ]
 #: What a decision has to do without.
 WORLD = {

@@ -6,13 +6,14 @@ import pytest
 
 from qam._server import known_siblings
 from qam._server.known_siblings import GRACE, VALID, KnownSiblings
+from qam._server.open_deliveries import UNSAFE_ACKS
 
 
 @pytest.fixture
 def siblings() -> KnownSiblings:
     known = KnownSiblings()
     for name in "ab":
-        known.add(name, there=True)
+        assert known.add(name, there=True)
     return known
 
 
@@ -21,16 +22,14 @@ def test_who_is_taken_for_dead_is_absent_until_it_speaks(siblings: KnownSiblings
     assert not siblings.mark_absent("a")
     assert siblings.present == {"b"}
     assert siblings.report == {"a": False, "b": True}
-    assert siblings.came_back("a")
-    assert not siblings.came_back("a")
+    assert siblings.heard("a", consumes=False, now=0.0)
+    assert not siblings.heard("a", consumes=False, now=0.0)
     assert siblings.present == {"a", "b"}
 
 
 def test_only_consumers_of_those_that_are_heard_and_there_count(siblings: KnownSiblings) -> None:
     for name in "ab":
-        sibling = siblings.get(name)
-        assert sibling is not None
-        sibling.heard = sibling.consumes = True
+        siblings.heard(name, consumes=True, now=0.0)
     assert siblings.count_consumers() == 2
     siblings.mark_absent("a")
     assert siblings.count_consumers() == 1
@@ -43,7 +42,7 @@ def test_there_is_room_for_so_many(
 ) -> None:
     monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 2)
     assert not siblings.crowded
-    assert siblings.add("c", there=True) is None
+    assert not siblings.add("c", there=True)
     assert siblings.crowded
     assert not siblings.has_room_again()
     assert siblings.crowded
@@ -107,9 +106,7 @@ def test_a_roll_call_finds_those_that_say_nothing(siblings: KnownSiblings) -> No
     siblings.call_roll(now=10.0)
     assert siblings.roll_is_called
     assert siblings.roll_call_ends() == 10.0 + GRACE
-    present = siblings.get("a")
-    assert present is not None
-    present.last_heard = 10.0
+    siblings.heard("a", consumes=True, now=10.0)
     assert siblings.end_roll_call(now=10.0 + GRACE - 0.1) == []
     assert siblings.end_roll_call(now=10.0 + GRACE) == ["b"]
     assert siblings.roll_call_ends() == inf
@@ -134,8 +131,11 @@ def test_a_dead_one_is_forgotten_for_good_when_what_it_had_is_judged(
     assert "a" not in siblings
     assert not siblings.absent
     assert siblings.has_heard_of("a")
-    # until it says something itself
-    siblings.came_back("a")
+    # until it says something itself, and leaves
+    siblings.add("a", there=True)
+    siblings.heard("a", consumes=True, now=20.0)
+    siblings.leave("a", now=20.0)
+    siblings.leave("b", now=20.0 + UNSAFE_ACKS)
     assert not siblings.has_heard_of("a")
 
 

@@ -1,5 +1,7 @@
 """The requests under judgement, and what the answers of other servers do to them."""
 
+from math import inf
+
 import pytest
 
 from qam._protocol.correlation import CallKey
@@ -202,3 +204,20 @@ def test_a_question_ends_in_time() -> None:
 
     asked.holders = {"a"}
     assert asked.ends(opened_at=101.0) == 100.0 + 25 * 60.0
+
+
+def test_the_open_questions_tell_what_is_held_and_when_the_first_of_them_ends() -> None:
+    questions = Questions()
+    assert (questions.held, questions.held_longest, questions.holders) == ([], None, set())
+    assert questions.next_end(opened_at=90.0) == inf
+    # given three, the first of which is not held
+    first, second, third = (question(number) for number in (1, 2, 3))
+    for each, asked_at in [(first, 98.0), (second, 101.0), (third, 100.0)]:
+        each.asked_at = asked_at
+        questions.add(each)
+    second.holders, third.holders = {"a"}, {"a", "b"}
+    # then
+    assert questions.held == [second, third]
+    assert questions.held_longest is third
+    assert questions.holders == {"a", "b"}
+    assert questions.next_end(opened_at=90.0) == first.ends(opened_at=90.0)

@@ -304,7 +304,7 @@ def test_a_flood_does_not_fill_the_memory(flood: str) -> None:
         tracemalloc.stop()
     # then
     assert now < 8 * 2**20
-    assert len(siblings._others) <= MAX_SIBLINGS
+    assert len(siblings._membership.known) <= MAX_SIBLINGS
 
 
 # --- more of them than can be known ---------------------------------------------------------
@@ -341,8 +341,8 @@ def test_many_who_leave_at_once_are_missed_rather_than_forgotten() -> None:
     for number in range(16, MAX_SIBLINGS + 20):
         siblings.heard(hello(f"{number:x}"))
         siblings.heard(encode(Word("bye", f"{number:x}")))
-    assert len(siblings._others._left) == MAX_SIBLINGS
-    assert len(siblings._others) == 4
+    assert len(siblings._membership.known._left) == MAX_SIBLINGS
+    assert len(siblings._membership.known) == 4
 
 
 def test_a_word_of_another_version_keeps_a_server_from_vouching_for_its_sender() -> None:

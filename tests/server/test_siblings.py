@@ -241,11 +241,6 @@ class TestAlone:
         group.wait(GRACE)
         assert server.verdicts[1:] == [("client:1", Verdict.LOST)]
 
-    def test_a_consumer_that_is_no_sibling_keeps_it_from_vouching(self, group: Group) -> None:
-        server = group.start("a", messages=1)
-        server.siblings.queue_inspected(QueueState(messages=0, consumers=2), own_consumers=1)
-        assert not server.siblings.vouches
-
     def test_a_sibling_that_does_not_consume_makes_up_for_no_stranger(self, group: Group) -> None:
         # given a server that began after another one froze, which it does not know
         frozen = group.start("a")
@@ -592,15 +587,6 @@ class TestAmongOthers:
 
         assert one.record.covers(key(2))
 
-    def test_after_a_gap_a_consumer_counts_only_once_it_is_heard(self, group: Group) -> None:
-        one, _ = group.start("a"), group.start("b")
-        one.cut()
-
-        one.siblings.opened(without_gap=False)
-        one.look()
-
-        assert not one.siblings.vouches
-
     def test_where_there_was_no_room_for_one_it_is_looked_for_once_there_is(
         self, group: Group, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -619,6 +605,18 @@ class TestAmongOthers:
         [word] = [decode(body) for body in one.siblings.take_messages()]
         assert word == Word("ask", "a", consumes=True)
         assert not one.siblings.vouches
+
+    def test_what_one_without_room_may_have_run_does_not_run_again(
+        self, group: Group, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(known_siblings, "MAX_SIBLINGS", 0)
+        one = group.start("a")
+        one.answer(one.take(1))
+        assert one.record.covers(key(2))
+
+        one.siblings.heard(encode(Word("here", "b")))
+
+        assert not one.record.covers(key(2))
 
     def test_one_that_said_goodbye_is_not_missed(self, group: Group) -> None:
         one, gone = group.start("a"), group.start("b")
@@ -850,21 +848,6 @@ def test_nobody_talks_without_a_reason(group: Group) -> None:
     assert messages == []
 
 
-def test_only_the_hello_of_this_connection_announces(group: Group) -> None:
-    server = group.start("a")
-    server.cut()
-    server.siblings.opened(without_gap=True)
-    # when the one of the last connection comes again
-    server.siblings.heard(
-        json.dumps({"protocol": 1, "kind": "hello", "from": "a", "number": 1}).encode()
-    )
-    assert not server.siblings.announced
-    # and then its own
-    for body in server.siblings.take_messages():
-        server.siblings.heard(body)
-    assert server.siblings.announced
-
-
 def test_each_hello_says_how_many_connections_were_opened(group: Group) -> None:
     siblings = Server(group, "a").siblings
     assert not siblings.announced
@@ -872,6 +855,16 @@ def test_each_hello_says_how_many_connections_were_opened(group: Group) -> None:
         siblings.opened(without_gap=True)
         [hello] = [decode(body) for body in siblings.take_messages()]
         assert hello == Word("hello", "a", number=number)
+
+
+def test_a_new_connection_has_no_consumer(group: Group) -> None:
+    server = group.start("a")
+    server.cut()
+
+    server.siblings.opened(without_gap=True)
+
+    [hello] = [decode(body) for body in server.siblings.take_messages()]
+    assert hello == Word("hello", "a", consumes=False, number=2)
 
 
 def test_a_question_that_was_not_sent_goes_with_the_connection(group: Group) -> None:
@@ -955,33 +948,6 @@ class TestWhatIsDue:
         server.look(messages=5)
         # then
         assert server.siblings.next_due() == 0.5
-
-    def test_is_the_end_of_a_roll_call(self, group: Group) -> None:
-        one, other = group.start("a"), group.start("b")
-        other.consuming = False
-
-        one.look()
-
-        assert one.siblings.next_due() == GRACE
-
-    def test_is_an_inspection_soon_after_a_sibling_has_begun_to_consume(self, group: Group) -> None:
-        one = group.start("a")
-        other = Server(group, "b")
-        group.alive.append(other)
-        other.connect(without_gap=False)
-        one.look()
-        other.siblings.tell_consuming(False)
-        group.run()
-        assert one.siblings.next_due() == 10.0
-        # when
-        other.consume()
-        # then
-        assert one.siblings.next_due() == pytest.approx(0.05)
-        one.look()
-        assert one.siblings.next_due() == 10.0
-        # and not when it only says so again
-        other.consume()
-        assert one.siblings.next_due() == 10.0
 
 
 # --- what others ask ------------------------------------------------------------------------
@@ -1068,6 +1034,32 @@ def test_the_siblings_of_a_sibling_are_known_too_but_oneself_is_none(group: Grou
     one.siblings.heard(ask("c", key(1)))
     [answer], _ = said_by(one)
     assert answer.knows == {"b": True, "c": True, "d": False}
+
+
+@pytest.mark.parametrize("kind", ["hello", "here", "ask", "answer", "done", "repeat"])
+def test_each_word_shows_that_its_sender_is_there(group: Group, kind: str) -> None:
+    one = group.start("a")
+
+    one.siblings.heard(encode(Word(kind, "b", to="x", number=1)))
+
+    one.siblings.heard(ask("c", key(1)))
+    answers, _ = said_by(one)
+    assert answers[-1].knows == {"b": True, "c": True}
+
+
+@pytest.mark.parametrize(("redelivered", "stays"), [(False, False), (True, True)])
+def test_a_goodbye_that_comes_again_does_not_count(
+    group: Group, redelivered: bool, stays: bool
+) -> None:
+    # given one whose word comes again, which counts
+    one = group.start("a")
+    one.siblings.heard(encode(Word("here", "b")), redelivered=True)
+
+    one.siblings.heard(encode(Word("bye", "b")), redelivered)
+
+    one.siblings.heard(ask("c", key(1)))
+    [answer], _ = said_by(one)
+    assert ("b" in answer.knows) is stays
 
 
 def test_there_is_something_to_send_while_there_are_words_or_replies_to_repeat(

@@ -298,7 +298,7 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
     consumer._intake.settled([passed_on])
     # when its client asks for the answer again, here or at another server
     if by_another:
-        consumer._siblings._to_repeat[KEY] = None
+        consumer._siblings._judgement._to_repeat[KEY] = None
         assert consumer._intake.take_to_repeat() == []
     else:
         consumer.receive(copy_of(call()))
