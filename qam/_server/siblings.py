@@ -133,7 +133,7 @@ class Siblings:
     @property
     def others_consume(self) -> bool:
         """True if another server takes requests."""
-        return self._others.count_consumers() > 0
+        return self._membership.known.count_consumers() > 0
 
     def ask(self, call: Call) -> None:
         """Ask the others about *call*; :meth:`take_verdicts` returns the verdict later."""
