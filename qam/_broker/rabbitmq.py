@@ -372,8 +372,10 @@ class AMQPConnection:
         lost = QAMConnectionException(
             f"the connection to the broker at {self._endpoint} was lost: {error_text(error)}"
         )
-        lost.by_message = isinstance(error, amqp.ChannelError)
-        self._lost = not lost.by_message
+        by_channel = isinstance(error, amqp.ChannelError)
+        # An exchange that is gone is no message's fault: it is declared on the next connection.
+        lost.by_message = by_channel and not isinstance(error, amqp.NotFound)
+        self._lost = not by_channel
         return lost
 
 

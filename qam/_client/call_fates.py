@@ -23,6 +23,10 @@ from qam.exceptions import (
 #: Seconds before a refused request is sent again: after its first refusal, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
+# So often a request comes back before its server counts as gone: it declares its queue again
+# within 54 seconds, if it is there.
+_MOST_RETURNS = 100
+
 _NOT_TWICE = "it is not sent again, since the server might run it twice"
 
 
@@ -67,12 +71,14 @@ class CallFates:
         calls: list[PendingCall],
         server_keeps_record: bool,
         error: QAMConnectionException | None = None,
+        was_heard: bool = False,
     ) -> list[Decision]:
         """Return what follows from the *fate* of the requests of *calls*.
 
         :param server_keeps_record: True if the last reply came from a server that runs a
             request once, even if it receives it twice.
         :param error: why the connection was lost, if it was.
+        :param was_heard: True if the server has answered before.
         """
         match fate:
             case Fate.CONFIRMED:
@@ -82,7 +88,7 @@ class CallFates:
             case Fate.WRITTEN:
                 return []
             case Fate.RETURNED:
-                return [End(call, self.server_not_found(_executed(call))) for call in calls]
+                return [self._returned(call, was_heard) for call in calls]
             case Fate.CULPRIT:
                 return [_refused_for_good(call, error) for call in calls]
             case Fate.REFUSED if server_keeps_record:
@@ -95,6 +101,14 @@ class CallFates:
             case Fate.UNKNOWN:
                 why = f"but {error} before the broker confirmed the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why, error) for call in calls]
+
+    def _returned(self, call: PendingCall, was_heard: bool) -> Decision:
+        """Send the request again if the server was there before: it may declare its queue again."""
+        if was_heard and call.times_refused < _MOST_RETURNS:
+            if call.times_written == 1:
+                call.times_written = 0  # no queue has taken it, so there is no copy
+            return _after_refusal(call)
+        return End(call, self.server_not_found(_executed(call)))
 
     def replies_lost(
         self, calls: Iterable[PendingCall], server_keeps_record: bool

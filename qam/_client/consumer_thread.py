@@ -12,6 +12,7 @@ from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
+from qam._broker.upkeep import Upkeep
 from qam._client.publisher_thread import PublisherThread
 from qam._client.reply_queue import ReplyQueue
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
@@ -93,6 +94,7 @@ class ConsumerThread(ConnectionThread):
         self.consumer: Consumer | None = None
         self._last_tag = 0
         self._warnings = RareWarnings(log)
+        self._upkeep = Upkeep()
         # When the received replies are acknowledged, and when the publisher is to look again.
         self._acknowledge_at = self._look_again_at = math.inf
 
@@ -183,6 +185,7 @@ class ConsumerThread(ConnectionThread):
 
     def _on_open(self, connection: Connection) -> None:
         consumer, replies_lost = self._reply_queue.open(connection)
+        self._upkeep.done(time.monotonic())
         if replies_lost:  # not before: the new replies need the new queue
             self._publisher.replies_lost()
         self.consumer = consumer
@@ -196,9 +199,17 @@ class ConsumerThread(ConnectionThread):
         if now >= self._look_again_at:
             self._look_again_at = math.inf
             self._publisher.look_again()
+        if now >= self._upkeep_at:
+            self._reply_queue.declare_again(connection)
+            self._upkeep.done(now)
+
+    @property
+    def _upkeep_at(self) -> float:
+        """When the reply queue is declared again: only while replies are expected."""
+        return self._upkeep.due if self._results.open_calls else math.inf
 
     def _next_due(self) -> float | None:
-        due = min(self._acknowledge_at, self._look_again_at)
+        due = min(self._acknowledge_at, self._look_again_at, self._upkeep_at)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _on_events(self, events: Sequence[Event]) -> None:
@@ -231,6 +242,7 @@ class ConsumerThread(ConnectionThread):
         if delivery.too_large:
             self._warnings.warn("a reply was dropped: it %s", delivery.too_large)
         correlation_id = delivery.correlation_id
+        self._results.server_was_heard = True
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:
             return number_of(correlation_id, self.client_id), message

@@ -58,6 +58,14 @@ class ReplyQueue:
         replies_lost, self._was_deleted = self._was_deleted, False
         return consumer, replies_lost
 
+    def declare_again(self, connection: Connection) -> None:
+        """Declare exchange and binding again: somebody may have deleted them.
+
+        :raises QAMConnectionException: the queue can't be used any more.
+        """
+        connection.declare_exchange(self._binding.exchange)
+        connection.declare_queue(self._binding, self._arguments)
+
     def _declare(self, connection: Connection) -> None:
         try:
             connection.declare_queue(self._binding, self._arguments)

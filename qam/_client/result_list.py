@@ -54,6 +54,8 @@ class ResultList:
         #: True if the last reply came from a server that runs a request once, even if it
         #: receives it twice.
         self.server_keeps_record = False
+        #: True once a reply has come.
+        self.server_was_heard = False
         #: Takes the slots of callbacks that have their outcomes.
         self.ready_callbacks = ReadyCallbacks()
         disown_in_child(self)

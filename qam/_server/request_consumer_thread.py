@@ -13,6 +13,7 @@ from qam._broker.connection_thread import ConnectionThread
 from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Event
 from qam._broker.messages import Delivery
+from qam._broker.upkeep import Upkeep
 from qam._common.deadline import Deadline, sooner
 from qam._common.logs import get_logger
 from qam._common.printable import printable
@@ -88,6 +89,7 @@ class RequestConsumerThread(ConnectionThread):
         self._siblings = self._intake.siblings
         self._closing = Closing(time.monotonic)
         self._surplus = Surplus()
+        self._upkeep = Upkeep()
         self._request_queue = RequestQueue(settings, prefetch)
         self._siblings_queue = SiblingsQueue(settings, instance)
         #: Set once the server consumes requests, or never will.
@@ -117,12 +119,14 @@ class RequestConsumerThread(ConnectionThread):
     def _on_open(self, connection: Connection) -> None:
         self._request_queue.declare(connection)
         without_gap = self._siblings_queue.open(connection)
+        self._upkeep.done(time.monotonic())
         self._intake.opened(without_gap)
 
     def _next_due(self) -> float | None:
         due = sooner(self._siblings.next_due(), self._closing.next_due())
         if not self._closing.begun:
             due = sooner(due, self._next_look_at_surplus())
+            due = sooner(due, max(0.0, self._upkeep.due - time.monotonic()))
         return sooner(due, _OVERLOAD_PAUSE) if self._siblings.has_messages else due
 
     def _next_look_at_surplus(self) -> float | None:
@@ -150,9 +154,16 @@ class RequestConsumerThread(ConnectionThread):
         if self._closing.begun:
             self._close_down(connection)
             return
+        if time.monotonic() >= self._upkeep.due:
+            self._declare_again(connection)
         self._share_work(connection)
         if self._siblings.announced and not self._request_queue.is_as_wanted:
             self._consume(connection)
+
+    def _declare_again(self, connection: Connection) -> None:
+        self._request_queue.declare(connection)
+        self._siblings_queue.declare_again(connection)
+        self._upkeep.done(time.monotonic())
 
     def _share_work(self, connection: Connection) -> None:
         """Leave requests that can't be started to other servers, if there are any."""

@@ -46,8 +46,7 @@ class RequestQueue:
         return self.is_consumed and self._prefetch.wanted == self.consumer_prefetch
 
     def declare(self, connection: Connection) -> None:
-        """Declare the exchanges and the queue, on a new connection."""
-        self._consumer = None
+        """Declare the exchanges and the queue, or do so again: somebody may have deleted them."""
         declare_server(connection, self._settings.server_id, self._settings.queue_arguments)
 
     def lost(self) -> None:

@@ -54,6 +54,11 @@ class SiblingsQueue:
         without_gap, self._has_gap = not self._has_gap, False
         return without_gap
 
+    def declare_again(self, connection: Connection) -> None:
+        """Declare exchange and binding again: somebody may have deleted them."""
+        connection.declare_exchange(self._binding.exchange)
+        connection.declare_queue(self._binding, self._arguments)
+
     def _declare(self, connection: Connection) -> None:
         connection.declare_exchange(self._binding.exchange)
         # If this attempt fails, the next one finds a queue, which is a new one.

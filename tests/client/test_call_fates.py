@@ -179,6 +179,30 @@ def test_a_call_surely_did_not_run_only_if_it_was_written_once(
     assert decision.failure.executed == executed
 
 
+def test_a_request_that_comes_back_is_sent_again_if_its_server_was_heard() -> None:
+    # given a server that has answered, whose queue is gone
+    returned = call()
+    returned.times_written = 1
+    for _ in range(100):
+        [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+        assert isinstance(decision, SendAgain)
+        assert 0 < decision.after <= 1.0
+        # then no copy of it is anywhere
+        assert returned.times_written == 0
+        returned.times_written = 1
+    # and it is given up after a while
+    [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+    assert isinstance(decision, End)
+    assert isinstance(decision.failure, QAMServerNotFoundException)
+
+
+def test_a_copy_that_comes_back_leaves_the_first_one_where_it_is() -> None:
+    returned = call(times_written=2)
+    [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+    assert isinstance(decision, SendAgain)
+    assert returned.times_written == 2
+
+
 def test_a_request_that_is_refused_again_and_again_waits_longer_each_time_and_never_long() -> None:
     refused = call()
     pauses: list[float] = []

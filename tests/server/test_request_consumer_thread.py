@@ -260,13 +260,20 @@ def test_it_takes_no_request_before_all_others_can_have_heard_of_it(starting: Se
     assert [(word.kind, word.consumes) for word in starting.take_words()] == [("here", True)]
 
 
-def test_while_nothing_happens_it_waits_without_end_and_does_not_wake(server: Server) -> None:
+def test_while_nothing_happens_it_declares_again_now_and_then_and_does_not_wake_else(
+    server: Server,
+) -> None:
     waits = server.broker.connection.waits
+    declared = len(server.broker.connection.did("declare exchange"))
+    wait_time = server.broker.connection.wait_time
+    assert wait_time is not None
+    assert wait_time == pytest.approx(45.0, rel=0.2)
 
-    server.broker.let_pass(3600.0)
+    server.broker.let_pass(wait_time + 0.01)
 
-    assert server.broker.connection.wait_time is None
-    assert server.broker.connection.waits == waits
+    assert server.broker.connection.waits == waits + 1
+    assert len(server.broker.connection.did("declare exchange")) > declared
+    assert server.broker.connection.wait_time == pytest.approx(45.0, rel=0.2)
 
 
 def test_it_inspects_the_queue_now_and_then_while_there_are_others(server: Server) -> None:

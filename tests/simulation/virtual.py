@@ -13,6 +13,7 @@ from unittest.mock import patch
 import qam._broker.connection_thread
 import qam._broker.publishing_thread
 import qam._broker.reconnection
+import qam._broker.upkeep
 import qam._client.consumer_thread
 import qam._client.publisher_thread
 import qam._client.result_list
@@ -112,6 +113,7 @@ def virtual(schedule: Schedule, seed: object, connect: Callable[..., Any]) -> It
         *((module, "time", time) for module in _TELL_THE_TIME),
         (qam._server.request_consumer_thread, "uuid", uuid),
         (qam._broker.reconnection, "random", randomness),
+        (qam._broker.upkeep, "random", randomness),
         (qam._client.result_list, "random", randomness),
         (qam._broker.connection_thread, "Waker", VirtualWaker),
         (qam._server.mailboxes, "Waker", VirtualWaker),
