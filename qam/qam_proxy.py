@@ -38,7 +38,7 @@ from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import flush as flush_logs
-from qam._common.own_threads import in_own_thread
+from qam._common.own_threads import in_own_thread, waiting
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -270,10 +270,11 @@ class QAMProxy(_RemoteNames):
     def _wait(self, id: int, deadline: Deadline) -> bool:
         """Wait for the outcome of a call; return False if it did not come until *deadline*."""
         soon = Deadline(_SOON)
-        if soon.at < deadline.at and self._results.wait(id, soon):
-            return True
-        self.publisher_thread.look_again()  # the broker may have returned or refused the request
-        return self._results.wait(id, deadline)
+        with waiting():
+            if soon.at < deadline.at and self._results.wait(id, soon):
+                return True
+            self.publisher_thread.look_again()  # the broker may have returned or refused it
+            return self._results.wait(id, deadline)
 
     def _begin_call(
         self,

@@ -162,6 +162,8 @@ class CallFates:
         if call.times_written:
             unconfirmed = ", and the broker has not confirmed it"
             return f"the request was sent{unconfirmed if self.persistent else ''}"
+        if call.times_refused:
+            return "its request came back: the request queue of the server is gone"
         return "the queued requests have not been written yet"
 
 

@@ -15,7 +15,6 @@ from qam._client.pending_call import PendingCall
 from qam._client.ready_callbacks import ReadyCallbacks
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
-from qam._common.own_threads import waiting
 from qam.exceptions import Executed, QAMClosedException, QAMException
 
 FREE, WAITING, DONE = 0, 1, 2
@@ -224,8 +223,7 @@ class ResultList:
             return True
         if slot["state"] == FREE:
             raise ValueError(f"id: the slot {slot_id} is free; no call waits in it")
-        with waiting():
-            arrived: bool = slot["arrived"].acquire(timeout=deadline.lock_time())
+        arrived: bool = slot["arrived"].acquire(timeout=deadline.lock_time())
         if arrived:
             with self._lock:
                 if slot["state"] == DONE:

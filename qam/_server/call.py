@@ -66,6 +66,8 @@ class Call:
     refused = False
     #: Another server may have run its method, and can no longer answer.
     lost = False
+    #: Another server may have a copy of it.
+    is_elsewhere = False
     #: It has run for so long that the broker has taken back its delivery.
     outlives_its_delivery = False
     #: The answer to its caller; None if there is none.

@@ -92,6 +92,7 @@ class Intake:
         self._held_back.lost_connection(not_started)
         for call in self._at_hand:
             call.duplicates = None
+            call.is_elsewhere = True
             self._record.note_elsewhere(call.key)
         if by_message:
             self._note_what_outlives_its_delivery()
@@ -290,7 +291,7 @@ class Intake:
         """
         left, kept = list[Call](), list[Call]()
         for call in waiting:
-            may_have_run = call.lost or call.runs > 1 or self._record.is_elsewhere(call.key)
+            may_have_run = call.lost or call.runs > 1 or call.is_elsewhere
             (kept if call.given_back or may_have_run else left).append(call)
         self.give_back(left)
         return left, kept

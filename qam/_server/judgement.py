@@ -125,29 +125,26 @@ class Judgement:
         self._outbox.answer(asker, answers, len(self._membership.known))
 
     def _word_on(self, key: CallKey, resent: bool, asker: str, now: float) -> str:
-        """Return the answer about *key*: mine, lost or never; or vouch: no server had it."""
+        """Return the answer about *key*: mine, done, lost or never; or vouch: no server had it."""
         if self._record.knows(key):
-            self._note_asked(key, resent)
-            return "mine"
+            return self._word_on_known(key, resent)
         if self._is_lost(key, resent):
             return "lost"
         if self._record.is_answered_elsewhere(key):
-            self._outbox.tell_done([key])
-            return "mine"
+            return "done"
         if self._goes_on_with(key, asker):
             return "mine"
         self._record.note_elsewhere(key)
         vouches = self._membership.vouches_to_others(now) and self._reaches_back(key, resent)
         return "vouch" if vouches else "never"
 
-    def _note_asked(self, key: CallKey, resent: bool) -> None:
-        """Note that another server has *key*, which the record knows, too."""
+    def _word_on_known(self, key: CallKey, resent: bool) -> str:
+        """Return the answer about *key*, which runs here, or was answered here."""
         if resent:
             self._to_repeat[key] = None
         self._record.note_elsewhere(key)
         running = self._record.running.get(key)
-        if running is None or running.outlives_its_delivery:
-            self._outbox.tell_done([key])
+        return "done" if running is None or running.outlives_its_delivery else "mine"
 
     def _goes_on_with(self, key: CallKey, asker: str) -> bool:
         """Return True if this server judges *key*, too, and *asker* leaves it to this one."""
@@ -179,7 +176,7 @@ class Judgement:
 
         Not of those that are given back: they are not in the record, and have to run.
         """
-        keys = (each.key for each in calls if self._record.is_elsewhere(each.key))
+        keys = (each.key for each in calls if each.is_elsewhere)
         self._outbox.tell_done(key for key in keys if key in self._record.running)
 
     def hear_done(self, keys: Collection[CallKey], instance: str) -> None:

@@ -64,6 +64,8 @@ class Record:
         key = call.key
         if self.running.setdefault(key, call) is not call:
             self._twins.setdefault(key, []).append(call)
+        if self.is_elsewhere(key):
+            call.is_elsewhere = True
         if key.runs > 1:
             self._note_run(key)
         client = key.reply_to
@@ -146,6 +148,8 @@ class Record:
 
     def note_elsewhere(self, key: CallKey, what: Elsewhere = Elsewhere.PERHAPS) -> None:
         """Note that another server may have *key*, and *what* is known of it there."""
+        if key in self.running:
+            self.running[key].is_elsewhere = True
         _put(self._elsewhere, key, max(what, self._elsewhere.get(key, what)), self._max_answers)
 
     def uncover(self) -> None:

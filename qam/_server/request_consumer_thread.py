@@ -40,6 +40,8 @@ CLOSE_TIMEOUT = 30.0
 CLOSE_GRACE = 5.0
 #: While so many messages wait to be written, the other servers get no answers.
 _MAX_BACKLOG = 10_000
+#: Seconds until a server that stands back looks for a free worker again.
+_ROOM_PAUSE = 0.25
 #: Seconds until the backlog is checked again.
 _OVERLOAD_PAUSE = 0.05
 
@@ -126,6 +128,8 @@ class RequestConsumerThread(ConnectionThread):
         due = sooner(self._siblings.next_due(), self._closing.next_due())
         if not self._closing.begun:
             due = sooner(due, self._next_look_at_surplus())
+            if self._request_queue.stands_back:  # a worker that becomes idle says nothing
+                due = sooner(due, _ROOM_PAUSE)
             due = sooner(due, max(0.0, self._upkeep.due - time.monotonic()))
         return sooner(due, _OVERLOAD_PAUSE) if self._siblings.has_messages else due
 
@@ -147,6 +151,7 @@ class RequestConsumerThread(ConnectionThread):
         self._send_acks(connection)  # perhaps nothing else happens for long
         kept = self._siblings.held + self._workers.nested
         self._request_queue.make_room(kept, time.monotonic())
+        self._workers.prefetch = self._request_queue.consumer_prefetch
         if not self._is_overloaded:
             self._send_words()
         if self._siblings.inspection_is_due:
@@ -170,15 +175,19 @@ class RequestConsumerThread(ConnectionThread):
         now = time.monotonic()
         if self._request_queue.stands_back and self._workers.has_room:
             self._request_queue.stands_back = False
+            self._surplus.looked_long_ago()
         if now < self._surplus.next_look(self._workers.waiting_since()):
             return
         self._surplus.looked(now)
-        if self._request_queue.is_consumed and self._siblings.others_consume:
+        takes_part = self._request_queue.is_consumed or self._request_queue.stands_back
+        if takes_part and self._siblings.others_consume:
             self._leave_to_others(connection, now)
 
     def _leave_to_others(self, connection: Connection, now: float) -> None:
-        self._request_queue.stands_back = True
-        self._stop_consuming(connection)  # first, or what is published anew would come back
+        if self._request_queue.is_consumed:
+            self._stop_consuming(connection)  # first, or what is published anew would come back
+            self._request_queue.stands_back = True
+            self._surplus.looked_long_ago()  # more may have come with the answer
         left, kept = self._intake.leave_to_others(self._workers.take_back())
         for call in kept:
             self._workers.put(call)

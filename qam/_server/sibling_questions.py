@@ -77,7 +77,7 @@ class Question:
         return Verdict.MINE if self.holders else Verdict.LOST
 
     def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
-        """Take the answer of *sender*: mine, lost, never or vouch.
+        """Take the answer of *sender*: mine, done, lost, never or vouch.
 
         :param known: True if *sender* is a known sibling.
         """
@@ -87,6 +87,8 @@ class Question:
         self.holders.discard(sender)
         if said == "mine":
             self.claimed_by(sender, known)
+        elif said == "done":
+            self.verdict = Verdict.MINE
         elif said == "lost":
             self.lost = True
         elif said == "vouch" and now - self.asked_at < VALID:

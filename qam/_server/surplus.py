@@ -26,3 +26,7 @@ class Surplus:
     def looked(self, now: float) -> None:
         """They were looked at, whatever came of it."""
         self._looked_at = now
+
+    def looked_long_ago(self) -> None:
+        """Look again as soon as one has waited for long enough."""
+        self._looked_at = -inf

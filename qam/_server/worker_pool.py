@@ -50,10 +50,13 @@ class WorkerPool:
         self._messages = messages
         self._publisher = publisher
         self._settled = settled
-        # Guards how many workers wait in calls of their own, and which one is dismissed.
-        self._lock = threading.Lock()
+        # Guards how many workers there are, and how many of them wait in calls of their own.
+        # Reentrant, because a finalizer may make a call inside.
+        self._lock = threading.RLock()
         self._workers: list[ExecuteMethodThread] = []
         self._waiting = 0
+        #: How many requests the broker delivers at once.
+        self.prefetch = 0
         self._warnings = RareWarnings(log, at_most=_MAX_WARNINGS)
 
     def __len__(self) -> int:
@@ -74,10 +77,12 @@ class WorkerPool:
             self._try_to_start_worker()
 
     def _try_to_start_worker(self) -> None:
-        if len(self._workers) >= self._limit:
-            return
+        with self._lock:
+            if len(self._workers) >= self._limit:
+                return
+            worker = self._add_worker()
         try:
-            self.start_worker()
+            self._start(worker)
         except RuntimeError:  # out of threads: the workers that run go on
             if threading.main_thread().is_alive():  # else it is usual: the interpreter ends
                 log.exception("a request has to wait: no other worker can be started")
@@ -99,12 +104,18 @@ class WorkerPool:
         try:
             if self._calls.waiting_since() is not None:
                 self._try_to_start_worker()
-            elif self.running >= self._settings.max_workers:
+            elif self._has_all_that_come:
                 # Perhaps this server has to answer such a call: let another request come.
                 self._settled.waker.wake()
             yield
         finally:
             self._count_waiting(-1)
+
+    @property
+    def _has_all_that_come(self) -> bool:
+        """True if so many requests are at work that the broker delivers no more."""
+        at_work = len(self._workers) - self._calls.idle_threads
+        return at_work >= min(self.prefetch, self._settings.max_workers)
 
     def _count_waiting(self, more: int) -> None:
         with self._lock:
@@ -138,6 +149,9 @@ class WorkerPool:
 
         :raises RuntimeError: no thread can be started.
         """
+        self._start(self._add_worker())
+
+    def _add_worker(self) -> ExecuteMethodThread:
         worker = ExecuteMethodThread(
             self._settings,
             self._calls,
@@ -148,7 +162,10 @@ class WorkerPool:
             self._warnings,
             self,
         )
-        self._workers.append(worker)  # first: its method may close the server at once
+        self._workers.append(worker)  # before its start: its method may close the server at once
+        return worker
+
+    def _start(self, worker: ExecuteMethodThread) -> None:
         try:
             worker.start()
         except RuntimeError:

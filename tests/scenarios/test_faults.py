@@ -95,7 +95,10 @@ def test_calls_while_the_broker_is_down_are_sent_when_it_is_back(
 def test_a_request_whose_confirm_is_lost_ends_as_unknown(
     rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
 ) -> None:
-    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+    with (
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
         # given a connection that dies as soon as something is written
         connection = proxy.publisher_thread.publisher
         assert connection is not None
@@ -107,8 +110,9 @@ def test_a_request_whose_confirm_is_lost_ends_as_unknown(
 
         connection.write = write_and_die  # type: ignore[method-assign]
         # when
-        with pytest.raises(QAMConnectionException, match=r"add\(\) was sent.*cut by") as raised:
-            proxy.add(1, 2)
+        with pytest.raises(QAMConnectionException, match=r"hold\(\) was sent.*cut by") as raised:
+            proxy.hold(1)
+        service.go_on.set()
         # then
         assert raised.value.executed == "unknown"
         assert proxy.add(2, 3) == 5

@@ -12,7 +12,7 @@ from qam import QAMClosedException, QAMException, QAMProxy, QAMServerNotFoundExc
 from qam._broker import reconnection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.publishing_thread import PublishingThread
-from qam._client import consumer_thread
+from qam._client import call_fates, consumer_thread
 from qam._protocol.entities import request_binding
 from tests.conftest import Broker
 from tests.support.interrupts import interrupted_at
@@ -452,6 +452,7 @@ def test_a_queue_that_was_deleted_meanwhile_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
+    monkeypatch.setattr(call_fates, "_MOST_RETURNS", 3)  # the server does not come back
     with (
         make_server(Service(), server_id=server_id, **place) as server,
         QAMProxy(server_id, timeout=60, **place) as proxy,

@@ -148,6 +148,21 @@ def test_an_id_that_is_none_of_this_library_proves_nothing(odd: str) -> None:
     assert not record.is_lost(key(odd))
 
 
+def test_a_call_that_others_may_have_knows_that_however_many_there_are() -> None:
+    record, early, late = Record(max_answers=2), call("c:1"), call("c:2")
+    record.note_elsewhere(key("c:1"))
+    for each in (early, late):
+        record.begin(each, first=False)
+    record.note_elsewhere(key("c:2"))
+    for number in range(3, 10):
+        record.note_elsewhere(key(f"c:{number}"))
+
+    assert not record.is_elsewhere(key("c:1"))
+    assert early.is_elsewhere
+    assert late.is_elsewhere
+    assert not call("c:3").is_elsewhere
+
+
 def test_a_key_that_is_used_again_has_one_answer() -> None:
     record = Record(max_answers=10, max_bytes=1000)
     for _ in range(100):

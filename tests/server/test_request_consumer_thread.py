@@ -57,14 +57,14 @@ class Workers:
     #: When the oldest one came that has no worker.
     oldest: float | None = None
     #: How many workers wait in calls of their own.
-    nested = 0
+    nested = prefetch = 0
     has_room = False
 
     def waiting_since(self) -> float | None:
         return self.oldest
 
     def take_back(self) -> list[Call]:
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self.oldest = self.waiting, [], None
         return waiting
 
 
@@ -552,6 +552,34 @@ class TestMoreThanItCanStart:
         assert server.broker.connection.did("consume").count(QUEUE) == consumed + 1
         assert [word.consumes for word in server.take_words()][-1:] == [True]
 
+    def test_is_left_too_if_it_comes_while_the_server_stops_taking_more(
+        self, server: Server, clock: StandingClock
+    ) -> None:
+        server.hear(other("here"))
+        self.hold(server)
+        server.broker.let_pass(1.01)
+        assert len(server.given_back()) == 2
+        # when one was delivered before the broker had the cancel
+        server.receive(server.request(4))
+        server.workers.oldest = clock.now
+        server.broker.let_pass(1.01)
+        # then
+        assert [each.properties["correlation_id"] for each in server.given_back()][2:] == [
+            "client:4"
+        ]
+
+    def test_looks_for_a_free_worker_while_it_stands_back(self, server: Server) -> None:
+        server.hear(other("here"))
+        self.hold(server)
+        server.broker.let_pass(1.01)
+        server.hear(other("bye"))
+        server.workers.oldest = None
+        # when a worker becomes free, which says nothing
+        server.workers.has_room = True
+        consumed = server.broker.connection.did("consume").count(QUEUE)
+        server.broker.let_pass(0.3)
+        assert server.broker.connection.did("consume").count(QUEUE) == consumed + 1
+
     def test_waits_if_there_is_no_other_server(self, server: Server) -> None:
         waiting = self.hold(server)
         server.broker.let_pass(60.0)
@@ -620,7 +648,7 @@ def test_what_was_answered_here_is_answered_again_for_who_received_it_again(
     assert reply.route.routing_key == REPLY_TO
     assert reply.properties["correlation_id"] == "client:1"
     assert [word.calls for word in server.take_words() if word.kind == "answer"] == [
-        {key(1): "mine"}
+        {key(1): "done"}
     ]
     # and once only
     server.broker.let_pass(0.5)

@@ -45,6 +45,14 @@ def test_a_sibling_vouches_only_for_what_was_asked_just_now() -> None:
     assert in_time.vouched
 
 
+def test_a_request_that_was_answered_elsewhere_is_decided_at_once() -> None:
+    reused = Question(CallKey("its queue", "1"), False, 100.0, False, {"a", "b"})
+
+    reused.take_word("a", known=True, said="done", now=101.0)
+
+    assert (reused.verdict, reused.holders) == (Verdict.MINE, set())
+
+
 def test_one_that_has_a_request_says_later_if_it_has_it_no_more() -> None:
     asked = question()
     asked.take_word("a", known=True, said="mine", now=101.0)

@@ -155,10 +155,18 @@ class TestAWorkerThatWaitsInACallOfItsOwn:
             assert (len(started), pool.nested) == (2 + 3, 3)
 
     def test_lets_requests_come_if_none_is_left_for_them(self, pool: Pool) -> None:
+        pool.prefetch = 2
         pool.put(call())
         pool.take_back()
         with pool.one_waits():
             assert not pool.settled.waker._awake
+        pool.put(call())
+        pool.take_back()
+        with pool.one_waits():
+            assert pool.settled.waker._awake
+
+    def test_lets_requests_come_if_the_broker_delivers_no_more(self, pool: Pool) -> None:
+        pool.prefetch = 1
         pool.put(call())
         pool.take_back()
         with pool.one_waits():

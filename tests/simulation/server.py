@@ -64,7 +64,7 @@ class Workers:
         return not self._waiting and self.busy < self._number
 
     #: How many wait in calls of their own.
-    nested = 0
+    nested = prefetch = 0
 
     def dismisses(self, worker: ExecuteMethodThread) -> bool:
         return False
