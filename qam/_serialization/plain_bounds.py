@@ -140,7 +140,9 @@ _PLAIN_FORMS = {"decimal": _is_decimal, "uuid": _is_uuid}
 # The first bytes of lists and dicts: short ones, and those with a length of 2 or 4 bytes.
 _SHORT_LISTS, _SHORT_DICTS = bytes(range(0x90, 0xA0)), bytes(range(0x80, 0x90))
 _LONG_LISTS, _LONG_DICTS = b"\xdc\xdd", b"\xde\xdf"
-# Pairs of one dict.  msgpack builds a dict at once: no other thread runs meanwhile.
+# The first bytes of texts and of byte strings.
+_TEXTS = bytes(range(0xA0, 0xC0)) + b"\xd9\xda\xdb\xc4\xc5\xc6"
+# Pairs of one dict, and of all that are built at once: no other thread runs meanwhile.
 _MAX_PAIRS = 1_000_000
 
 
@@ -153,7 +155,7 @@ def loads_msgpack(msgpack: Any, body: bytes) -> Any:
     :raises ValueError: *body* is no msgpack, or its value would cost more than its size allows.
     """
     _check_lengths(msgpack, body)
-    if _has_few_containers(body):
+    if _may_be_built_at_once(body):
         # If a number is a key, or the message is broken, the hooks below decide.
         with suppress(ValueError):
             return msgpack.unpackb(
@@ -191,15 +193,20 @@ def _number(body: bytes, codes: bytes) -> int:
     return len(body) - len(body.translate(None, codes))
 
 
-def _has_few_containers(body: bytes) -> bool:
-    """Return True if *body* can't have too many containers; bytes inside texts count, too."""
+def _may_be_built_at_once(body: bytes) -> bool:
+    """Return True if *body* can't have too many containers, or keys that are texts.
+
+    Bytes inside texts count, too.
+    """
     if len(body) * _BYTES_OF_DICT <= _FREE:
         return True
     lists = _number(body, _SHORT_LISTS + _LONG_LISTS)
     dicts = _number(body, _SHORT_DICTS + _LONG_DICTS)
     allowed = _FREE + _PER_BYTE_OF_MSGPACK * len(body)
     taken = lists * _BYTES_OF_LIST + dicts * _BYTES_OF_DICT
-    return taken <= allowed and lists + dicts <= _MAX_AT_ONCE
+    if taken > allowed or lists + dicts > _MAX_AT_ONCE:
+        return False
+    return _number(body, _TEXTS) <= _MAX_PAIRS
 
 
 class _Hooks:

@@ -318,3 +318,12 @@ def test_msgpack_with_a_dict_of_more_than_a_million_pairs_is_refused(head: bytes
 
     with pytest.raises(ValueError, match="1000000"):
         decode(head + b"\xdf" + (1_000_001).to_bytes(4, "big") + pairs * 400_000)
+
+
+@pytest.mark.parametrize(("dicts", "at_once"), [(400, True), (1000, False)])
+def test_msgpack_with_many_keys_is_not_built_at_once(dicts: int, at_once: bool) -> None:
+    keys = [f"key {n}" for n in range(1001)]
+
+    body = msgpack.packb([dict.fromkeys(keys)] * dicts)
+
+    assert plain_bounds._may_be_built_at_once(body) is at_once

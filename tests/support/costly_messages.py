@@ -249,6 +249,15 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
         + b"".join(b"\xa6%06x\xc0" % n for n in range(size // 8))
         + b"\x90"
     ),
+    ("msgpack", "short keys in dicts of many"): lambda size: msgpack.packb(
+        [
+            dict.fromkeys(map(bytes.decode, keys))
+            for keys in _batches(_short_keys(size // 6), 900_000)
+        ]
+    ),
+    ("msgpack", "short keys in dicts of a few"): lambda size: msgpack.packb(
+        [dict.fromkeys(map(bytes.decode, keys)) for keys in _batches(_short_keys(size // 6), 6)]
+    ),
     ("msgpack", "lists that say they are long"): lambda size: (
         (b"\xdd" + struct.pack(">I", size - 6000)) * 1000 + b"\x01" * (size - 6000)
     ),
