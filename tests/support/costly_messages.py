@@ -170,6 +170,15 @@ HOSTILE: dict[tuple[str, str], Callable[[int], bytes]] = {
     ("pickle", "dates of one state"): _list_of(
         b"h\x00h\x01R", _named("datetime", "date") + _DATE + b"\x85q\x010"
     ),
+    ("pickle", "short keys"): lambda size: (
+        b"\x80\x04}("
+        + b"".join(b"\x8c%c%bN" % (len(key), key) for key in _short_keys(size // 7))
+        + b"u."
+    ),
+    ("pickle", "opcodes without an effect"): lambda size: _filled(
+        b"\x80\x04](", b"\x80\x04", b"e.", size
+    ),
+    ("pickle", "digits that are no number"): lambda size: _filled(b"F", b"1", b"x\n.", size),
     **{
         ("pickle", f"empty {name}s"): _list_of(b"h\x00)R", _named("collections", name))
         for name in ("deque", "defaultdict", "OrderedDict", "Counter", "UserDict", "ChainMap")
