@@ -55,7 +55,7 @@ _PUTS = _codes("BINPUT", "LONG_BINPUT")
 _FILLING = _codes("APPENDS", "SETITEMS", "ADDITEMS", "FROZENSET")
 # With no items above the mark, C does not check that these opcodes fill a container.
 _ADDING = _FILLING - _codes("FROZENSET")
-_NO_ITEMS = re.compile(rb"(?:\x80.|\x95.{8})*", re.DOTALL)
+_NO_ITEMS = re.compile(rb"(?:\x80.|\x95.{8})*+", re.DOTALL)
 # Opcodes that hash the items above the mark.
 _HASHING = _codes("SETITEMS", "ADDITEMS", "FROZENSET")
 # Opcodes before a mark that show that the container to fill is empty.
@@ -84,6 +84,9 @@ _MAX_HASHED, _FEW_NUMBERS = 2000, 100
 _MAX_MARKS = 10_000
 #: How many containers the C unpickler may make: no other thread runs meanwhile.
 _MAX_CONTAINERS = 500_000
+#: How many bytes of the pickle may be what large dicts and sets contain, for the same reason:
+#: each key of a large one takes longer.  One is small if it gets a few bytes, and those at once.
+_MAX_IN_LARGE, _FEW_BYTES, _BYTES_OF_PAIR = 2**22, 2**16, 8
 
 
 def _with_length(opcode: str, size_of_length: int) -> bytes:
@@ -118,14 +121,15 @@ _TEXT_KEYS = re.compile(
 # Bytes.  A shorter body can't be nested too deeply; for a longer one a scan pays.
 _SIMPLE_SIZE = 1024
 _FRAME_SIZE = Struct("<Q")
-# How picklers write numbers as text.  Unpicklers differ in how they read other forms.
-_NUMBER = rb"0|-?[1-9][0-9]*"
+# How picklers write numbers as text.  Unpicklers differ in how they read other forms.  No digit
+# is tried twice, as other threads do not run meanwhile.
+_NUMBER = rb"0|-?[1-9][0-9]*+"
 _FORMS = {
     CODES[name]: re.compile(form)
     for name, form in {
         "INT": rb"0[01]|" + _NUMBER,
         "LONG": rb"(?:" + _NUMBER + rb")L?",
-        "FLOAT": rb"-?(?:nan|inf|[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)",
+        "FLOAT": rb"-?(?:nan|inf|[0-9]++(?:\.[0-9]++)?(?:e[-+]?[0-9]++)?)",
         "PUT": _NUMBER,
         "GET": _NUMBER,
     }.items()
@@ -158,7 +162,8 @@ class _Scan:
 
     __slots__ = (
         *("_body", "_composed", "_depths", "_has_put", "_hashed", "_is_new", "_limit", "_marks"),
-        *("_in_frame", "_memoized", "_numbers", "_unshareable", "_wide", "in_texts", "plain"),
+        *("_in_frame", "_in_large", "_inner", "_memoized", "_numbers", "_unshareable", "_wide"),
+        *("in_texts", "plain"),
     )
 
     def __init__(self, body: bytes) -> None:
@@ -170,9 +175,12 @@ class _Scan:
         self._depths = [0]
         # how many tuples and frozensets, and how many numbers are above it;
         self._composed, self._numbers = [0], [0]
-        # its position, and whether the container below it was empty.
+        # its position, and whether the container below it was empty;
         self._marks, self._is_new = [0], [False]
+        # and how many bytes above it are inner containers and long texts.
+        self._inner = [0]
         self._hashed = 0  # how many keys may be costly
+        self._in_large = 0  # bytes of what containers hold that may be large
         self._memoized, self._has_put = 0, False
         self._unshareable: set[int] = set()
         self._wide = 0
@@ -183,7 +191,8 @@ class _Scan:
         """Return True if the scan, which is over, found plain values only."""
         mixed = self._has_put and self._memoized  # no pickler mixes them; _memoized would be wrong
         costly = self._wide > _MAX_WIDE or self._hashed > _MAX_HASHED
-        return self.plain and not mixed and not costly
+        large = self._in_large > _MAX_IN_LARGE
+        return self.plain and not mixed and not costly and not large
 
     def run(self) -> None:
         """Scan the body to its end, one frame after the other."""
@@ -239,6 +248,7 @@ class _Scan:
                 length = int.from_bytes(body[position : position + 4], "little")
                 position += 4 + length
                 self.in_texts += length
+                self._inner[-1] += length
                 self.plain = self.plain and opcode != _LONG4
             else:
                 position = self._after_rare(opcode, size, position)
@@ -261,6 +271,7 @@ class _Scan:
             self._end_mark(opcode, position)
         elif opcode == _SETITEM:  # any tuple, frozenset or number above the mark may be the key
             self._hashed += self._composed[-1] > 0 or self._numbers[-1] > 0
+            self._in_large += _BYTES_OF_PAIR
         elif opcode in (_BINGET, _LONG_BINGET):
             size = 1 if opcode == _BINGET else 4
             index = int.from_bytes(self._body[position : position + size], "little")
@@ -285,15 +296,17 @@ class _Scan:
         self._numbers.append(0)
         self._marks.append(position)
         self._is_new.append(before in _EMPTY)
+        self._inner.append(0)
         if len(self._marks) > _MAX_MARKS:
             raise pickle.UnpicklingError("too many marks of the pickle are open")
 
     def _end_mark(self, opcode: int, position: int) -> None:
         depths, composed = self._depths, self._composed
         depth, above, numbers = depths.pop() + 1, composed.pop(), self._numbers.pop()
-        mark, is_new = self._marks.pop(), self._is_new.pop()
+        mark, is_new, inner = self._marks.pop(), self._is_new.pop(), self._inner.pop()
         if not depths:
             raise pickle.UnpicklingError("a mark is missing")
+        self._inner[-1] += position - mark
         if opcode == _TUPLE:
             depths[-1] = max(depths[-1], depth)
             self._check_depth(depth)
@@ -301,7 +314,10 @@ class _Scan:
             self.plain = False
         if opcode in _HASHING:
             self._hashed += above
-            few = numbers <= _FEW_NUMBERS and (is_new or opcode == _FROZENSET)
+            is_new = is_new or opcode == _FROZENSET
+            own = position - mark - inner
+            self._in_large += 0 if is_new and own <= _FEW_BYTES else own
+            few = numbers <= _FEW_NUMBERS and is_new
             if not few and not _TEXT_KEYS.fullmatch(self._body, mark, position - 1):
                 self._hashed += numbers
         composed[-1] += opcode in (_TUPLE, _FROZENSET)
@@ -324,6 +340,7 @@ class _Scan:
             self.plain = self.plain and opcode not in _NOT_PLAIN
             length = int.from_bytes(body[position : position + 8], "little")
             self.in_texts += length
+            self._inner[-1] += length
             return position + 8 + length
         if size == REFUSED:
             raise pickle.UnpicklingError(f"the opcode {opcode:#04x} is not allowed in a message")

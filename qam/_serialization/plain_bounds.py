@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ _PER_BYTE_OF_JSON, _PER_BYTE_OF_MSGPACK = 12, 76
 _MAX_AT_ONCE = 500_000
 # A text; one that does not end goes to the end of the body, so that no byte is read twice.
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+# A part of a body, with whole texts; other threads can run between two parts.
+_PART = re.compile(rb'(?:[^"]{1,100}+|%b){1,1000}+' % _TEXT.pattern, re.DOTALL)
 _MAX_DIGITS = 4_300  # of a Decimal; Python's own limit for an int
 
 
@@ -63,18 +65,36 @@ def _has_long_stretch(body: bytes) -> bool:
         return True
     if body.count(b":") <= _MAX_AT_ONCE:
         return False
-    between_ends = _TEXT.sub(b"", body).split(b"}")
-    return any(pairs.count(b":") > _MAX_AT_ONCE for pairs in between_ends)
+    pairs = 0
+    for part in _without_texts(body):
+        between_ends = [stretch.count(b":") for stretch in part.split(b"}")]
+        between_ends[0] += pairs
+        if max(between_ends) > _MAX_AT_ONCE:
+            return True
+        pairs = between_ends[-1]
+    return False
+
+
+def _without_texts(body: bytes) -> Iterator[bytes]:
+    """Yield *body* without its texts, part by part: at once, each text would take memory."""
+    view = memoryview(body)
+    for part in _PART.finditer(body):
+        yield _TEXT.sub(b"", view[slice(*part.span())])
 
 
 class _PythonDecoder(json.JSONDecoder):
     """Makes lists and objects in Python, so that other threads can run meanwhile."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, object_hook: Callable[[dict[str, Any]], Any]) -> None:
+        super().__init__(object_pairs_hook=lambda pairs: object_hook(_as_dict(pairs)))
         self.parse_array = json.decoder.JSONArray  # type: ignore[attr-defined]
         self.parse_object = json.decoder.JSONObject  # type: ignore[attr-defined]
         self.scan_once = json.scanner.py_make_scanner(self)  # type: ignore[attr-defined]
+
+
+def _as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # In dict(pairs) no other thread would run.
+    return {key: value for key, value in pairs}  # noqa: C416
 
 
 _load_in_python = partial(json.loads, cls=_PythonDecoder)
@@ -82,16 +102,14 @@ _load_in_python = partial(json.loads, cls=_PythonDecoder)
 
 def _check_json(body: bytes) -> None:
     allowed = _FREE + _PER_BYTE_OF_JSON * len(body)
-    taken = _bytes_of_json(body, 0, len(body))
-    if taken > allowed:  # but brackets inside texts do not count
-        taken -= sum(_bytes_of_json(body, *text.span()) for text in _TEXT.finditer(body))
-        if taken > allowed:
-            raise TooCostlyError("the message would make more containers than its size allows")
+    if _bytes_of_json(body) <= allowed:
+        return
+    if sum(map(_bytes_of_json, _without_texts(body))) > allowed:
+        raise TooCostlyError("the message would make more containers than its size allows")
 
 
-def _bytes_of_json(body: bytes, start: int, end: int) -> int:
-    lists, dicts = body.count(b"[", start, end), body.count(b"{", start, end)
-    return lists * _BYTES_OF_LIST + dicts * _BYTES_OF_DICT
+def _bytes_of_json(body: bytes) -> int:
+    return body.count(b"[") * _BYTES_OF_LIST + body.count(b"{") * _BYTES_OF_DICT
 
 
 def _json_object(made: dict[str, Any]) -> Any:
@@ -122,7 +140,9 @@ _PLAIN_FORMS = {"decimal": _is_decimal, "uuid": _is_uuid}
 # The first bytes of lists and dicts: short ones, and those with a length of 2 or 4 bytes.
 _SHORT_LISTS, _SHORT_DICTS = bytes(range(0x90, 0xA0)), bytes(range(0x80, 0x90))
 _LONG_LISTS, _LONG_DICTS = b"\xdc\xdd", b"\xde\xdf"
-# Pairs of one dict.  msgpack builds a dict at once: no other thread runs meanwhile.
+# The first bytes of texts and of byte strings.
+_TEXTS = bytes(range(0xA0, 0xC0)) + b"\xd9\xda\xdb\xc4\xc5\xc6"
+# Pairs of one dict, and of all that are built at once: no other thread runs meanwhile.
 _MAX_PAIRS = 1_000_000
 
 
@@ -135,7 +155,7 @@ def loads_msgpack(msgpack: Any, body: bytes) -> Any:
     :raises ValueError: *body* is no msgpack, or its value would cost more than its size allows.
     """
     _check_lengths(msgpack, body)
-    if _has_few_containers(body):
+    if _may_be_built_at_once(body):
         # If a number is a key, or the message is broken, the hooks below decide.
         with suppress(ValueError):
             return msgpack.unpackb(
@@ -173,15 +193,20 @@ def _number(body: bytes, codes: bytes) -> int:
     return len(body) - len(body.translate(None, codes))
 
 
-def _has_few_containers(body: bytes) -> bool:
-    """Return True if *body* can't have too many containers; bytes inside texts count, too."""
+def _may_be_built_at_once(body: bytes) -> bool:
+    """Return True if *body* can't have too many containers, or keys that are texts.
+
+    Bytes inside texts count, too.
+    """
     if len(body) * _BYTES_OF_DICT <= _FREE:
         return True
     lists = _number(body, _SHORT_LISTS + _LONG_LISTS)
     dicts = _number(body, _SHORT_DICTS + _LONG_DICTS)
     allowed = _FREE + _PER_BYTE_OF_MSGPACK * len(body)
     taken = lists * _BYTES_OF_LIST + dicts * _BYTES_OF_DICT
-    return taken <= allowed and lists + dicts <= _MAX_AT_ONCE
+    if taken > allowed or lists + dicts > _MAX_AT_ONCE:
+        return False
+    return _number(body, _TEXTS) <= _MAX_PAIRS
 
 
 class _Hooks:

@@ -7,6 +7,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -19,16 +20,19 @@ from qam._serialization.hash_bounds import MAX_NUMBERS, MAX_OTHERS, MAX_SAME_HAS
 from qam._serialization.serializers import get_serializer
 from qam._serialization.trust import Trusted
 from qam._serialization.unpickler import loads
-from tests.support.costs import HONEST, HOSTILE, MIB, Cost, allowed_memory
+from tests.support.costly_messages import HONEST, HOSTILE
+from tests.support.costs import MIB, Cost, allowed_memory
 from tests.support.hostile_pickles import pairs_of_one_hash
 
 SIZE = 2  # MiB: more than what is free for any message makes up for
+# MiB, of JSON, which takes less.  Only of a larger message is much built in Python.
+SIZE_OF_JSON = 8
 
 
 @functools.cache
-def cost_of(serializer: str, name: str) -> Cost:
+def cost_of(serializer: str, name: str, size: int = SIZE) -> Cost:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.costs", str(SIZE), "--of", serializer, name],
+        [sys.executable, "-m", "tests.support.costs", str(size), "--of", serializer, name],
         capture_output=True,
         text=True,
         timeout=110,
@@ -53,6 +57,17 @@ def test_no_message_costs_more_than_its_size_allows(serializer: str, name: str) 
 
     assert cost.memory <= allowed_memory(serializer, SIZE * MIB)
     assert cost.cpu <= 3 * slowest + 0.5
+    assert cost.stall <= 1
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("name", [name for serializer, name in HOSTILE if serializer == "json"])
+def test_no_long_json_costs_more_than_its_size_allows(name: str) -> None:
+    cost = cost_of("json", name, SIZE_OF_JSON)
+    slowest = cost_of("json", "texts as keys", SIZE_OF_JSON)
+
+    assert cost.memory <= allowed_memory("json", SIZE_OF_JSON * MIB)
+    assert cost.cpu <= 3 * slowest.cpu + 0.5
     assert cost.stall <= 1
 
 
@@ -253,6 +268,29 @@ def test_no_byte_of_a_text_is_read_twice_whether_it_ends_or_not(end: bytes) -> N
     assert last == [(6, len(body))]
 
 
+@settings(derandomize=True, deadline=None)
+@given(st.text('"\\\\:}[a').map(str.encode), st.integers(1, 3000))
+def test_texts_are_taken_out_of_a_body_in_parts_as_well_as_at_once(body: bytes, times: int) -> None:
+    at_once = plain_bounds._TEXT.sub(b"", body * times)
+
+    parts = list(plain_bounds._without_texts(body * times))
+
+    assert b"".join(parts) == at_once
+    assert max(map(len, parts), default=0) <= 100_000
+
+
+@pytest.mark.parametrize("body", [b":" * 500_001 + b'""1' * 100_000, b'{"":0},' * 500_001])
+def test_looking_for_long_stretches_takes_little_memory(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        plain_bounds._has_long_stretch(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < MIB
+
+
 def test_json_with_many_small_objects_is_built_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain_bounds, "_MAX_AT_ONCE", 10)
     monkeypatch.setattr(plain_bounds, "_load_in_python", None)
@@ -267,6 +305,12 @@ def test_json_that_is_built_in_python_is_the_same() -> None:
     assert get_serializer("json").decode(json.dumps(texts_as_keys).encode()) == texts_as_keys
 
 
+def test_of_a_key_that_json_has_twice_the_last_value_counts_also_in_python() -> None:
+    body = b'{"b":1,' + b'"a":1,' * plain_bounds._MAX_AT_ONCE + b'"b":2,"a":3}'
+
+    assert list(get_serializer("json").decode(body).items()) == [("b", 2), ("a", 3)]
+
+
 @pytest.mark.parametrize("head", [b"", b"\x91", b"\x82\xa1a\x01\xa1b"])
 def test_msgpack_with_a_dict_of_more_than_a_million_pairs_is_refused(head: bytes) -> None:
     decode = get_serializer("msgpack").decode
@@ -274,3 +318,12 @@ def test_msgpack_with_a_dict_of_more_than_a_million_pairs_is_refused(head: bytes
 
     with pytest.raises(ValueError, match="1000000"):
         decode(head + b"\xdf" + (1_000_001).to_bytes(4, "big") + pairs * 400_000)
+
+
+@pytest.mark.parametrize(("dicts", "at_once"), [(400, True), (1000, False)])
+def test_msgpack_with_many_keys_is_not_built_at_once(dicts: int, at_once: bool) -> None:
+    keys = [f"key {n}" for n in range(1001)]
+
+    body = msgpack.packb([dict.fromkeys(keys)] * dicts)
+
+    assert plain_bounds._may_be_built_at_once(body) is at_once

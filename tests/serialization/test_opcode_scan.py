@@ -3,6 +3,7 @@
 import pickle
 import pickletools
 import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -166,3 +167,52 @@ def test_many_tuples_as_keys_are_looked_at_one_by_one(value: Any, protocol: int)
     body = pickle.dumps(value, protocol)
     assert not is_plain(body)  # protocols below 4 name what a set is
     assert loads(body, Trusted()) == value
+
+
+def texts(number: int, between: bytes = b"") -> bytes:
+    return b"".join(b"\x8c\x06%06x" % n + between for n in range(number))
+
+
+NUMBER, VALUE = 600_000, b"\x8c\x01a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"}(" + texts(NUMBER, VALUE) + b"u",
+        b"\x8f(" + texts(NUMBER) + b"\x90",
+        b"(" + texts(NUMBER) + b"\x91",
+        b"(}\x94(h\x00" + texts(NUMBER, VALUE + b"s") + b"tt",
+        b"(}\x94" + (b"h\x00(" + texts(5000, VALUE) + b"u") * (NUMBER // 5000) + b"t",
+        b"}(" + texts(1, b"](NNe") + texts(NUMBER, VALUE) + b"u",
+    ],
+    ids=["dict", "set", "frozenset", "by pairs", "in parts, by the memo", "beside a list"],
+)
+def test_a_container_of_many_texts_is_built_in_python(body: bytes) -> None:
+    assert not is_plain(START + body + b".")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{f"{n:06x}": "a" for n in range(900)} for _ in range(600)],
+        {"rows": [{"id": n, "name": f"name {n}"} for n in range(200_000)]},
+        {"texts": [f"{n:06x}" for n in range(NUMBER)]},
+        {"a text": "x" * 2**23, "bytes": b"x" * 2**23},
+    ],
+    ids=["small dicts", "rows", "texts", "long texts"],
+)
+def test_as_much_in_small_containers_or_in_lists_is_built_in_c(value: Any) -> None:
+    assert is_plain(pickle.dumps(value))
+
+
+def test_opcodes_without_an_effect_are_passed_without_memory_for_each() -> None:
+    body = START + b"](" + START * 100_000 + b"e."
+    tracemalloc.start()
+    try:
+        is_plain(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < len(body)
