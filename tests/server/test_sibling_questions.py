@@ -202,3 +202,7 @@ def test_a_question_ends_in_time() -> None:
 
     asked.holders = {"a"}
     assert asked.ends(opened_at=101.0) == 100.0 + 25 * 60.0
+    # and not later than that
+    asked.holders.clear()
+    assert asked.judge(101.0 + GRACE - 0.01, opened_at=101.0, in_doubt=False) is None
+    assert asked.judge(101.0 + GRACE, opened_at=101.0, in_doubt=False) is Verdict.LOST
