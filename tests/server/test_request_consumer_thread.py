@@ -69,7 +69,9 @@ class Workers:
 class Server:
     """A consumer with a broker that the test leads."""
 
-    def __init__(self, clock: StandingClock, results: ResultQueue | None = None) -> None:
+    def __init__(
+        self, clock: StandingClock, results: ResultQueue | None = None, heartbeat: int = 10
+    ) -> None:
         self.clock = clock
         self.broker = FakeBroker(clock)
         self.workers: Any = Workers()
@@ -79,7 +81,7 @@ class Server:
         self.ended: list[BaseException | None] = []
         self.prefetch = Prefetch(SETTINGS.max_workers)
         self.consumer = RequestConsumerThread(
-            AMQPCredentials("memory://nowhere"),
+            AMQPCredentials("memory://nowhere", heartbeat=heartbeat),
             SETTINGS,
             self.prefetch,
             Messages("server", SETTINGS.serializer),
@@ -505,6 +507,36 @@ def test_a_method_that_outlives_its_delivery_has_its_copy_acknowledged_at_once(
     assert len(server.workers.all) == 1
 
 
+@pytest.mark.parametrize(("heartbeat", "unsafe"), [(1, UNSAFE_ACKS), (10, 30.0)])
+def test_a_request_is_known_again_until_a_dead_connection_would_have_been_noticed(
+    clock: StandingClock, heartbeat: int, unsafe: float
+) -> None:
+    # given a client that is no proxy, and uses its keys again
+    server = Server(clock, heartbeat=heartbeat)
+    server.serve()
+
+    def copy(redelivered: bool) -> Delivery:
+        request = server.request(1, redelivered)
+        request.properties |= {"correlation_id": "1", "reply_to": "its queue"}
+        return request
+
+    server.receive(copy(redelivered=False))
+    server.answer(server.workers.waiting.pop())
+    # when the broker delivers it again, since it may lack the ack
+    server.broker.let_pass(unsafe)
+    server.receive(copy(redelivered=True))
+    # then it is answered from the record
+    assert len(server.replies()) == 1
+    # and what comes later is another one, about which the others are asked
+    server.settle(server.replies()[0].call)
+    server.broker.let_pass(unsafe + 0.1)
+    server.receive(copy(redelivered=True))
+    assert len(server.replies()) == 1
+    assert [word.kind for word in server.take_words()] == ["ask"]
+    server.broker.end()
+    server.results.waker.close()
+
+
 # --- more requests than workers ----------------------------------------------
 
 
@@ -525,7 +557,7 @@ class TestMoreThanItCanStart:
         self.hold(server)
         assert server.given_back() == []
         # when
-        server.broker.let_pass(1.01)
+        server.broker.let_pass(1.0)
         # then they are published anew, and no others are taken
         correlation_ids = [each.properties["correlation_id"] for each in server.given_back()]
         assert correlation_ids == ["client:2", "client:3"]
@@ -592,6 +624,7 @@ def test_a_request_that_another_has_does_not_run_here(server: Server) -> None:
     # then it is kept, and takes no room from others
     assert server.workers.all == []
     assert not server.is_acknowledged(request)
+    assert server.broker.consumed[-1] == (QUEUE, 4, 0)
     # until the other one has answered it
     server.hear(other("done", calls={key(1): True}))
     assert server.is_acknowledged(request)
@@ -641,16 +674,22 @@ def test_a_request_of_one_that_is_gone_is_answered_as_lost(server: Server) -> No
     assert call.lost
 
 
-def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it_replaces(
-    server: Server,
-) -> None:
-    # given one that is lost, which a worker has published anew
+def lose_one(server: Server) -> Call:
+    """A request that another server may have run, which is gone."""
     server.hear(other("hello", number=1))
     server.echo()
     server.receive(server.request(1, redelivered=True))
     server.echo()
     server.broker.let_pass(GRACE + 0.1)
     [lost] = server.workers.all
+    return lost
+
+
+def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it_replaces(
+    server: Server,
+) -> None:
+    # given one that is lost, which a worker has published anew
+    lost = lose_one(server)
     server.receive(server.request(1, runs=2))
     assert server.workers.all == [lost]
     asked = len(server.broker.connection.did("inspect"))
@@ -677,14 +716,14 @@ def test_while_the_publisher_does_not_keep_up_others_get_no_answers(clock: Stand
     server = Server(clock, results)
     server.serve()
     server.answer(server.run(1))
-    results.waiting = 10**6
+    results.waiting = 10_000
     # when
     server.hear(other("ask", calls={key(1): True}))
     assert server.replies() == []
     assert server.take_words() == []
     # then it looks again before long, and answers when there is room
     assert server.broker.connection.wait_time == pytest.approx(0.05)
-    results.waiting = 0
+    results.waiting = 9_999
     server.broker.let_pass(0.051)
     assert len(server.replies()) == 1
     assert server.take_words()
@@ -742,7 +781,7 @@ def test_what_is_settled_while_it_closes_wakes_it_at_once(server: Server) -> Non
 
 def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     # given one that runs, and one that waits
-    server.run(1)
+    runs = server.run(1)
     server.receive(server.request(2))
     server.close(timeout=10.0)
     server.broker.let_pass(9.9)
@@ -754,6 +793,8 @@ def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     assert anew.properties["correlation_id"] == "client:2"
     assert anew.properties["headers"] == {GIVEN_BACK: True}
     assert server.workers.waiting == []
+    # and only the caller of the other one is told that it is lost
+    assert [each.call for each in server.replies()] == [runs]
     # and what still runs gets two seconds more
     server.settle(anew.call)
     server.broker.let_pass(1.8)
@@ -762,15 +803,19 @@ def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     assert not server.is_alive
 
 
-def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(server: Server) -> None:
+@pytest.mark.parametrize(("method_name", "told"), [("", b"a method"), ("add", b"add()")])
+def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(
+    server: Server, method_name: str, told: bytes
+) -> None:
     call = server.run(1)
+    call.method_name = method_name
     server.close(timeout=10.0)
     # when
     server.broker.let_pass(10.1)
     # then its caller is told, and it ends when that has arrived
     [reply] = server.replies()
     assert reply.call is call
-    assert b"the server closed while" in reply.body
+    assert b"the server closed while %b ran" % told in reply.body
     assert server.is_alive
     server.settle(call)
     assert not server.is_alive
@@ -801,6 +846,45 @@ def test_a_reply_that_is_not_confirmed_when_the_time_is_up_is_waited_for(server:
     server.settle(call)
     assert not server.is_alive
     assert server.is_acknowledged(call.delivery)
+
+
+def test_it_is_waited_for_although_something_else_runs_that_another_server_runs_again(
+    server: Server,
+) -> None:
+    # given a method that has ended, and one that may run again
+    ended, again = server.run(1), server.run(2)
+    ended.answer, again.idempotent = Answer(REPLY_TO, b"done"), True
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then
+    assert server.is_alive
+    assert server.replies() == []
+
+
+def test_what_may_have_run_elsewhere_is_not_given_back_when_the_time_is_up(server: Server) -> None:
+    # given a request that is lost, and has no worker
+    lost = lose_one(server)
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then it does not run as if nobody had had it: its caller is told
+    assert server.given_back() == []
+    assert [each.call for each in server.replies()] == [lost]
+
+
+def test_what_is_held_back_when_the_time_is_up_is_given_back(server: Server) -> None:
+    # given a request that waits until the one that it replaces is acknowledged
+    lose_one(server)
+    server.workers.waiting.clear()
+    server.receive(again := server.request(1, runs=2))
+    server.close(timeout=10.0)
+    assert server.given_back() == []
+    # when
+    server.broker.let_pass(10.1)
+    # then another server runs it
+    [anew] = server.given_back()
+    assert anew.call.delivery is again
 
 
 def test_after_an_outage_it_stays_while_others_may_need_its_record(
