@@ -2,7 +2,8 @@
 
 import functools
 import pickle
-from collections import defaultdict, deque
+from collections import Counter, UserList, defaultdict, deque
+from pathlib import PurePath
 from typing import Any
 
 import numpy
@@ -82,6 +83,91 @@ def test_what_is_no_container_is_shown_to_who_looks_for_that(bounds: Bounds) -> 
     assert leaves == [1, "a", "b", None, 2.5]
 
 
+MEMORY = FREE + PER_BYTE * SIZE
+
+
+def taken(bounds: Bounds) -> int:
+    """How much of the memory of the message is taken; then nothing is left of it."""
+    left, step = 0, 2**40
+    while step:
+        try:
+            bounds.take(step)
+            left += step
+        except pickle.UnpicklingError:
+            bounds.take(-step)
+        step //= 2
+    return MEMORY - left
+
+
+@pytest.mark.parametrize(
+    ("called", "octets"),
+    [(str, 200), (complex, 200), (dict, 400), (Counter, 400), (UserList, 400), (deque, 800)],
+)
+def test_a_call_takes_memory_for_its_result(bounds: Bounds, called: Any, octets: int) -> None:
+    bounds.call(called)
+
+    assert taken(bounds) == octets
+
+
+def test_calls_cost_more_than_what_they_are_given(bounds: Bounds) -> None:
+    for _ in range(BUDGET // 10):
+        bounds.call(complex)
+
+    with refused("build more"):
+        bounds.call(complex)
+
+
+@pytest.mark.parametrize(
+    ("called", "args", "octets"),
+    [
+        (tuple, ([1, 2, 3],), 3 * 16),
+        (set, ([1, 2, 3],), 3 * 160),
+        (dict, ({1: 2},), 160),
+        (bytearray, (b"abc", "latin1"), 3 + 6),
+        (PurePath, ("abc", "d"), 4 * 8),
+        (complex, (2**800,), 100),
+        (complex, (1.5, None), 0),
+    ],
+)
+def test_the_result_of_a_call_takes_what_its_items_take(
+    bounds: Bounds, called: Any, args: tuple[Any, ...], octets: int
+) -> None:
+    bounds.take_items(called, args)
+
+    assert taken(bounds) == octets
+
+
+@pytest.mark.parametrize(
+    ("state", "octets"),
+    [
+        ({"a": 1, "b": 2, "c": 3}, 2 * 160),  # the first is counted with the instance
+        ([1, 2], 2 * 16),
+        ("text", 4),
+        (({"a": 1}, {"b": 2, "c": 3}), 160),
+        (None, 0),
+        ({"a": 2**800, "b": 2**800}, 160 + 2 * 100),
+        ([2**800], 16 + 100),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_state_of_an_instance_takes_what_is_in_it(
+    bounds: Bounds, state: Any, octets: int
+) -> None:
+    bounds.take_state(state)
+
+    assert taken(bounds) == octets
+
+
+def test_a_long_state_is_paid_for_each_time_that_it_is_given(bounds: Bounds) -> None:
+    state = [None] * 1_000
+    for _ in range(100):
+        bounds.take_state(state)
+
+    with refused("build more"):
+        for _ in range(100):
+            bounds.take_state(state)
+
+
 # --- depth --------------------------------------------------------------------------------
 
 
@@ -101,10 +187,16 @@ def test_so_are_the_results_of_calls(bounds: Bounds) -> None:
         bounds.deepen([made], [made])
 
 
+def test_a_result_that_has_no_parts_is_not_nested(bounds: Bounds) -> None:
+    for _ in range(2_000):
+        assert bounds.deepen(1.5, [nested(3)]) == 1.5
+
+
 @pytest.mark.parametrize("make", [deque, defaultdict])
 def test_containers_that_are_freed_by_recursion_are_counted(bounds: Bounds, make: Any) -> None:
     inner = [make() for _ in range(20_000)]
     bounds.check_nesting([], inner * 2)  # a list is not freed so
+    bounds.check_nesting(make(), [1, "text", [2]] * 20_000)
     bounds.check_nesting(make(), inner)
 
     with refused("too many nested containers"):
@@ -140,6 +232,7 @@ def test_an_array_of_numpy_is_not_used_before_it_has_its_data(bounds: Bounds) ->
 def test_the_args_of_an_exception_are_counted_when_they_have_grown(bounds: Bounds) -> None:
     args: list[Any] = []
     bounds.deepen(ValueError(args), [args])
+    bounds.deepen([args], [args])  # which is none
     bounds.check_exceptions()
 
     args += [1] * BUDGET

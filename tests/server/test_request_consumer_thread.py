@@ -543,12 +543,12 @@ def test_a_request_is_known_again_until_a_dead_connection_would_have_been_notice
 class TestMoreThanItCanStart:
     @staticmethod
     def hold(server: Server) -> list[Call]:
-        """One runs, and two have waited for a second."""
+        """One runs, and two wait for a worker from now on."""
         server.run(1)
+        server.workers.oldest = server.clock.now
         for number in (2, 3):
             server.receive(server.request(number))
-        server.workers.oldest = server.clock.now
-        server.broker.settle()
+        assert server.workers.all[1:] == server.workers.waiting
         return list(server.workers.waiting)
 
     def test_is_left_to_a_server_that_can(self, server: Server, clock: StandingClock) -> None:
@@ -577,6 +577,11 @@ class TestMoreThanItCanStart:
 
     def test_waits_if_there_is_no_other_server(self, server: Server) -> None:
         waiting = self.hold(server)
+        assert server.broker.connection.wait_time == 1.0
+        server.broker.let_pass(0.5)
+        server.consumer.wake()
+        server.broker.settle()
+        assert server.broker.connection.wait_time == 0.5
         server.broker.let_pass(60.0)
         assert server.given_back() == []
         assert server.workers.waiting == waiting
@@ -588,6 +593,56 @@ class TestMoreThanItCanStart:
         server.broker.let_pass(1.01)
         assert server.given_back() == []
         assert server.workers.waiting == waiting
+
+    def test_is_looked_at_now_and_then_while_nobody_can_take_it(self, server: Server) -> None:
+        waiting = self.hold(server)
+        server.broker.let_pass(1.0)
+        # when another server begins to take requests
+        server.hear(other("here"))
+        server.broker.let_pass(9.9)
+        assert server.workers.waiting == waiting
+        server.broker.let_pass(0.1)
+        # then it is left to that one
+        assert len(server.given_back()) == 2
+
+    def test_is_left_to_others_once_while_no_worker_is_free(self, server: Server) -> None:
+        server.hear(other("here"))
+        self.hold(server)
+        server.receive(server.request(4, given_back=True))
+        server.broker.let_pass(1.0)
+        server.echo()
+        given_back = server.given_back()
+        assert len(server.workers.waiting) == 1
+        # when what is kept waits for long
+        for _ in range(6):
+            server.broker.let_pass(10.0)
+        # then nothing is told or left again
+        assert server.take_words() == []
+        assert server.given_back() == given_back
+        assert len(server.workers.waiting) == 1
+
+    @pytest.mark.parametrize("vouches", [True, False])
+    def test_is_taken_again_after_a_look_at_who_may_have_had_it(
+        self, starting: Server, vouches: bool
+    ) -> None:
+        # given a queue in which requests wait, that others may have had, or none
+        server, state = starting, QueueState(0 if vouches else 3, 2)
+        server.broker.queue_states[QUEUE] = state
+        server.echo()
+        server.hear(other("here"))
+        server.broker.let_pass(1.0)
+        self.hold(server)
+        server.broker.let_pass(1.0)
+        assert server.broker.connection.did("cancel")
+        inspections = len(server.broker.connection.did("inspect"))
+        # when a worker is free
+        server.workers.oldest, server.workers.has_room = None, True
+        server.consumer.wake()
+        server.broker.settle()
+        # then it looks who else consumes if it can't vouch, and consumes
+        assert server.broker.connection.asked[-1] == ("consume", QUEUE)
+        looks = len(server.broker.connection.did("inspect")) - inspections
+        assert looks == (0 if vouches else 1)
 
     def test_is_passed_on_once(self, server: Server) -> None:
         server.hear(other("here"))
@@ -695,8 +750,9 @@ def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it
     asked = len(server.broker.connection.did("inspect"))
     # when
     server.settle(lost)
-    # then the acknowledgement was sent, and the broker was asked before it runs
-    assert len(server.broker.connection.did("inspect")) > asked
+    # then the acknowledgement was sent, and the broker was asked after that, before it runs
+    assert len(server.broker.connection.did("inspect")) == asked + 1
+    assert server.broker.connection.last_acks_at_inspections[-1] == lost.delivery.delivery_tag
     assert [call.runs for call in server.workers.all] == [1, 2]
 
 
