@@ -59,7 +59,6 @@ OTHER = {
         "broker/test_rabbitmq",
         "broker/test_tls",
     ],
-    "qam/_broker/declarations.py": ["broker/test_rabbitmq"],
     "qam/_broker/sleep.py": ["broker/test_rabbitmq", "broker/test_readiness", "broker/test_tls"],
     "qam/_broker/transport.py": ["broker/test_transport", "broker/test_rabbitmq"],
     "qam/_broker/loan.py": ["broker/test_connection_thread"],
@@ -83,13 +82,10 @@ OTHER = {
     "qam/_server/siblings.py": ["server/test_siblings", "server/test_sibling_words"],
 }
 
-_BY_FAULTS = "some of it only faults of a broker reach, which tests/scenarios makes"
 _BY_PICKLES = "some of it only hostile pickles reach, which tests/scenarios and the sweep make"
 #: Why the tests of these modules do not cover enough of them.
 BELOW = {
     "qam/_common/fork.py": "what it does is done in a forked child, where nothing is measured",
-    "qam/_broker/declarations.py": _BY_FAULTS,
-    "qam/_broker/rabbitmq.py": _BY_FAULTS,
     "qam/_serialization/plain_bounds.py": _BY_PICKLES,
     "qam/_serialization/pure_paths.py": "a half of it is for Python 3.12 alone",
 }
