@@ -177,6 +177,10 @@ def _portable_pickle(
     if serializer.trusts(type(error)) and maker is _SENDER and _survives(error, serializer):
         return {"result": error}
     copied = maker.copy(error)
+    if serializer.trusts(type(copied)) and not _survives(copied, serializer):
+        # A caller that trusts its class, too, would build it by the same code.
+        notes = {"__notes__": notes_of(error)}
+        copied = maker.stand_for(full_name(type(copied)), args_of(copied), notes, text_of(error))
     if type(copied) is RemoteException:
         stand_in = maker.make(Exception, (str(copied),), {"__notes__": notes_of(copied)})
         return {"result": stand_in, "exception_args": copied.args}

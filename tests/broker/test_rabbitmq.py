@@ -15,7 +15,7 @@ import trustme
 from qam._broker import rabbitmq
 from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
-from qam._broker.events import Blocked, Cancelled, Confirmed, Event, Refused, Returned
+from qam._broker.events import Blocked, Cancelled, Confirmed, Event, Refused, Returned, Unroutable
 from qam._broker.memory import MemoryConnection
 from qam._broker.messages import Delivery, Publish, QueueBinding, Route
 from qam._broker.rabbitmq import AMQPConnection
@@ -559,6 +559,27 @@ def test_a_message_that_no_queue_takes_comes_back(peer: Peer, binding: QueueBind
     assert [each.message for each in events if isinstance(each, Returned)] == [lost]
 
 
+def test_one_that_wants_no_confirm_is_told_by_its_id_if_no_queue_takes_it(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    # given a connection that also sends messages of which no confirm is wanted
+    peer.connection.confirm(also_plain=True)
+    nowhere = Route(binding.exchange, "nobody's key")
+    lost = Publish(nowhere, b"1", {"correlation_id": "a:1"}, confirm=False)
+    optional = Publish(nowhere, b"2", {"correlation_id": "a:2"}, mandatory=False, confirm=False)
+    taken = message(binding, b"3", correlation_id="a:3")
+
+    # when
+    peer.connection.write([lost, optional, taken])
+
+    # then
+    events = peer.read_until(
+        lambda came: settled(came) and any(isinstance(each, Unroutable) for each in came)
+    )
+    assert [each.correlation_id for each in events if isinstance(each, Unroutable)] == ["a:1"]
+    assert settled(events) == [taken]
+
+
 def test_a_message_that_the_queue_rejects_is_refused(peer: Peer, server_id: str) -> None:
     # given: a queue that takes no more than one message
     binding = QueueBinding(server_id, "amq.direct", server_id)
@@ -958,6 +979,21 @@ def test_closing_does_not_wait_long_for_a_broker_that_does_not_answer(
     # then
     assert time.monotonic() - started < LONG / 3
     assert not peer.connection._transport.connected
+
+
+def test_a_child_lets_go_of_it_and_its_parent_uses_it_on(endpoint: Endpoint) -> None:
+    # given a connection whose socket a parent has, too
+    with no_descriptor_left():
+        connection = connect(endpoint, LONG)
+        assert isinstance(connection, AMQPConnection)
+        descriptor = os.dup(connection._transport.sock.fileno())
+        with socket.socket(fileno=descriptor) as of_parent:
+            of_parent.setblocking(False)
+            # when
+            connection.detach()
+            # then it has not ended for the parent, and this process has nothing of it any more
+            with pytest.raises(BlockingIOError):
+                of_parent.recv(1)
 
 
 def test_closing_after_a_loss_says_nothing(peer: Peer) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -257,6 +258,28 @@ def test_a_reply_is_the_outcome_of_its_call_and_of_no_other(client: Client) -> N
     assert client.state(other) == ConsumerThread.WAITING
 
 
+def test_who_asks_for_a_result_waits_for_it(client: Client) -> None:
+    # given a thread that waits for the result of a call
+    call, results = client.begin(), list[Any]()
+    waits = threading.Thread(
+        target=lambda: results.append(client.consumer.get_result(call.slot_id))
+    )
+    waits.start()
+    # when that comes
+    client.receive(client.reply(client.begin()))
+    assert results == []
+    client.receive(client.reply(call, 5))
+    # then it is what the thread gets
+    waits.join(30.0)
+    assert results == [5]
+
+
+def test_the_documented_attributes_say_for_whom_it_receives(client: Client) -> None:
+    assert client.consumer.amqp_credentials is CREDENTIALS
+    assert client.consumer.server_id == "server"
+    assert client.consumer.client_id == "client.1"
+
+
 def test_replies_that_come_together_are_all_taken_in(client: Client) -> None:
     calls = [client.begin() for _ in range(3)]
 
@@ -409,6 +432,17 @@ def test_the_publisher_looks_again_half_a_second_after_a_reply(client: Client) -
     client.broker.let_pass(0.1)
     assert client.broker.connection.wait_time is None
     assert len(client.publisher.heard("look again")) == 1
+
+
+def test_both_are_done_as_soon_as_they_are_due(client: Client) -> None:
+    began = client.clock.now
+    client.receive(client.reply(client.begin()))
+
+    client.broker.let_pass(0.05)
+    assert client.broker.connection.acknowledged == [(1, True)]
+
+    client.broker.let_pass(began + 0.5 - client.clock.now)
+    assert client.publisher.heard("look again") == [began + 0.5]
 
 
 def test_what_another_connection_brought_is_not_acknowledged(client: Client) -> None:

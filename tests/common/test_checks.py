@@ -100,3 +100,29 @@ def test_a_short_text_has_255_bytes_at_most(value: Any, fits: bool) -> None:
 )
 def test_a_count_of_peers_is_a_number_that_can_be_counted_to(value: Any, is_one: bool) -> None:
     assert checks.is_count(value) is is_one
+
+
+@pytest.mark.parametrize(
+    ("types", "found"),
+    [
+        (KeyError, (KeyError,)),
+        ((KeyError, ValueError), (KeyError, ValueError)),
+        ([KeyboardInterrupt], (KeyboardInterrupt,)),
+        ((), ()),
+    ],
+)
+def test_exceptions_are_named_by_one_class_or_several(types: Any, found: Any) -> None:
+    assert checks.check_exceptions(types, "expected_exceptions") == found
+
+
+@pytest.mark.parametrize("wrong", [3, int, "KeyError", KeyError("x"), [KeyError, int]], ids=repr)
+def test_what_is_no_class_of_exceptions_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="expected_exceptions must be classes of exceptions"):
+        checks.check_exceptions(wrong, "expected_exceptions")
+
+
+def test_no_timeout_is_none() -> None:
+    assert checks.check_timeout_or_none(None) is None
+    assert checks.check_timeout_or_none(3) == 3.0
+    with pytest.raises(ValueError, match="timeout must be a positive"):
+        checks.check_timeout_or_none(0)

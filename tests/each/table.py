@@ -19,15 +19,9 @@ OTHER = {
     "qam/_client/pending_call.py": ["client/test_call_fates"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
     # What errors look like, which the two sides of their way show.
-    "qam/_common/error_inspection.py": [
-        "serialization/test_remote_errors",
-        "protocol/test_replies",
-    ],
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
-    "qam/_common/plain_values.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_protocol/replies.py": ["protocol/test_replies", "serialization/test_remote_errors"],
     # One reader of pickles in many parts: its tests give it pickles, and look at what comes out.
-    "qam/_serialization/cost_bounds.py": ["serialization/test_unpickler"],
     "qam/_serialization/dates_and_times.py": ["serialization/test_checked_values"],
     "qam/_serialization/enum_members.py": ["serialization/test_checked_values"],
     "qam/_serialization/envelope.py": [
@@ -35,16 +29,11 @@ OTHER = {
         "serialization/test_readers_agree",
     ],
     "qam/_serialization/hash_bounds.py": ["serialization/test_costs"],
-    "qam/_serialization/instance_states.py": [
-        "serialization/test_unpickler",
-        "serialization/test_checked_values",
-    ],
     "qam/_serialization/known_names.py": [
         "serialization/test_unpickler",
         "serialization/test_checked_values",
         "serialization/test_looking_up_names",
     ],
-    "qam/_serialization/memory_bounds.py": ["serialization/test_remote_errors"],
     "qam/_serialization/numpy_names.py": ["serialization/test_unpickler"],
     "qam/_serialization/opcode_scan.py": [
         "serialization/test_opcode_scan",
@@ -70,7 +59,6 @@ OTHER = {
         "broker/test_rabbitmq",
         "broker/test_tls",
     ],
-    "qam/_broker/declarations.py": ["broker/test_rabbitmq"],
     "qam/_broker/sleep.py": ["broker/test_rabbitmq", "broker/test_readiness", "broker/test_tls"],
     "qam/_broker/transport.py": ["broker/test_transport", "broker/test_rabbitmq"],
     "qam/_broker/loan.py": ["broker/test_connection_thread"],
@@ -94,21 +82,12 @@ OTHER = {
     "qam/_server/siblings.py": ["server/test_siblings", "server/test_sibling_words"],
 }
 
-_BY_FAULTS = "some of it only faults of a broker reach, which tests/scenarios makes"
 _BY_PICKLES = "some of it only hostile pickles reach, which tests/scenarios and the sweep make"
 #: Why the tests of these modules do not cover enough of them.
 BELOW = {
     "qam/_common/fork.py": "what it does is done in a forked child, where nothing is measured",
-    "qam/_broker/declarations.py": _BY_FAULTS,
-    "qam/_broker/rabbitmq.py": _BY_FAULTS,
-    "qam/_common/error_inspection.py": _BY_PICKLES,
-    "qam/_common/plain_values.py": _BY_PICKLES,
-    "qam/_serialization/cost_bounds.py": _BY_PICKLES,
-    "qam/_serialization/enum_members.py": _BY_PICKLES,
-    "qam/_serialization/instance_states.py": _BY_PICKLES,
-    "qam/_serialization/memory_bounds.py": _BY_PICKLES,
     "qam/_serialization/plain_bounds.py": _BY_PICKLES,
-    "qam/_serialization/pure_paths.py": _BY_PICKLES,
+    "qam/_serialization/pure_paths.py": "a half of it is for Python 3.12 alone",
 }
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from qam._protocol.correlation import CallKey, correlation_id_of, number_of
+from qam._protocol.correlation import CallKey, correlation_id_of, key_of_body, number_of
 from qam._protocol.entities import reply_routing_key
 
 
@@ -37,3 +37,15 @@ def test_the_next_run_is_another_request_of_the_same_call() -> None:
     key = CallKey("key", "client.1:77")
     assert key.next_run == CallKey("key", "client.1:77", 2)
     assert key.next_run != key
+
+
+def test_a_key_is_unique_if_it_has_the_number_of_a_call() -> None:
+    assert CallKey(reply_routing_key("client.1"), "client.1:0").is_unique
+    assert not CallKey("its queue", "1").is_unique
+    assert not key_of_body(b"body").is_unique
+
+
+def test_a_request_without_an_id_is_recognized_by_its_body() -> None:
+    assert key_of_body(b"body") == key_of_body(b"body")
+    assert key_of_body(b"body") != key_of_body(b"other")
+    assert key_of_body(b"body", 2) == key_of_body(b"body").next_run

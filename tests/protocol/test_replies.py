@@ -18,6 +18,7 @@ from qam._protocol.replies import (
     decode_reply,
     exception_reply,
     internal_reply,
+    is_exception_reply,
     outcome,
     result_reply,
 )
@@ -406,6 +407,64 @@ def test_an_argument_that_json_can_not_carry_arrives_as_its_repr() -> None:
     assert error.args == ("bad", "(1+2j)")
 
 
+def test_a_syntax_error_arrives_by_json_with_its_place() -> None:
+    error = arrived(SyntaxError("bad", ("file", 3, 4, "text")), JSON)
+
+    assert isinstance(error, SyntaxError)
+    assert (error.filename, error.lineno, error.offset, error.text) == ("file", 3, 4, "text")
+
+
+def test_a_trusted_exception_is_sent_with_all_that_it_has() -> None:
+    # given attributes that no other exception may have
+    error = SoldOutError("tea")
+    error.inner = SoldOutError("inner")  # type: ignore[attr-defined]
+    error.items = {(1, 2): [range(3)]}  # type: ignore[attr-defined]
+
+    # when
+    same = arrived(error, get_serializer("pickle", trusted=[SoldOutError]))
+
+    # then
+    assert type(same) is type(same.inner) is SoldOutError  # type: ignore[attr-defined]
+    assert same.items == error.items  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("send_traceback", [True, False])
+def test_a_trusted_exception_that_its_own_code_can_not_build_arrives_as_remote_exception(
+    send_traceback: bool,
+) -> None:
+    # given a class that server and caller trust, so that both call it with its args
+    serializer = get_serializer("pickle", trusted=[MoodyError])
+    error = MoodyError("a", "b")
+    error.add_note("a note")
+
+    # when
+    reply = exception_reply(7, error, serializer, send_traceback=send_traceback)
+    with pytest.raises(RemoteException) as caught:
+        outcome(decode_reply(serializer, delivery(serializer.encode(reply))))
+
+    # then
+    assert caught.value.type_name == f"{__name__}.MoodyError"
+    assert (caught.value.args, caught.value.text) == (("a b",), "a b")
+    assert caught.value.__notes__[0] == "a note"
+
+
+def test_a_remote_exception_of_another_type_than_the_reply_says_is_of_that_type() -> None:
+    reply = result_reply(7, RemoteException("shop.SoldOut", ("tea",), "no tea"))
+
+    with pytest.raises(RemoteException) as caught:
+        outcome(reply | {"exception": True, "exception_type": "shop.Closed"})
+
+    assert caught.value.type_name == "shop.Closed"
+    assert (caught.value.args, caught.value.text) == (("tea",), "no tea")
+
+
+@pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
+def test_the_reply_of_an_exception_is_known_as_one(serializer: Serializer) -> None:
+    assert is_exception_reply(exception_reply(7, ValueError("bad"), serializer))
+    assert not is_exception_reply(internal_reply(7, SERVER_LOST, "the reason"))
+    assert not is_exception_reply(result_reply(7, "x"))
+
+
 def test_a_name_that_is_no_exception_builds_nothing() -> None:
     for name in ("builtins.print", "builtins.int", "builtins.SystemExit", "os.error", "x"):
         reply = result_reply(7, ["a"]) | {"exception": True, "exception_type": name}
@@ -457,6 +516,36 @@ def test_a_code_that_is_no_number_is_not_internal() -> None:
         outcome(reply)
 
     assert type(caught.value) is Exception
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("exception", "yes", "int"),
+        ("internal_exception", "3", "int"),
+        ("exception_type", 5, "str"),
+        ("exception_text", b"text", "str"),
+        ("exception_args", ["x"], "tuple"),
+        ("traceback", 1.5, "str"),
+    ],
+)
+def test_a_reply_with_a_field_of_a_wrong_type_is_refused(field: str, value: Any, kind: str) -> None:
+    body = PICKLE.encode(result_reply(7, "x") | {field: value})
+
+    with pytest.raises(QAMSerializationException, match=f"{field!r} is no {kind}") as refused:
+        decode_reply(PICKLE, delivery(body))
+
+    assert refused.value.executed == "yes"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["exception", "internal_exception", "exception_type", "exception_text", "traceback"],
+)
+def test_a_field_of_a_reply_may_be_none(field: str) -> None:
+    body = JSON.encode(result_reply(7, "x") | {field: None})
+
+    assert outcome(decode_reply(JSON, delivery(body, JSON))) == "x"
 
 
 @pytest.mark.parametrize("text", ["the reason", None, 10**5000], ids=["text", "none", "number"])

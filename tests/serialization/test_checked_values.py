@@ -121,6 +121,27 @@ def test_combinations_of_flags_are_what_they_are() -> None:
         build(calling(__name__, "Permission", 1 << 20), Permission)
 
 
+@pytest.mark.parametrize("number", [1.0, "1", None, True])
+def test_a_combination_of_flags_is_a_whole_number(number: Any) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="no whole number"):
+        build(calling(__name__, "Permission", number), Permission)
+
+
+def test_messages_add_some_thousands_of_combinations_to_flags_and_no_more() -> None:
+    # given flags of which messages have named so many combinations
+    names = [f"F{number}" for number in range(13)]
+    many: Any = enum.Flag("Many", names, module=__name__, qualname="Many")
+    combinations = [number for number in range(2**13) if number.bit_count() != 1]
+    for number in combinations[:4096]:
+        assert build(calling(__name__, "Many", number), many).value == number
+    # when another one comes
+    with pytest.raises(pickle.UnpicklingError, match="too many combinations"):
+        build(calling(__name__, "Many", combinations[4096]), many)
+    # then those that there are can still be sent
+    assert build(calling(__name__, "Many", combinations[4095]), many).value == combinations[4095]
+    assert build(calling(__name__, "Many", 1), many) is many.F0
+
+
 @pytest.mark.parametrize(("cls", "name"), [(Shades, "DARK"), (Table, "FIRST")])
 @pytest.mark.parametrize("filling", [b"K\x05a.", b"(K\x05e.", b"K\x05Ns.", b"(K\x05Nu."])
 def test_a_member_is_never_filled(cls: Any, name: str, filling: bytes) -> None:
@@ -203,6 +224,13 @@ def test_paths_are_what_pathlib_makes_of_them(kind: Any, texts: list[str]) -> No
     assert build(pickle.dumps({path})) == pickle.loads(pickle.dumps({path}))
     made = build(CALLS["GLOBAL"]("pathlib", kind.__name__, tuple(texts)))
     assert (made.parts, made.drive, made.root) == (path.parts, path.drive, path.root)
+
+
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("part", [1, None, b"a", pathlib.PurePosixPath("a")])
+def test_paths_are_made_of_texts_only(kind: Any, part: Any) -> None:
+    with pytest.raises(pickle.UnpicklingError, match="texts only"):
+        build(calling("pathlib", kind.__name__, "a", part))
 
 
 @pytest.mark.parametrize("kind", PATHS)

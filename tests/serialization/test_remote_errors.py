@@ -7,6 +7,7 @@ import subprocess
 import sys
 import traceback
 import weakref
+from collections import UserList
 from typing import Any, ClassVar
 
 import pytest
@@ -313,8 +314,11 @@ def test_what_is_copied_shares_nothing_with_the_message() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [shared(60), in_itself(), "x" * 10**7, 10**10_000, groups(30)],
-    ids=["shared", "in itself", "long text", "long number", "groups"],
+    [
+        *(shared(60), in_itself(), "x" * 10**7, 10**10_000, groups(30)),
+        *({"a": shared(60)}, UserList(shared(60))),
+    ],
+    ids=["shared", "in itself", "long text", "long number", "groups", "in a dict", "held"],
 )
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_an_error_of_a_method_that_holds_what_came_is_told_in_bounds(

@@ -336,6 +336,8 @@ class TestARequestThatCame:
         again = request(resent=5)
         assert intake.received(again) is Decision.ANSWER
         assert again.answer == ANSWER
+        # and nobody else is asked for that
+        assert hear_own(intake) == []
 
     def test_is_asked_for_elsewhere_if_it_was_passed_on(self, intake: Intake) -> None:
         # given one that this server had to publish anew
@@ -570,6 +572,17 @@ class TestARequestWithoutACorrelationId:
         hear_own(intake)
         assert intake.take_judged() == [(Decision.RUN, again)]
 
+    def test_is_another_one_by_then_for_who_asks_about_it(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        first = answered(intake, anonymous())
+        clock.now += UNSAFE_ACKS + 0.1
+        # when a server that has one with the same arguments asks about it
+        hear(intake, Word("ask", "b", calls={first.key: False}))
+        # then this one does not say that it has answered that
+        said = [word.calls for word in hear_own(intake) if word.kind == "answer"]
+        assert said == [{first.key: "never"}]
+
     def test_is_known_for_as_long_as_the_loss_of_a_connection_may_go_unnoticed(
         self, clock: Clock
     ) -> None:
@@ -625,6 +638,41 @@ class TestALostConnection:
         intake.lost([], by_message=True)
         # then
         assert not runs.outlives_its_delivery
+        intake.opened(without_gap=True)
+        intake.received(again := request(1, redelivered=True, intake=intake))
+        assert intake.take_judged() == []
+        assert acknowledged(intake, again) == [again]
+
+    def test_by_a_long_method_concerns_none_of_another_that_came_later(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        # given a copy of what another one runs, which is younger than what runs here
+        hear(intake, Word("here", "b"))
+        runs, copy = request(1), request(2, redelivered=True)
+        runs.arrived = clock() - 1.0
+        for call in (runs, copy):
+            intake.received(call)
+        hear(intake, Word("answer", "b", calls={copy.key: "mine"}, to="a"))
+        # when
+        intake.lost([], by_message=True)
+        # then it is the one that runs here
+        assert runs.outlives_its_delivery
+        # and the copy is kept if it comes again
+        intake.opened(without_gap=True)
+        hear_own(intake)
+        again = request(2, redelivered=True, intake=intake)
+        assert intake.received(again) is Decision.NOTHING
+        assert acknowledged(intake, again) == []
+
+    def test_by_a_long_method_of_another_is_its_own_where_nothing_runs(
+        self, intake: Intake
+    ) -> None:
+        hear(intake, Word("here", "b"))
+        intake.received(copy := request(1, redelivered=True))
+        hear(intake, Word("answer", "b", calls={copy.key: "mine"}, to="a"))
+
+        intake.lost([], by_message=True)
+
         intake.opened(without_gap=True)
         intake.received(again := request(1, redelivered=True, intake=intake))
         assert intake.take_judged() == []

@@ -418,3 +418,51 @@ def test_what_was_asked_about_again_is_remembered_longer() -> None:
         record.note_elsewhere(key(correlation_id))
 
     assert [record.is_elsewhere(key(f"c:{number}")) for number in (1, 2, 3)] == [True, False, True]
+
+
+def test_the_answer_to_one_of_two_with_the_same_key_is_kept() -> None:
+    record, one, other = Record(), call("c:1"), call("c:1")
+    for each in (one, other):
+        record.begin(each, first=False)
+
+    one.answer = Answer("key", b"reply")
+    record.end([one])
+    record.drop(other)
+
+    assert record.answer(key("c:1")) == Answer("key", b"reply")
+
+
+def test_of_those_with_the_same_key_only_what_is_at_hand_is_answered() -> None:
+    # given two requests with the same key, and a copy of them that was not begun
+    record, one, other, copy = Record(), call("c:1"), call("c:1"), call("c:1")
+    for each in (one, other):
+        record.begin(each, first=False)
+
+    # when the copy is settled, and the two are given back
+    copy.answer = Answer("key", b"reply")
+    record.end([copy])
+    for each in (one, other):
+        record.drop(each)
+
+    # then nothing was answered
+    assert not record.knows(key("c:1"))
+
+
+def test_a_run_that_is_withdrawn_is_not_the_last_one_any_more() -> None:
+    record, second = Record(), call("c:1", runs=2)
+    record.begin(second, first=False)
+    record.end([second])
+
+    record.forget([key("c:1", 2)])
+
+    assert record.latest(key("c:1")) == key("c:1")
+
+
+@pytest.mark.parametrize("what", Elsewhere)
+def test_it_is_known_what_another_server_has_answered(what: Elsewhere) -> None:
+    record = Record()
+    assert not record.is_answered_elsewhere(key("c:1"))
+
+    record.note_elsewhere(key("c:1"), what)
+
+    assert record.is_answered_elsewhere(key("c:1")) is (what is Elsewhere.ANSWERED)

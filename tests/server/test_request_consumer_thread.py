@@ -71,7 +71,9 @@ class Workers:
 class Server:
     """A consumer with a broker that the test leads."""
 
-    def __init__(self, clock: StandingClock, results: ResultQueue | None = None) -> None:
+    def __init__(
+        self, clock: StandingClock, results: ResultQueue | None = None, heartbeat: int = 10
+    ) -> None:
         self.clock = clock
         self.broker = FakeBroker(clock)
         self.workers: Any = Workers()
@@ -81,7 +83,7 @@ class Server:
         self.ended: list[BaseException | None] = []
         self.prefetch = Prefetch(SETTINGS.max_workers)
         self.consumer = RequestConsumerThread(
-            AMQPCredentials("memory://nowhere"),
+            AMQPCredentials("memory://nowhere", heartbeat=heartbeat),
             SETTINGS,
             self.prefetch,
             Messages("server", SETTINGS.serializer),
@@ -514,18 +516,48 @@ def test_a_method_that_outlives_its_delivery_has_its_copy_acknowledged_at_once(
     assert len(server.workers.all) == 1
 
 
+@pytest.mark.parametrize(("heartbeat", "unsafe"), [(1, UNSAFE_ACKS), (10, 30.0)])
+def test_a_request_is_known_again_until_a_dead_connection_would_have_been_noticed(
+    clock: StandingClock, heartbeat: int, unsafe: float
+) -> None:
+    # given a client that is no proxy, and uses its keys again
+    server = Server(clock, heartbeat=heartbeat)
+    server.serve()
+
+    def copy(redelivered: bool) -> Delivery:
+        request = server.request(1, redelivered)
+        request.properties |= {"correlation_id": "1", "reply_to": "its queue"}
+        return request
+
+    server.receive(copy(redelivered=False))
+    server.answer(server.workers.waiting.pop())
+    # when the broker delivers it again, since it may lack the ack
+    server.broker.let_pass(unsafe)
+    server.receive(copy(redelivered=True))
+    # then it is answered from the record
+    assert len(server.replies()) == 1
+    # and what comes later is another one, about which the others are asked
+    server.settle(server.replies()[0].call)
+    server.broker.let_pass(unsafe + 0.1)
+    server.receive(copy(redelivered=True))
+    assert len(server.replies()) == 1
+    assert [word.kind for word in server.take_words()] == ["ask"]
+    server.broker.end()
+    server.results.waker.close()
+
+
 # --- more requests than workers ----------------------------------------------
 
 
 class TestMoreThanItCanStart:
     @staticmethod
     def hold(server: Server) -> list[Call]:
-        """One runs, and two have waited for a second."""
+        """One runs, and two wait for a worker from now on."""
         server.run(1)
+        server.workers.oldest = server.clock.now
         for number in (2, 3):
             server.receive(server.request(number))
-        server.workers.oldest = server.clock.now
-        server.broker.settle()
+        assert server.workers.all[1:] == server.workers.waiting
         return list(server.workers.waiting)
 
     def test_is_left_to_a_server_that_can(self, server: Server, clock: StandingClock) -> None:
@@ -534,7 +566,7 @@ class TestMoreThanItCanStart:
         self.hold(server)
         assert server.given_back() == []
         # when
-        server.broker.let_pass(1.01)
+        server.broker.let_pass(1.0)
         # then they are published anew, and no others are taken
         correlation_ids = [each.properties["correlation_id"] for each in server.given_back()]
         assert correlation_ids == ["client:2", "client:3"]
@@ -582,6 +614,11 @@ class TestMoreThanItCanStart:
 
     def test_waits_if_there_is_no_other_server(self, server: Server) -> None:
         waiting = self.hold(server)
+        assert server.broker.connection.wait_time == 1.0
+        server.broker.let_pass(0.5)
+        server.consumer.wake()
+        server.broker.settle()
+        assert server.broker.connection.wait_time == 0.5
         server.broker.let_pass(60.0)
         assert server.given_back() == []
         assert server.workers.waiting == waiting
@@ -593,6 +630,56 @@ class TestMoreThanItCanStart:
         server.broker.let_pass(1.01)
         assert server.given_back() == []
         assert server.workers.waiting == waiting
+
+    def test_is_looked_at_now_and_then_while_nobody_can_take_it(self, server: Server) -> None:
+        waiting = self.hold(server)
+        server.broker.let_pass(1.0)
+        # when another server begins to take requests
+        server.hear(other("here"))
+        server.broker.let_pass(9.9)
+        assert server.workers.waiting == waiting
+        server.broker.let_pass(0.1)
+        # then it is left to that one
+        assert len(server.given_back()) == 2
+
+    def test_is_left_to_others_once_while_no_worker_is_free(self, server: Server) -> None:
+        server.hear(other("here"))
+        self.hold(server)
+        server.receive(server.request(4, given_back=True))
+        server.broker.let_pass(1.0)
+        server.echo()
+        given_back = server.given_back()
+        assert len(server.workers.waiting) == 1
+        # when what is kept waits for long
+        for _ in range(6):
+            server.broker.let_pass(10.0)
+        # then nothing is told or left again
+        assert server.take_words() == []
+        assert server.given_back() == given_back
+        assert len(server.workers.waiting) == 1
+
+    @pytest.mark.parametrize("vouches", [True, False])
+    def test_is_taken_again_after_a_look_at_who_may_have_had_it(
+        self, starting: Server, vouches: bool
+    ) -> None:
+        # given a queue in which requests wait, that others may have had, or none
+        server, state = starting, QueueState(0 if vouches else 3, 2)
+        server.broker.queue_states[QUEUE] = state
+        server.echo()
+        server.hear(other("here"))
+        server.broker.let_pass(1.0)
+        self.hold(server)
+        server.broker.let_pass(1.0)
+        assert server.broker.connection.did("cancel")
+        inspections = len(server.broker.connection.did("inspect"))
+        # when a worker is free
+        server.workers.oldest, server.workers.has_room = None, True
+        server.consumer.wake()
+        server.broker.settle()
+        # then it looks who else consumes if it can't vouch, and consumes
+        assert server.broker.connection.asked[-1] == ("consume", QUEUE)
+        looks = len(server.broker.connection.did("inspect")) - inspections
+        assert looks == (0 if vouches else 1)
 
     def test_is_passed_on_once(self, server: Server) -> None:
         server.hear(other("here"))
@@ -629,6 +716,7 @@ def test_a_request_that_another_has_does_not_run_here(server: Server) -> None:
     # then it is kept, and takes no room from others
     assert server.workers.all == []
     assert not server.is_acknowledged(request)
+    assert server.broker.consumed[-1] == (QUEUE, 4, 0)
     # until the other one has answered it
     server.hear(other("done", calls={key(1): True}))
     assert server.is_acknowledged(request)
@@ -678,23 +766,30 @@ def test_a_request_of_one_that_is_gone_is_answered_as_lost(server: Server) -> No
     assert call.lost
 
 
-def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it_replaces(
-    server: Server,
-) -> None:
-    # given one that is lost, which a worker has published anew
+def lose_one(server: Server) -> Call:
+    """A request that another server may have run, which is gone."""
     server.hear(other("hello", number=1))
     server.echo()
     server.receive(server.request(1, redelivered=True))
     server.echo()
     server.broker.let_pass(GRACE + 0.1)
     [lost] = server.workers.all
+    return lost
+
+
+def test_a_request_that_runs_again_waits_until_the_broker_has_the_ack_of_what_it_replaces(
+    server: Server,
+) -> None:
+    # given one that is lost, which a worker has published anew
+    lost = lose_one(server)
     server.receive(server.request(1, runs=2))
     assert server.workers.all == [lost]
     asked = len(server.broker.connection.did("inspect"))
     # when
     server.settle(lost)
-    # then the acknowledgement was sent, and the broker was asked before it runs
-    assert len(server.broker.connection.did("inspect")) > asked
+    # then the acknowledgement was sent, and the broker was asked after that, before it runs
+    assert len(server.broker.connection.did("inspect")) == asked + 1
+    assert server.broker.connection.last_acks_at_inspections[-1] == lost.delivery.delivery_tag
     assert [call.runs for call in server.workers.all] == [1, 2]
 
 
@@ -714,14 +809,14 @@ def test_while_the_publisher_does_not_keep_up_others_get_no_answers(clock: Stand
     server = Server(clock, results)
     server.serve()
     server.answer(server.run(1))
-    results.waiting = 10**6
+    results.waiting = 10_000
     # when
     server.hear(other("ask", calls={key(1): True}))
     assert server.replies() == []
     assert server.take_words() == []
     # then it looks again before long, and answers when there is room
     assert server.broker.connection.wait_time == pytest.approx(0.05)
-    results.waiting = 0
+    results.waiting = 9_999
     server.broker.let_pass(0.051)
     assert len(server.replies()) == 1
     assert server.take_words()
@@ -779,7 +874,7 @@ def test_what_is_settled_while_it_closes_wakes_it_at_once(server: Server) -> Non
 
 def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     # given one that runs, and one that waits
-    server.run(1)
+    runs = server.run(1)
     server.receive(server.request(2))
     server.close(timeout=10.0)
     server.broker.let_pass(9.9)
@@ -791,6 +886,8 @@ def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     assert anew.properties["correlation_id"] == "client:2"
     assert anew.properties["headers"] == {GIVEN_BACK: True}
     assert server.workers.waiting == []
+    # and only the caller of the other one is told that it is lost
+    assert [each.call for each in server.replies()] == [runs]
     # and what still runs gets two seconds more
     server.settle(anew.call)
     server.broker.let_pass(1.8)
@@ -799,15 +896,19 @@ def test_what_was_not_started_in_time_is_given_back(server: Server) -> None:
     assert not server.is_alive
 
 
-def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(server: Server) -> None:
+@pytest.mark.parametrize(("method_name", "told"), [("", b"a method"), ("add", b"add()")])
+def test_what_still_runs_when_the_time_is_up_is_told_to_be_lost(
+    server: Server, method_name: str, told: bytes
+) -> None:
     call = server.run(1)
+    call.method_name = method_name
     server.close(timeout=10.0)
     # when
     server.broker.let_pass(10.1)
     # then its caller is told, and it ends when that has arrived
     [reply] = server.replies()
     assert reply.call is call
-    assert b"the server closed while" in reply.body
+    assert b"the server closed while %b ran" % told in reply.body
     assert server.is_alive
     server.settle(call)
     assert not server.is_alive
@@ -838,6 +939,45 @@ def test_a_reply_that_is_not_confirmed_when_the_time_is_up_is_waited_for(server:
     server.settle(call)
     assert not server.is_alive
     assert server.is_acknowledged(call.delivery)
+
+
+def test_it_is_waited_for_although_something_else_runs_that_another_server_runs_again(
+    server: Server,
+) -> None:
+    # given a method that has ended, and one that may run again
+    ended, again = server.run(1), server.run(2)
+    ended.answer, again.idempotent = Answer(REPLY_TO, b"done"), True
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then
+    assert server.is_alive
+    assert server.replies() == []
+
+
+def test_what_may_have_run_elsewhere_is_not_given_back_when_the_time_is_up(server: Server) -> None:
+    # given a request that is lost, and has no worker
+    lost = lose_one(server)
+    server.close(timeout=10.0)
+    # when
+    server.broker.let_pass(10.1)
+    # then it does not run as if nobody had had it: its caller is told
+    assert server.given_back() == []
+    assert [each.call for each in server.replies()] == [lost]
+
+
+def test_what_is_held_back_when_the_time_is_up_is_given_back(server: Server) -> None:
+    # given a request that waits until the one that it replaces is acknowledged
+    lose_one(server)
+    server.workers.waiting.clear()
+    server.receive(again := server.request(1, runs=2))
+    server.close(timeout=10.0)
+    assert server.given_back() == []
+    # when
+    server.broker.let_pass(10.1)
+    # then another server runs it
+    [anew] = server.given_back()
+    assert anew.call.delivery is again
 
 
 def test_after_an_outage_it_stays_while_others_may_need_its_record(

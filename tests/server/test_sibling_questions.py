@@ -212,6 +212,10 @@ def test_a_question_ends_in_time() -> None:
 
     asked.holders = {"a"}
     assert asked.ends(opened_at=101.0) == 100.0 + 25 * 60.0
+    # and not later than that
+    asked.holders.clear()
+    assert asked.judge(101.0 + GRACE - 0.01, opened_at=101.0, in_doubt=False) is None
+    assert asked.judge(101.0 + GRACE, opened_at=101.0, in_doubt=False) is Verdict.LOST
 
 
 def test_the_open_questions_tell_what_is_held_and_when_the_first_of_them_ends() -> None:

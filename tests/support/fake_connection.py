@@ -41,6 +41,9 @@ class FakeConnection:
         #: The acknowledgements that were sent, as pairs of tag and multiple, and what was rejected.
         self.acknowledged: list[tuple[int, bool]] = []
         self.rejected: list[int] = []
+        #: The tag of the last one that was handed over, at each inspection of a queue.
+        self.last_acks_at_inspections: list[int] = []
+        self._last_ack = 0
         #: What the broker has sent and the owner has not read.
         self.events: list[Event] = []
         #: Why it is lost, if it is.
@@ -76,6 +79,7 @@ class FakeConnection:
 
     def inspect_queue(self, queue: str) -> QueueState | None:
         self._ask("inspect", queue)
+        self.last_acks_at_inspections.append(self._last_ack)
         return self._broker.queue_states.get(queue, QueueState(0, 0))
 
     def delete_queue(self, name: str) -> None:
@@ -109,6 +113,7 @@ class FakeConnection:
 
     def acknowledge(self, tag: int, multiple: bool = False) -> None:
         self._check()
+        self._last_ack = tag
         self._to_send.append(partial(self.acknowledged.append, (tag, multiple)))
 
     def reject(self, tag: int) -> None:
