@@ -47,10 +47,10 @@ def test_what_is_at_hand_has_its_time_and_then_some_to_be_given_back(
     # then it is given back once, and waited for
     assert closing.next_step(consuming=False, idle=False) is CloseStep.WAIT
     assert closing.next_due() == 2
-    clock.now += 1.9
+    clock.now += 1.75
     assert closing.next_step(consuming=False, idle=False) is CloseStep.WAIT
     # but no longer than two seconds
-    clock.now += 0.2
+    clock.now += 0.25
     assert closing.next_step(consuming=False, idle=False) is CloseStep.END
 
 
