@@ -69,16 +69,14 @@ class CallFates:
         self,
         fate: Fate,
         calls: list[PendingCall],
-        server_keeps_record: bool,
+        server_keeps_record: bool | None,
         error: QAMConnectionException | None = None,
-        was_heard: bool = False,
     ) -> list[Decision]:
         """Return what follows from the *fate* of the requests of *calls*.
 
         :param server_keeps_record: True if the last reply came from a server that runs a
-            request once, even if it receives it twice.
+            request once, even if it receives it twice; None if no reply has come yet.
         :param error: why the connection was lost, if it was.
-        :param was_heard: True if the server has answered before.
         """
         match fate:
             case Fate.CONFIRMED:
@@ -88,7 +86,8 @@ class CallFates:
             case Fate.WRITTEN:
                 return []
             case Fate.RETURNED:
-                return [self._returned(call, was_heard) for call in calls]
+                was_there = server_keeps_record is not None
+                return [self._returned(call, was_there) for call in calls]
             case Fate.CULPRIT:
                 return [_refused_for_good(call, error) for call in calls]
             case Fate.REFUSED if server_keeps_record:
@@ -102,16 +101,16 @@ class CallFates:
                 why = f"but {error} before the broker confirmed the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why, error) for call in calls]
 
-    def _returned(self, call: PendingCall, was_heard: bool) -> Decision:
+    def _returned(self, call: PendingCall, was_there: bool) -> Decision:
         """Send the request again if the server was there before: it may declare its queue again."""
-        if was_heard and call.times_refused < _MOST_RETURNS:
+        if was_there and call.times_refused < _MOST_RETURNS:
             if call.times_written == 1:
                 call.times_written = 0  # no queue has taken it, so there is no copy
             return _after_refusal(call)
         return End(call, self.server_not_found(_executed(call)))
 
     def replies_lost(
-        self, calls: Iterable[PendingCall], server_keeps_record: bool
+        self, calls: Iterable[PendingCall], server_keeps_record: bool | None
     ) -> list[Decision]:
         """Return what follows for *calls*, all open, after the reply queue was deleted.
 

@@ -242,7 +242,6 @@ class ConsumerThread(ConnectionThread):
         if delivery.too_large:
             self._warnings.warn("a reply was dropped: it %s", delivery.too_large)
         correlation_id = delivery.correlation_id
-        self._results.server_was_heard = True
         self._results.server_keeps_record = correlation_id is not None
         if correlation_id is not None:
             return number_of(correlation_id, self.client_id), message

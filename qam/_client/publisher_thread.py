@@ -274,8 +274,7 @@ class PublisherThread(PublishingThread):
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
         keeps_record = self.results.server_keeps_record
-        was_heard = self.results.server_was_heard
-        decisions = self._fates.decide(fate, calls, keeps_record, error, was_heard)
+        decisions = self._fates.decide(fate, calls, keeps_record, error)
         # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)

@@ -51,10 +51,8 @@ class ResultList:
         self._call_ids = count(random.SystemRandom().randrange(_ID_BASE_LIMIT))
         self._closed_by: FailureFactory | None = None
         #: True if the last reply came from a server that runs a request once, even if it
-        #: receives it twice.
-        self.server_keeps_record = False
-        #: True once a reply has come.
-        self.server_was_heard = False
+        #: receives it twice; None before the first reply.
+        self.server_keeps_record: bool | None = None
         #: Takes the slots of callbacks that have their outcomes.
         self.ready_callbacks = ReadyCallbacks()
         disown_in_child(self)

@@ -18,9 +18,11 @@ def correlation_id_of(client_id: str, number: int) -> str:
 def number_of(correlation_id: str | None, client_id: str) -> int | None:
     """Return the number in *correlation_id*; None if it is no call of *client_id*."""
     own, _, number = (correlation_id or "").rpartition(":")
-    if own == client_id and number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS:
-        return int(number)
-    return None
+    return int(number) if own == client_id and _is_number(number) else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 # Clients are few, and have many calls.
@@ -54,11 +56,9 @@ class CallKey(NamedTuple):
 
         Only believed if the reply goes to the reply queue of the client in the correlation id.
         """
-        client_id = self.correlation_id.rpartition(":")[0]
-        if self.reply_to != _reply_to(client_id):
-            return -1
-        number = number_of(self.correlation_id, client_id)
-        return -1 if number is None else number
+        client_id, _, number = self.correlation_id.rpartition(":")
+        is_of_client = self.reply_to == _reply_to(client_id) and _is_number(number)
+        return int(number) if is_of_client else -1
 
 
 def key_of_body(body: bytes, runs: int = 1) -> CallKey:

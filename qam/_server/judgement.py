@@ -176,8 +176,10 @@ class Judgement:
 
         Not of those that are given back: they are not in the record, and have to run.
         """
-        keys = (each.key for each in calls if each.is_elsewhere)
-        self._outbox.tell_done(key for key in keys if key in self._record.running)
+        running = self._record.running
+        self._outbox.tell_done(
+            [each.key for each in calls if each.is_elsewhere and each.key in running]
+        )
 
     def hear_done(self, keys: Collection[CallKey], instance: str) -> None:
         """*instance* says that it has answered *keys*."""

@@ -88,7 +88,7 @@ class ReplyFates:
             case Fate.CONFIRMED:
                 return _settle(messages)
             case Fate.RETURNED:
-                return self._returned(messages, now)
+                return [each for message in messages for each in self._returned(message, now)]
             case Fate.REFUSED:
                 return [each for message in messages for each in self._refused(message, now)]
             case Fate.UNKNOWN:
@@ -96,11 +96,8 @@ class ReplyFates:
             case Fate.CULPRIT:
                 return [each for message in messages for each in self._culprit(message, error)]
 
-    def _returned(self, messages: list[Message], now: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        for message in messages:
-            decisions += self._retry_later(message, now, _RESEND_RETURNED_FOR)
-        return decisions
+    def _returned(self, message: Message, now: float) -> list[Decision]:
+        return self._retry_later(message, now, _RESEND_RETURNED_FOR)
 
     def _refused(self, message: Message, now: float) -> list[Decision]:
         if message.is_reply:

@@ -149,9 +149,6 @@ class RequestConsumerThread(ConnectionThread):
             self._carry_out(self._intake.acks_arrived(), connection)
         self._carry_out(self._intake.take_judged(), connection)
         self._send_acks(connection)  # perhaps nothing else happens for long
-        kept = self._siblings.held + self._workers.nested
-        self._request_queue.make_room(kept, time.monotonic())
-        self._workers.prefetch = self._request_queue.consumer_prefetch
         if not self._is_overloaded:
             self._send_words()
         if self._siblings.inspection_is_due:
@@ -159,9 +156,11 @@ class RequestConsumerThread(ConnectionThread):
         if self._closing.begun:
             self._close_down(connection)
             return
-        if time.monotonic() >= self._upkeep.due:
+        now = time.monotonic()
+        if now >= self._upkeep.due:
             self._declare_again(connection)
-        self._share_work(connection)
+        self._share_work(connection, now)
+        self._request_queue.make_room(self._siblings.held + self._workers.nested, now)
         if self._siblings.announced and not self._request_queue.is_as_wanted:
             self._consume(connection)
 
@@ -170,9 +169,8 @@ class RequestConsumerThread(ConnectionThread):
         self._siblings_queue.declare_again(connection)
         self._upkeep.done(time.monotonic())
 
-    def _share_work(self, connection: Connection) -> None:
+    def _share_work(self, connection: Connection, now: float) -> None:
         """Leave requests that can't be started to other servers, if there are any."""
-        now = time.monotonic()
         if self._request_queue.stands_back and self._workers.has_room:
             self._request_queue.stands_back = False
             self._surplus.looked_long_ago()
@@ -206,6 +204,7 @@ class RequestConsumerThread(ConnectionThread):
             self._inspect_request_queue(connection)
         self._request_queue.consume(connection)
         self._settled.set_prefetch(self._request_queue.consumer_prefetch)
+        self._workers.prefetch = self._request_queue.consumer_prefetch
         if is_adapted:
             return
         self._siblings.tell_consuming(True)

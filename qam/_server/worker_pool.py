@@ -55,6 +55,8 @@ class WorkerPool:
         self._lock = threading.RLock()
         self._workers: list[ExecuteMethodThread] = []
         self._waiting = 0
+        # How many workers there may be now.
+        self._limit = settings.max_workers
         #: How many requests the broker delivers at once.
         self.prefetch = 0
         self._warnings = RareWarnings(log, at_most=_MAX_WARNINGS)
@@ -73,7 +75,7 @@ class WorkerPool:
 
     def put(self, call: Call) -> None:
         """Give a call to a worker; called by the thread that receives the requests."""
-        if not self._calls.put(call):
+        if not self._calls.put(call) and len(self._workers) < self._limit:
             self._try_to_start_worker()
 
     def _try_to_start_worker(self) -> None:
@@ -88,14 +90,9 @@ class WorkerPool:
                 log.exception("a request has to wait: no other worker can be started")
 
     @property
-    def _limit(self) -> int:
-        """How many workers there may be now."""
-        return self._settings.max_workers + self.nested
-
-    @property
     def nested(self) -> int:
         """How many workers wait in calls of their own, and do not count."""
-        return min(self._waiting, self._settings.max_nested)
+        return self._limit - self._settings.max_workers
 
     @contextmanager
     def one_waits(self) -> Iterator[None]:
@@ -120,6 +117,8 @@ class WorkerPool:
     def _count_waiting(self, more: int) -> None:
         with self._lock:
             self._waiting += more
+            nested = min(self._waiting, self._settings.max_nested)
+            self._limit = self._settings.max_workers + nested
 
     def dismisses(self, worker: ExecuteMethodThread) -> bool:
         """Return True if *worker* is to end: it has let another one run, which still does."""

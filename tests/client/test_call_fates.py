@@ -172,7 +172,7 @@ def test_the_story_of_a_server_that_keeps_no_record() -> None:
 def test_a_call_surely_did_not_run_only_if_it_was_written_once(
     fate: Fate, kind: type[QAMException], times_written: int, executed: str
 ) -> None:
-    [decision] = fates().decide(fate, [call(1, times_written)], True, LOST)
+    [decision] = fates().decide(fate, [call(1, times_written)], None, LOST)
 
     assert isinstance(decision, End)
     assert type(decision.failure) is kind
@@ -184,21 +184,21 @@ def test_a_request_that_comes_back_is_sent_again_if_its_server_was_heard() -> No
     returned = call()
     returned.times_written = 1
     for _ in range(100):
-        [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+        [decision] = fates().decide(Fate.RETURNED, [returned], True)
         assert isinstance(decision, SendAgain)
         assert 0 < decision.after <= 1.0
         # then no copy of it is anywhere
         assert returned.times_written == 0
         returned.times_written = 1
     # and it is given up after a while
-    [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+    [decision] = fates().decide(Fate.RETURNED, [returned], True)
     assert isinstance(decision, End)
     assert isinstance(decision.failure, QAMServerNotFoundException)
 
 
 def test_a_copy_that_comes_back_leaves_the_first_one_where_it_is() -> None:
     returned = call(times_written=2)
-    [decision] = fates().decide(Fate.RETURNED, [returned], True, was_heard=True)
+    [decision] = fates().decide(Fate.RETURNED, [returned], True)
     assert isinstance(decision, SendAgain)
     assert returned.times_written == 2
 
