@@ -5,8 +5,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -58,34 +57,38 @@ def test_a_broker_that_goes_silent_after_the_handshake_costs_no_more_than_was_sa
     assert raised.value.executed == "no"
 
 
-@pytest.fixture
-def dead_address() -> Iterator[tuple[str, int]]:
-    """Where packets are dropped: nobody accepts, and there is no room to wait."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            waiting = stack.enter_context(closing(socket.socket()))
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()
+class NetworkWithADeadHost(socket.socket):
+    """Packets to the dead host are dropped, which is told when the time for it is up."""
+
+    dead_address = ("192.0.2.1", 5672)
+    granted: ClassVar[list[float | None]] = []
+
+    def connect(self, address: Any) -> None:
+        if address != self.dead_address:
+            return super().connect(address)
+        self.granted.append(self.gettimeout())
+        raise TimeoutError("timed out")
 
 
 def test_a_host_with_several_addresses_is_reached_by_the_one_that_answers(
-    rabbitmq_node: RabbitMQNode,
-    server_id: str,
-    dead_address: tuple[str, int],
-    monkeypatch: pytest.MonkeyPatch,
+    rabbitmq_node: RabbitMQNode, server_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a name that stands for an address that drops packets, and for the broker's
-    addresses = [dead_address, (rabbitmq_node.host, rabbitmq_node.port)]
+    network = NetworkWithADeadHost
+    addresses = [network.dead_address, (rabbitmq_node.host, rabbitmq_node.port)]
 
     def resolve(host: str, port: int, timeout: float | None) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
 
     monkeypatch.setattr(transport, "_resolve", resolve)
-    # when, then
-    with QAMProxy(server_id, "broker.example", 1, connect_timeout=4) as proxy:
+    monkeypatch.setattr(network, "granted", [])
+    monkeypatch.setattr(socket, "socket", network)
+    # when
+    with QAMProxy(server_id, "broker.example", 1, connect_timeout=60) as proxy:
+        # then the dead one has left the other its half of the time
         assert ", connected" in repr(proxy)
+    assert len(network.granted) == 2, "each of the two connections asked it once"
+    assert all(0 < (seconds or 0.0) <= 30 for seconds in network.granted)
 
 
 def test_proxies_that_are_left_open_end_together(
