@@ -5,6 +5,7 @@ from typing import Any
 from qam._common.doors import offer
 from qam._serialization.trust import trust
 from qam.amqp_credentials import AMQPCredentials
+from qam.calls import MultiCall, ping, send, submit, with_options
 from qam.exceptions import (
     QAMClosedException,
     QAMConnectionException,
@@ -33,6 +34,12 @@ __all__ = [
     "QAMServer",
     "AMQPCredentials",
     "trust",
+    # other ways to call
+    "submit",
+    "send",
+    "MultiCall",
+    "ping",
+    "with_options",
     # the parts of a proxy
     "Callback",
     "SynchronTimeout",
@@ -61,4 +68,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # takes longer than the rest of the import
 
         return version("qam")
+    if name == "aio":
+        import qam.aio  # loads asyncio
+
+        return qam.aio
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,6 +60,8 @@ class QAMConnectionException(QAMException, ConnectionError):
 
     #: True if the broker closed the channel because of a message on it.
     by_message: bool = False
+    #: True if a broker answered, and refused the user, the vhost or the settings.
+    refused: bool = False
 
 
 class QAMServerNotFoundException(QAMException):

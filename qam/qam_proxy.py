@@ -8,38 +8,44 @@
 
 import atexit
 import os
+import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from logging import DEBUG
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
-from qam._broker.credentials import HEARTBEAT, AMQPCredentials
+from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._client.call_futures import submit
+from qam._client.call_options import CallOptions, Metadata
 from qam._client.callback_items import FINISHED
 from qam._client.callback_observer_thread import CallbackObserverThread
+from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
-from qam._client.publisher_thread import PublisherThread, log
+from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
+from qam._client.waited_calls import call_and_wait
 from qam._common.checks import (
     check_count,
     check_entity_name,
     check_flag,
     check_queue_arguments,
     check_timeout,
-    check_timeout_or_none,
+    check_wait,
 )
 from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import flush as flush_logs
-from qam._common.own_threads import in_own_thread, waiting
-from qam._protocol.entities import reply_routing_key
+from qam._common.own_threads import in_own_thread
+from qam._protocol.entities import NO_REPLY, reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
     Executed,
@@ -77,9 +83,6 @@ QAMMEthodNotFoundException = QAMMethodNotFoundException
 
 #: Seconds that closing takes at most.
 _CLOSE_TIMEOUT = 5.0
-#: Seconds without a result after which the publisher is told to look for the call's confirm.
-_SOON = 0.02
-
 # Lets other threads run, without a wait; time.sleep waits, even for 0 seconds.
 _let_others_run: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
@@ -92,7 +95,8 @@ class QAMProxy(_RemoteNames):
     :meth:`callback` do not.  Threads may share a proxy.  Use it in a ``with`` statement, or
     :meth:`close` it.
 
-    The constructor waits until both connections are open, *connect_timeout* seconds at most.
+    The constructor waits until both connections are open, *connect_timeout* seconds at most,
+    and *wait_for_broker* seconds in addition.
 
     :param server_id: the id of the QAMServer.
     :param hostname: the host of the broker; or a URL, ``amqp://…``, ``amqps://…``, or
@@ -128,6 +132,18 @@ class QAMProxy(_RemoteNames):
         :class:`QAMConnectionException`.
     :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
         them counts as lost.
+    :param credentials: where the broker is, instead of *hostname*, *port*, *username*,
+        *password*, *vhost*, *ssl* and *heartbeat*.
+    :param connect: False to connect with the first call, which waits for that within its own
+        timeout.  The constructor then waits for nothing, and starts no thread.  In a forked
+        child such a proxy begins anew, so it may be made before a server forks its workers.
+    :param wait_for_broker: seconds for which connecting is tried again where nobody can be
+        reached, as while the broker starts.  A wrong password or vhost is told at once.
+    :param wait_for_server: seconds for which a call waits for a server that never was there.
+        Otherwise it ends at once with a :class:`QAMServerNotFoundException`.
+    :param metadata: texts by name that travel with each request, 8 KiB at most in all; or a
+        function that returns them, which is called for each call, in its thread.  A server of
+        0.2.x ignores them.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
@@ -153,142 +169,183 @@ class QAMProxy(_RemoteNames):
         queue_arguments: Mapping[str, Any] | None = None,
         persistent: bool = True,
         heartbeat: int = HEARTBEAT,
+        credentials: AMQPCredentials | None = None,
+        connect: bool = True,
+        wait_for_broker: float = 0.0,
+        wait_for_server: float = 0.0,
+        metadata: Metadata | None = None,
     ) -> None:
         check_entity_name(server_id, "server_id")
         if client_id is not None:
             check_entity_name(client_id, "client_id")
-        codec = get_serializer(serializer, pickle_protocol, trusted)
         #: Where the broker is.
-        self.amqp_credentials = AMQPCredentials(
-            hostname, port, username, password, vhost, ssl, heartbeat
-        ).resolved()
+        self.amqp_credentials = credentials_of(
+            credentials,
+            AMQPCredentials(hostname, port, username, password, vhost, ssl, heartbeat),
+        )
         #: The label of this client.
         self.client_id = client_id or uuid.uuid4().hex
         #: The name of the serializer.
         self.serializer = serializer
         self._server_id = server_id
-        self._timeout = check_timeout_or_none(timeout)
-        self._closing = self._finished = False
-        # Unlike the label it is unique, so no proxy gets the replies of another.
-        own_id = f"{self.client_id}.{uuid.uuid4().hex}"
-        self._results = ResultList()
-        opened_by = Deadline(check_timeout(connect_timeout, "connect_timeout"))
-        check_count(max_message_bytes, "max_message_bytes")
-        check_flag(persistent, "persistent")
-        #: Sends the calls.
-        self.publisher_thread = PublisherThread(
+        self._options = CallOptions().changed(
+            timeout=timeout, metadata=metadata, wait_for_server=wait_for_server
+        )
+        self._settings = ClientSettings(
             self.amqp_credentials,
             server_id,
-            own_id,
-            codec,
-            results=self._results,
+            self.client_id,
+            get_serializer(serializer, pickle_protocol, trusted),
             max_queued=None if max_queued is None else check_count(max_queued, "max_queued"),
-            connect_timeout=connect_timeout,
-            max_message_bytes=max_message_bytes,
-            persistent=persistent,
-        )
-        #: Receives the results.
-        self.consumer_thread = ConsumerThread(
-            self.amqp_credentials,
-            server_id,
-            own_id,
-            codec,
-            publisher=self.publisher_thread,
+            connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
+            wait_for_broker=check_wait(wait_for_broker, "wait_for_broker"),
+            max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             queue_arguments=check_queue_arguments(queue_arguments),
-            connect_timeout=connect_timeout,
-            max_message_bytes=max_message_bytes,
-            persistent=persistent,
+            persistent=check_flag(persistent, "persistent"),
         )
-        #: Watches over the callbacks.
-        self.callback_observer_thread = CallbackObserverThread(self)
-        self._start(opened_by)
-
-    def _start(self, opened_by: Deadline) -> None:
-        owners = (self.consumer_thread, self.publisher_thread)
-        observer = self.callback_observer_thread
-        try:
-            for owner in owners:  # one after the other: the first reason is the one that is told
-                owner.begin()
-                owner.wait_until_open(opened_by)
-            observer.start()
-            # If an idle proxy is dropped, its threads end.
-            self._finalizer = weakref.finalize(self, _stop, *owners, observer)
-            self._finalizer.atexit = False
-        except BaseException:
-            _stop(observer, *owners)
-            end = Deadline(_CLOSE_TIMEOUT)
-            for owner in owners:
-                owner.join_until(end)
-            raise
+        self._closing = self._finished = False
+        self._connects_late = not check_flag(connect, "connect")
+        self._threads: ClientThreads | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        # Guards that the threads of a proxy that connects late are started once.  Reentrant,
+        # so that a finalizer inside the section can be refused.
+        self._start_lock: Any = threading.RLock()
+        if connect:
+            self._open()
         _open_proxies.add(self)
         disown_in_child(self)
 
-    # --- calls ------------------------------------------------------------------
+    # --- its threads --------------------------------------------------------------
 
-    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._request(
-            self.consumer_thread.client_id, method_name, args, kwargs, self._timeout
-        )
+    def _open(self) -> None:
+        threads = self._threads = ClientThreads(self, self._settings)
+        try:
+            threads.open()
+            self._end_threads_with_proxy(threads)
+        except BaseException:
+            threads.ask_to_stop()
+            threads.join_until(Deadline(_CLOSE_TIMEOUT))
+            raise
 
-    def _request(
-        self,
-        client_id: str,
-        method_name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float | None,
-    ) -> Any:
-        """Call a remote method, and wait for its result."""
-        if self.consumer_thread.is_here or self.publisher_thread.is_here:
-            # The call would wait for its own thread.  A finalizer may run in any thread, in the
-            # middle of any code.
+    def _end_threads_with_proxy(self, threads: ClientThreads) -> None:
+        """If an idle proxy is dropped, its threads end."""
+        self._forget_finalizer()
+        self._finalizer = weakref.finalize(self, threads.ask_to_stop)
+        self._finalizer.atexit = False
+
+    def _forget_finalizer(self) -> None:
+        # It keeps the threads alive, and these keep the proxy alive.
+        if self._finalizer is not None:
+            self._finalizer.detach()
+
+    def _running_threads(self) -> ClientThreads:
+        """Return the threads; those of a proxy that connects late are started by its first call."""
+        if self._connects_late:
+            return self._begin_late()
+        return self._threads  # type: ignore[return-value]
+
+    def _begin_late(self) -> ClientThreads:
+        """Return threads that run: new ones for the first call, and after a failed attempt."""
+        with self._late_start():
+            if self._closing:
+                raise self._closed("no")
+            threads = self._made_threads()
+            if threads.have_failed:
+                threads.ask_to_stop()
+                threads = self._threads = ClientThreads(self, self._settings)
+            if not threads.have_begun:
+                threads.begin()
+                self._end_threads_with_proxy(threads)
+            return threads
+
+    @contextmanager
+    def _late_start(self) -> Iterator[None]:
+        if self._start_lock._is_owned():
             raise QAMException(
-                f"{method_name}() can't wait for its result here: it was called in a thread of the "
-                "proxy, or by a finalizer or signal handler inside another call; use a callback",
+                "a finalizer or signal handler can't make a call here: it interrupts the start "
+                "of the proxy's threads",
                 executed="no",
             )
-        deadline = Deadline(timeout)
-        id = self.consumer_thread.get_free_result_list_id()
-        call: PendingCall | None = None
-        sent: PendingCall | None = None
-        try:
-            call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
-            sent = self.publisher_thread.send(call, waits=True)
-            if not self._wait(id, deadline):
-                raise self.publisher_thread.give_up(call)
-        except BaseException as error:
-            self.publisher_thread.look_again()
-            if sent is not None:  # as after Ctrl-C: nobody waits for the call any more
-                self.publisher_thread.withdraw(sent)
-            self.consumer_thread.free_result_item(id)
-            if call is not None and log.isEnabledFor(DEBUG):
-                self.publisher_thread.stations.ended(call, f"by a {type(error).__name__}")
-            raise
-        # This also frees the slot.  To free it twice might take it from another call.
-        return self.consumer_thread.get_result(id)
+        with self._start_lock:
+            yield
 
-    def _wait(self, id: int, deadline: Deadline) -> bool:
-        """Wait for the outcome of a call; return False if it did not come until *deadline*."""
-        soon = Deadline(_SOON)
-        with waiting():
-            if soon.at < deadline.at and self._results.wait(id, soon):
-                return True
-            self.publisher_thread.look_again()  # the broker may have returned or refused it
-            return self._results.wait(id, deadline)
+    def _parts(self) -> ClientThreads:
+        """Return the threads, which may not have been started."""
+        if self._threads is None:
+            with self._late_start():
+                return self._made_threads()
+        return self._threads
 
-    def _begin_call(
+    def _made_threads(self) -> ClientThreads:
+        """Return the threads, and make them first if there are none; under the lock."""
+        if self._threads is None:
+            self._threads = ClientThreads(self, self._settings)
+        return self._threads
+
+    @property
+    def publisher_thread(self) -> PublisherThread:
+        """Sends the calls."""
+        return self._parts().publisher
+
+    @property
+    def consumer_thread(self) -> ConsumerThread:
+        """Receives the results."""
+        return self._parts().consumer
+
+    @property
+    def callback_observer_thread(self) -> CallbackObserverThread:
+        """Watches over the callbacks."""
+        return self._parts().observer
+
+    @property
+    def _results(self) -> ResultList:
+        return self._parts().results
+
+    # --- calls ------------------------------------------------------------------
+
+    def _send(
         self,
-        id: int,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        return self._call_and_wait(options, self.client_id, method_name, args, kwargs)
+
+    def _call_and_wait(
+        self,
+        options: CallOptions,
         client_id: str,
         method_name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        deadline: Deadline,
-    ) -> PendingCall:
-        routing_key = reply_routing_key(client_id)
-        return self.publisher_thread.begin_call(
-            id, method_name, args, kwargs, routing_key, deadline
-        )
+    ) -> Any:
+        key = reply_routing_key(client_id)
+        return call_and_wait(self._running_threads(), options, method_name, args, kwargs, key)
+
+    def _submit(
+        self,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Future[Any]:
+        key = reply_routing_key(self.client_id)
+        return submit(self._running_threads(), options, method_name, args, kwargs, key)
+
+    def _send_one_way(
+        self,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        threads = self._running_threads()
+        call_and_wait(threads, options, method_name, args, kwargs, NO_REPLY, one_way=True)
+
+    @property
+    def _caller(self) -> Self:
+        return self
 
     def set_timeout(self, timeout: float | None) -> "SynchronTimeout":
         """Return an object whose calls wait for *timeout* seconds at most; does not wait.
@@ -300,7 +357,7 @@ class QAMProxy(_RemoteNames):
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
-        return SynchronTimeout(self, self.consumer_thread.client_id, timeout)
+        return SynchronTimeout(self, self.client_id, timeout)
 
     # --- callbacks --------------------------------------------------------------
 
@@ -325,8 +382,8 @@ class QAMProxy(_RemoteNames):
             raise TypeError(f"callback_method must be callable or None, not {callback_method!r}")
         if exception_method is not None and not callable(exception_method):
             raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
-        id = self._results.reserve(callback_method, exception_method)
-        return Callback(self, id, self.consumer_thread.client_id)
+        id = self._parts().results.reserve(callback_method, exception_method)
+        return Callback(self, id, self.client_id)
 
     def get_callback_state(self, uid: str) -> int:
         """Return the state of a callback: 0 waiting, 1 being executed, 2 finished.
@@ -374,29 +431,35 @@ class QAMProxy(_RemoteNames):
 
     def _begin_to_close(self) -> None:
         """End the calls, and ask the owners of connections to end; wait for nothing."""
-        self._closing = True
-        try:
-            self.publisher_thread.close_calls(self._closed)
-        finally:
-            _stop(self.publisher_thread, self.consumer_thread)
+        with self._start_lock:  # no thread starts after that
+            self._closing = True
+        if (threads := self._threads) is not None:
+            try:
+                threads.publisher.close_calls(self._closed)
+            finally:
+                threads.ask_owners_to_stop()
 
     def _finish_closing(self, deadline: Deadline) -> None:
-        for thread in (self.publisher_thread, self.consumer_thread):
-            thread.join_until(deadline)
-        # Last: the other threads may have made callbacks ready until they ended.
-        _stop(self.callback_observer_thread)
-        self.callback_observer_thread.join_until(deadline)
-        # It keeps the threads alive, and these keep the proxy alive.
-        self._finalizer.detach()
+        if (threads := self._threads) is not None:
+            threads.join_until(deadline)
+        self._forget_finalizer()
         if not in_own_thread():  # else a callback closes it, whose thread has not ended
             _open_proxies.discard(self)
             self._finished = True
         flush_logs()
 
     def _after_fork(self) -> None:
-        """In a forked child, which does not have the threads of the proxy: be closed."""
-        self._closing = self._finished = True
-        _open_proxies.discard(self)
+        """In a forked child, which does not have the threads of the proxy: be closed.
+
+        But a proxy that connects late begins anew, with the first call in the child.
+        """
+        if self._connects_late:
+            self._start_lock = threading.RLock()
+            self._forget_finalizer()
+            self._threads = None
+        else:
+            self._closing = self._finished = True
+            _open_proxies.discard(self)
 
     def _closed(self, executed: Executed) -> QAMClosedException:
         return QAMClosedException(
@@ -410,17 +473,18 @@ class QAMProxy(_RemoteNames):
         self.close()
 
     def __repr__(self) -> str:
-        if "callback_observer_thread" not in vars(self):
+        if "_start_lock" not in vars(self):
             return "<QAMProxy that is not made yet>"
         state = "closed" if self._closing else "open"
         what = f"{state} QAMProxy of {self._server_id!r} at {self.amqp_credentials}"
         return f"<{what}, as {self.client_id!r}{'' if self._closing else self._figures()}>"
 
     def _figures(self) -> str:
-        publisher = self.publisher_thread
-        connected = publisher.is_connected and self.consumer_thread.is_connected
-        calls = f"{self._results.open_calls} open, {publisher.queued_calls} queued"
-        return f", {'connected' if connected else 'not connected'}; calls: {calls}"
+        threads = self._threads
+        if threads is None:
+            return ", not connected yet"
+        calls = f"{threads.results.open_calls} open, {threads.publisher.queued_calls} queued"
+        return f", {'' if threads.are_connected else 'not '}connected; calls: {calls}"
 
 
 class SynchronTimeout(_RemoteNames):
@@ -435,9 +499,9 @@ class SynchronTimeout(_RemoteNames):
     """
 
     def __init__(self, parent: QAMProxy, client_id: str, timeout: float | None) -> None:
-        self._parent = parent
+        self._parent = self._caller = parent
         self._client_id = client_id
-        self._timeout = check_timeout_or_none(timeout)
+        self._options = parent._options.changed(timeout=timeout)
 
     def set_timeout(self, timeout: float | None) -> "SynchronTimeout":
         """Return such an object with another timeout; see :meth:`QAMProxy.set_timeout`."""
@@ -455,17 +519,24 @@ class SynchronTimeout(_RemoteNames):
         :raises TypeError: one of the functions is not callable.
         """
         callback = self._parent.callback(callback_method, exception_method)
-        return callback.set_timeout(self._timeout)
+        return callback.set_timeout(self._options.timeout)
 
-    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._parent._request(self._client_id, method_name, args, kwargs, self._timeout)
+    def _send(
+        self,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        return self._parent._call_and_wait(options, self._client_id, method_name, args, kwargs)
 
     def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call the remote method *method_name*, and wait for its result."""
         return self[method_name](*args, **kwargs)
 
     def __repr__(self) -> str:
-        seconds = "no timeout" if self._timeout is None else f"timeout of {self._timeout:g} seconds"
+        timeout = self._options.timeout
+        seconds = "no timeout" if timeout is None else f"timeout of {timeout:g} seconds"
         return f"<{seconds} on {self._parent!r}>"
 
 
@@ -486,9 +557,10 @@ class Callback(_RemoteNames):
     def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
         self._parent = parent
         self._client_id = client_id
-        self._timeout = parent._timeout
+        self._options = parent._options
+        self._results = parent._parts().results
         self._id = id
-        slot = parent._results.slots[id]
+        slot = self._results.slots[id]
         self._functions = slot["callback_method"], slot["exception_method"]
 
     def set_timeout(self, timeout: float | None) -> Self:
@@ -498,32 +570,38 @@ class Callback(_RemoteNames):
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
-        self._timeout = check_timeout_or_none(timeout)
+        self._options = self._options.changed(timeout=timeout)
         return self
 
-    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        parent, observer = self._parent, self._parent.callback_observer_thread
-        id = self._take_slot()
-        deadline = NO_END if self._timeout is None else Deadline(self._timeout)
-        uid = ""
+    def _send(
+        self,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> str:
+        threads = self._parent._running_threads()
+        publisher, observer = threads.publisher, threads.observer
+        id, deadline = self._take_slot(threads.results), options.own_deadline()
+        key, uid = reply_routing_key(self._client_id), ""
         call: PendingCall | None = None
         try:
             uid = observer.add_item(id, deadline)
-            call = parent._begin_call(id, self._client_id, method_name, args, kwargs, deadline)
-            parent.publisher_thread.send(call)
+            call = publisher.begin_call(id, method_name, args, kwargs, key, deadline, options)
+            publisher.send(call)
             if deadline is not NO_END:
-                observer.watch(uid, call)
+                observer.watch(call)
         except BaseException:
             observer.give_up(uid, id)
-            parent._results.take_back(id, call)
+            threads.results.take_back(id, call)
             raise
         return uid
 
-    def _take_slot(self) -> int:
-        """Return the reserved slot; for a second use reserve another one."""
+    def _take_slot(self, results: ResultList) -> int:
+        """Return the reserved slot; for a second use, or in another list, reserve another one."""
         id, self._id = self._id, None
-        if id is None:
-            id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
+        if id is None or results is not self._results:
+            id = results.reserve(*self._functions)
         return id
 
     def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
@@ -533,7 +611,7 @@ class Callback(_RemoteNames):
 
     def __del__(self) -> None:
         if self._id is not None:
-            self._parent.consumer_thread.free_result_item(self._id)
+            self._results.free(self._id)
 
     def __repr__(self) -> str:
         return f"<callback {self._functions[0]!r} on {self._parent!r}>"
@@ -541,14 +619,6 @@ class Callback(_RemoteNames):
 
 def _ignore(result: Any) -> None:
     """Stand for the success function of a callback that has none."""
-
-
-def _stop(
-    *threads: PublisherThread | ConsumerThread | CallbackObserverThread,
-) -> None:
-    """Ask *threads* to end; waits for nothing, since a finalizer calls it too."""
-    for thread in threads:
-        thread.ask_to_stop()
 
 
 _open_proxies: weakref.WeakSet[QAMProxy] = weakref.WeakSet()

@@ -16,8 +16,8 @@ from functools import partial
 from logging import DEBUG
 from typing import Any, Self
 
-from qam._broker.connect import CONNECT_TIMEOUT, connect_first
-from qam._broker.credentials import HEARTBEAT, AMQPCredentials
+from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
+from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
 from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._common.checks import (
     check_count,
@@ -26,6 +26,7 @@ from qam._common.checks import (
     check_flag,
     check_queue_arguments,
     check_timeout,
+    check_wait,
 )
 from qam._common.deadline import Deadline
 from qam._common.doors import offer
@@ -102,6 +103,10 @@ class QAMServer:
         ``{'x-queue-type': 'quorum'}`` on a cluster; the same for all servers of one id.
     :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
         them counts as lost.
+    :param credentials: where the broker is, instead of *hostname*, *port*, *username*,
+        *password*, *vhost*, *ssl* and *heartbeat*.
+    :param wait_for_broker: seconds for which the constructor tries to connect again where nobody
+        can be reached, as while the broker starts.  A wrong password or vhost is told at once.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
@@ -128,6 +133,8 @@ class QAMServer:
         expected_exceptions: Iterable[type[BaseException]] = (),
         queue_arguments: Mapping[str, Any] | None = None,
         heartbeat: int = HEARTBEAT,
+        credentials: AMQPCredentials | None = None,
+        wait_for_broker: float = 0.0,
     ) -> None:
         check_entity_name(server_id, "server_id")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
@@ -144,9 +151,10 @@ class QAMServer:
             queue_arguments=check_queue_arguments(queue_arguments),
         )
         #: Where the broker is.
-        self.amqp_credentials = AMQPCredentials(
-            hostname, port, username, password, vhost, ssl, heartbeat
-        ).resolved()
+        self.amqp_credentials = credentials_of(
+            credentials,
+            AMQPCredentials(hostname, port, username, password, vhost, ssl, heartbeat),
+        )
         #: The id by which proxies find this server.
         self.server_id = server_id
         self._methods = MethodRegistry()
@@ -173,12 +181,13 @@ class QAMServer:
         )
         self._life = Life()
         self._waits_in_serve: threading.Thread | None = None
-        self._declare()
+        self._declare(check_wait(wait_for_broker, "wait_for_broker"))
         disown_in_child(self)
 
-    def _declare(self) -> None:
+    def _declare(self, wait_for_broker: float) -> None:
         endpoints = self.amqp_credentials.endpoints()
-        connection = connect_first(endpoints, self._settings.connect_timeout)
+        timeout = self._settings.connect_timeout
+        connection = connect_patiently(endpoints, timeout, wait_for_broker)
         try:
             declare_server(connection, self.server_id, self._settings.queue_arguments)
             connection.declare_exchange(siblings_binding(self.server_id, "").exchange)

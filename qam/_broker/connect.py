@@ -1,12 +1,14 @@
 """Opens a connection to the first broker that accepts one."""
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from qam._broker.connection import Connection
 from qam._broker.endpoint import Endpoint
 from qam._broker.memory import MemoryConnection
 from qam._broker.rabbitmq import AMQPConnection
+from qam._broker.reconnection import Reconnection
 from qam._common.deadline import Deadline
 from qam.exceptions import QAMConnectionException
 
@@ -29,21 +31,44 @@ Connect = Callable[[Endpoint, float], Connection]
 CONNECT_TIMEOUT = 10.0
 
 
+def connect_patiently(
+    endpoints: Sequence[Endpoint], timeout: float, wait_for_broker: float
+) -> Connection:
+    """As :func:`connect_first`; but where nobody can be reached, try again for a while.
+
+    :param timeout: seconds that one attempt may take.
+    :param wait_for_broker: seconds until the last attempt begins.
+    :raises QAMConnectionException: as :func:`connect_first`.
+    """
+    pacing, end = Reconnection(endpoints), Deadline(wait_for_broker)
+    while True:
+        try:
+            return connect_first(endpoints, timeout)
+        except QAMConnectionException as error:
+            if error.refused or end.expired:
+                raise
+        time.sleep(min(pacing.pause_after_failure(), end.remaining() or 0.0))
+
+
 def connect_first(
     endpoints: Iterable[Endpoint], timeout: float, connect: Connect = connect
 ) -> Connection:
     """Open a connection to the first of *endpoints* that accepts one, within *timeout* seconds.
 
     :param connect: opens a connection to one endpoint.
-    :raises QAMConnectionException: none does; the text says where and why the last one failed.
+    :raises QAMConnectionException: none does; the text says where and why one refused it, or
+        else why the last one failed.
     """
     deadline, left = Deadline(timeout), deque(endpoints)
+    refusal: QAMConnectionException | None = None
     while True:
         # The remaining endpoints share the remaining time.
         share = timeout / len(left)
         try:
             return connect(left.popleft(), share)
-        except QAMConnectionException:
+        except QAMConnectionException as error:
+            if error.refused:
+                refusal = refusal or error
             if not left:
-                raise
+                raise refusal or error  # noqa: B904 - each has its own cause
             timeout = deadline.remaining() or 0.0

@@ -52,6 +52,8 @@ class ConnectionThread(OwnThread, ABC):
     :param waker: wakes this thread; None for a new one.  The thread closes it when it ends.
     :param stations: the stations of the calls that pass here; None for new ones.
     :param connect: opens a connection to one of *endpoints*.
+    :param wait_for_broker: seconds for which the first attempt to connect is repeated, as long
+        as nobody can be reached.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ConnectionThread(OwnThread, ABC):
         waker: Waker | None = None,
         stations: Stations | None = None,
         connect: Connect = connect,
+        wait_for_broker: float = 0.0,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._log = log
@@ -70,6 +73,7 @@ class ConnectionThread(OwnThread, ABC):
         self.stations = stations or Stations(log)
         self._connect_timeout = connect_timeout
         self._connect = connect
+        self._wait_for_broker = wait_for_broker
         self._reconnection = Reconnection(endpoints)
         self._connection: Connection | None = None
         self._waker = waker or Waker()
@@ -240,7 +244,7 @@ class ConnectionThread(OwnThread, ABC):
 
         :raises QAMConnectionException: the first attempt to connect failed.
         """
-        connection: Connection | None = self._open()
+        connection: Connection | None = self._open_first()
         self._opened.set_result(None)
         while connection is not None:
             self._serve(connection)
@@ -340,6 +344,20 @@ class ConnectionThread(OwnThread, ABC):
             raise
         self._reconnection.serves()
         return connection
+
+    def _open_first(self) -> Connection:
+        """Connect; try again for a while where nobody can be reached, as a broker that starts."""
+        end = Deadline(self._wait_for_broker)
+        while True:
+            try:
+                return self._open()
+            except QAMConnectionException as error:
+                if error.refused or end.expired or self.kill:
+                    raise
+                self._reconnection.is_news(str(error), time.monotonic())
+                self._log.debug("%s; trying again", error)
+            pause = self._reconnection.pause_after_failure()
+            self._pause(min(pause, end.remaining() or 0.0))
 
     def _open_again(self) -> Connection | None:
         """Connect again, with growing pauses between attempts; return None if asked to stop."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -204,6 +204,25 @@ class AMQPCredentials:
             vhost=url["virtual_host"] or _VHOST,
             ssl=self.ssl if self._has_tls else scheme == "amqps",
         )
+
+
+def credentials_of(credentials: AMQPCredentials | None, beside: AMQPCredentials) -> AMQPCredentials:
+    """Return the credentials that a proxy or server was given: *credentials*, or those *beside*.
+
+    :param beside: made of the single arguments.
+    :raises TypeError: *credentials* are no AMQPCredentials, or single arguments stand beside them.
+    :raises ValueError: as :meth:`AMQPCredentials.resolved` does.
+    """
+    if credentials is None:
+        return beside.resolved()
+    if not isinstance(credentials, AMQPCredentials):
+        kind = type(credentials).__name__
+        raise TypeError(f"credentials must be AMQPCredentials, not {kind}")
+    default = AMQPCredentials()
+    names = [each.name for each in fields(AMQPCredentials)]
+    if twice := [name for name in names if getattr(beside, name) != getattr(default, name)]:
+        raise TypeError(f"credentials: {', '.join(twice)} can't be passed besides")
+    return credentials.resolved()
 
 
 def _check_host(host: object) -> None:

@@ -56,12 +56,14 @@ def declare_queue(
     except amqp.NotFound as error:
         raise QueueIsDown(error_text(error)) from error
     except amqp.PreconditionFailed as error:
-        raise QAMConnectionException(
+        failure = QAMConnectionException(
             f"the queue {binding.queue} at {endpoint} can't be declared with "
             f"these arguments: {error_text(error)}; pass the same queue_arguments on all sides, or "
             "delete the queue",
             executed="no",
-        ) from error
+        )
+        failure.refused = True
+        raise failure from error
 
 
 def inspect_queue(channel: Any, queue: str) -> QueueState | None:

@@ -38,8 +38,11 @@ class PublishingThread(ConnectionThread):
         waker: Waker | None = None,
         stations: Stations | None = None,
         connect: Connect = connect,
+        wait_for_broker: float = 0.0,
     ) -> None:
-        super().__init__(name, endpoints, log, connect_timeout, waker, stations, connect)
+        super().__init__(
+            name, endpoints, log, connect_timeout, waker, stations, connect, wait_for_broker
+        )
         self._blocked = False
         self._under_way = UnderWay()
         # Items of the subclass's queue, calls or messages, that are sent after a delay.

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +53,15 @@ class _Connection(pyamqp.Connection):
         return self._buffered_transport
 
 
+# To try again does not help, as it does where nobody answers.
+_REFUSALS = (
+    amqp.AccessRefused,
+    amqp.NotAllowed,
+    amqp.PreconditionFailed,
+    ssl.SSLCertVerificationError,
+)
+
+
 class AMQPConnection:
     """A connection to RabbitMQ with one channel; a second one is for messages without confirms."""
 
@@ -71,11 +81,13 @@ class AMQPConnection:
         except Exception as error:  # a peer that is no broker can make the handshake raise anything
             self._collect()
             reason = why_refused(error, endpoint, timeout)
-            raise QAMConnectionException(
+            failure = QAMConnectionException(
                 f"can't connect to the broker at {endpoint} "
                 f"as user {endpoint.username!r}: {reason}",
                 executed="no",
-            ) from error
+            )
+            failure.refused = isinstance(error, _REFUSALS)
+            raise failure from error
 
     def _open(self) -> None:
         self._amqp.connect()
@@ -374,6 +386,7 @@ class AMQPConnection:
         )
         by_channel = isinstance(error, amqp.ChannelError)
         # An exchange that is gone is no message's fault: it is declared on the next connection.
+        lost.refused = isinstance(error, _REFUSALS)
         lost.by_message = by_channel and not isinstance(error, amqp.NotFound)
         self._lost = not by_channel
         return lost

@@ -4,13 +4,15 @@ No I/O, no threads, no locks and no clock: facts and the time come in, decisions
 PublisherThread carries them out.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qam._broker.fates import Fate
 from qam._client.pending_call import PendingCall
-from qam._common.deadline import backoff
+from qam._common.deadline import Deadline, backoff
 from qam._common.error_texts import describe
+from qam._common.served_call import InheritedDeadline
 from qam.exceptions import (
     Executed,
     QAMClosedException,
@@ -39,6 +41,13 @@ class End:
 
 
 @dataclass(slots=True, frozen=True)
+class Done:
+    """The call, for whose reply nobody waits, ends well: the broker has its request."""
+
+    call: PendingCall
+
+
+@dataclass(slots=True, frozen=True)
 class SendAgain:
     """The request is sent again: before all queued ones, or *after* so many seconds."""
 
@@ -46,7 +55,7 @@ class SendAgain:
     after: float = 0.0
 
 
-Decision = End | SendAgain
+Decision = End | Done | SendAgain
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,23 +80,25 @@ class CallFates:
         calls: list[PendingCall],
         server_keeps_record: bool | None,
         error: QAMConnectionException | None = None,
+        now: float = math.inf,
     ) -> list[Decision]:
         """Return what follows from the *fate* of the requests of *calls*.
 
         :param server_keeps_record: True if the last reply came from a server that runs a
             request once, even if it receives it twice; None if no reply has come yet.
         :param error: why the connection was lost, if it was.
+        :param now: the time, up to which some calls wait for a server that is not there.
         """
         match fate:
             case Fate.CONFIRMED:
                 for call in calls:
                     call.confirmed = True
-                return []
+                return _done(calls)
             case Fate.WRITTEN:
-                return []
+                return _done(calls)
             case Fate.RETURNED:
                 was_there = server_keeps_record is not None
-                return [self._returned(call, was_there) for call in calls]
+                return [self._returned(call, was_there, now) for call in calls]
             case Fate.CULPRIT:
                 return [_refused_for_good(call, error) for call in calls]
             case Fate.REFUSED if server_keeps_record:
@@ -101,13 +112,19 @@ class CallFates:
                 why = f"but {error} before the broker confirmed the request; {_NOT_TWICE}"
                 return [_end_of_sent(call, why, error) for call in calls]
 
-    def _returned(self, call: PendingCall, was_there: bool) -> Decision:
-        """Send the request again if the server was there before: it may declare its queue again."""
-        if was_there and call.times_refused < _MOST_RETURNS:
+    def _returned(self, call: PendingCall, was_there: bool, now: float) -> Decision:
+        """Send the request again if the server was there before, or is waited for."""
+        if now < call.awaits_server_until or (was_there and call.times_refused < _MOST_RETURNS):
             if call.times_written == 1:
                 call.times_written = 0  # no queue has taken it, so there is no copy
             return _after_refusal(call)
         return End(call, self.server_not_found(_executed(call)))
+
+    def unroutable(self, call: PendingCall, now: float) -> Decision:
+        """Return what follows for a transient *call*, whose request came back."""
+        if now < call.awaits_server_until:
+            return self._returned(call, False, now)
+        return End(call, self.server_not_found("no"))
 
     def replies_lost(
         self, calls: Iterable[PendingCall], server_keeps_record: bool | None
@@ -116,7 +133,7 @@ class CallFates:
 
         A server that keeps a record still has the replies in it.
         """
-        sent = [call for call in calls if call.times_written]
+        sent = _waiting_for_replies(calls)
         if self.persistent and server_keeps_record:
             return [SendAgain(call) for call in sent]
         why = "but the reply queue was deleted, perhaps with the reply in it"
@@ -132,7 +149,7 @@ class CallFates:
         if self.persistent:
             return []
         why = f"but {error} before the reply came"
-        return [_end_of_sent(call, why, error) for call in calls if call.times_written]
+        return [_end_of_sent(call, why, error) for call in _waiting_for_replies(calls)]
 
     def server_not_found(self, executed: Executed) -> QAMServerNotFoundException:
         """Return the exception of a call whose request no queue took."""
@@ -191,9 +208,23 @@ def timed_out(call: PendingCall, withdrawn: bool, phase: str) -> QAMTimeoutExcep
     else:
         ran = "; the method may have run, or may still run"
     return QAMTimeoutException(
-        f"{call.method_name}() timed out after {call.deadline.timeout:g} s; {phase}{ran}",
+        f"{call.method_name}() timed out after {_time_of(call.deadline)}; {phase}{ran}",
         executed="no" if withdrawn else "unknown",
     )
+
+
+def no_time_left(method_name: str, deadline: Deadline) -> QAMTimeoutException:
+    """Return the exception of a call that is made when its time is up already."""
+    return QAMTimeoutException(
+        f"{method_name}() timed out after {_time_of(deadline)}; it was not sent", executed="no"
+    )
+
+
+def _time_of(deadline: Deadline) -> str:
+    seconds = f"{deadline.timeout:g} s"
+    if isinstance(deadline, InheritedDeadline):
+        return f"{seconds}, the time that was left to the caller of {deadline.served_method}()"
+    return seconds
 
 
 def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAMException:
@@ -205,14 +236,26 @@ def queue_is_full(call: PendingCall, max_queued: int | None, phase: str) -> QAME
     )
 
 
-def thread_ended(error: BaseException | None, executed: Executed) -> QAMClosedException:
+def thread_ended(error: BaseException | None, executed: Executed) -> QAMException:
     """Return the exception of a call after a thread of its proxy ended, perhaps by *error*."""
+    if isinstance(error, QAMConnectionException):  # its first attempt to connect
+        failure = QAMConnectionException(str(error), executed=executed)
+        failure.__cause__ = error
+        return failure
     why = f" because of an internal error ({describe(error)})" if error else ""
     closed = QAMClosedException(
         f"a thread of the proxy ended{why}; make a new proxy", executed=executed
     )
     closed.__cause__ = error
     return closed
+
+
+def _done(calls: list[PendingCall]) -> list[Decision]:
+    return [Done(call) for call in calls if call.one_way]
+
+
+def _waiting_for_replies(calls: Iterable[PendingCall]) -> list[PendingCall]:
+    return [call for call in calls if call.times_written and not call.one_way]
 
 
 def _executed(call: PendingCall) -> Executed:

@@ -5,8 +5,6 @@ import uuid
 from itertools import count
 from typing import Any
 
-from qam._client.callback_timeouts import CallbackTimeouts
-from qam._client.pending_call import PendingCall
 from qam._common.deadline import Deadline
 
 #: States of a callback.
@@ -16,16 +14,15 @@ CallbackItem = dict[str, Any]
 
 
 class CallbackItems:
-    """The callbacks that are not finished yet: their states, their slots and their timeouts."""
+    """The callbacks that are not finished yet: their states and their slots."""
 
     def __init__(self) -> None:
         #: The items by uid: dicts with ``id`` (the slot) and ``state``.
         self.by_uid: dict[str, CallbackItem] = {}
-        #: Guards which items there are, and their timeouts.  Looking up an item and storing
-        #: its state are single steps, which need no lock.  Reentrant, because a finalizer
-        #: that makes a call may run while this thread holds it.
+        #: Guards which items there are.  Looking up an item and storing its state are single
+        #: steps, which need no lock.  Reentrant, because a finalizer that makes a call may run
+        #: while this thread holds it.
         self.lock = threading.RLock()
-        self.timeouts = CallbackTimeouts()
         # The uid by slot, until the slot is freed.  Only after that another callback can use
         # the slot, so no lock is needed.  A call that could not be made leaves its entry
         # behind; the next call in its slot overwrites it.
@@ -40,33 +37,11 @@ class CallbackItems:
         """
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
         # Five entries at most: many items may wait, and a dict of six is twice as large.
-        item = {
-            "id": slot_id,
-            "state": WAITING,
-            "deadline": deadline,
-            "call": None,
-            "parent": parent,
-        }
+        item = {"id": slot_id, "state": WAITING, "deadline": deadline, "parent": parent}
         self._uids[slot_id] = uid
         with self.lock:
             self.by_uid[uid] = item
         return uid
-
-    def watch(self, uid: str, call: PendingCall) -> bool:
-        """Watch the deadline of *uid*, whose *call* was made; return True if it is the next one."""
-        with self.lock:
-            item = self.by_uid.get(uid)
-            if item is None:  # it has finished already
-                return False
-            item["call"] = call
-            self.timeouts.forget_finished(self.by_uid, len(self.by_uid))
-            return self.timeouts.add(uid, call.deadline.at)
-
-    def take_expired(self, now: float) -> list[tuple[str, CallbackItem]]:
-        """Return the callbacks whose time is up; each is returned once."""
-        with self.lock:
-            past = self.timeouts.take_expired(now)
-            return [(uid, self.by_uid[uid]) for uid in past if uid in self.by_uid]
 
     def uid_in(self, slot_id: int) -> str:
         """Return the uid of the callback in a slot; "" if it has no item."""

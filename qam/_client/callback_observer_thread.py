@@ -4,9 +4,12 @@ import threading
 import time
 import weakref
 
+from qam._client.call_timeouts import CallTimeouts
 from qam._client.callback_items import FINISHED, CallbackItem, CallbackItems
+from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import CallbackJob, ExecuteCallbackThread, Parent
 from qam._client.pending_call import PendingCall
+from qam._client.publisher_thread import PublisherThread
 from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
@@ -34,16 +37,26 @@ class CallbackObserverThread(OwnThread):
     is due.
 
     :param parent: the :class:`QAMProxy` whose callbacks these are.
+    :param publisher: the thread that sends their calls; by default that of *parent*.
+    :param consumer: the thread that receives their results; by default that of *parent*.
     """
 
-    def __init__(self, parent: Parent) -> None:
+    def __init__(
+        self,
+        parent: Parent,
+        *,
+        publisher: PublisherThread | None = None,
+        consumer: ConsumerThread | None = None,
+    ) -> None:
         super().__init__(name=f"qam CallbackObserverThread {parent.client_id}", daemon=True)
         self._parent = weakref.ref(parent)  # an idle thread keeps no proxy alive
-        self._consumer = parent.consumer_thread
-        self._publisher = parent.publisher_thread
+        self._publisher = publisher or parent.publisher_thread
+        self._consumer = consumer or parent.consumer_thread
+        self._results = self._publisher.results
         self._items = CallbackItems()
-        self._ready = parent.publisher_thread.results.ready_callbacks
-        # The lock of the items guards these three.
+        self._ready = self._results.ready_callbacks
+        # The lock of the items guards these four.
+        self._timeouts = CallTimeouts()
         self._threads: set[ExecuteCallbackThread] = set()
         self._joining: set[threading.Thread] = set()  # the threads inside join_until()
         self._rule = PoolRule(_START_DELAY, _MANY_THREADS)
@@ -85,9 +98,12 @@ class CallbackObserverThread(OwnThread):
         """Add a callback in the state 0 (waiting), which keeps the proxy alive; return its uid."""
         return self._items.add(id, deadline, self._parent())
 
-    def watch(self, uid: str, call: PendingCall) -> None:
-        """Watch the deadline of *uid* from now on; its *call* was made."""
-        if self._items.watch(uid, call):
+    def watch(self, call: PendingCall) -> None:
+        """Watch the deadline of *call* from now on, for whose outcome no caller waits."""
+        with self._items.lock:
+            self._timeouts.forget_ended(self._results.is_open, self._results.open_calls)
+            is_next = self._timeouts.add(call.call_id, call.deadline.at)
+        if is_next:
             self._ready.bell.ring()
 
     def give_up(self, uid: str, id: int) -> None:
@@ -126,7 +142,7 @@ class CallbackObserverThread(OwnThread):
     def _execute_callback_of(self, id: int) -> None:
         """Call the success or error function of the slot *id*; runs in an ExecuteCallbackThread."""
         self._items.forget_slot(id)
-        slot = self._publisher.results.slots[id]
+        slot = self._results.slots[id]
         method, exception_method = slot["callback_method"], slot["exception_method"]
         try:
             params = self._consumer.get_result(id)
@@ -146,10 +162,12 @@ class CallbackObserverThread(OwnThread):
 
         :param callback_info: its item, see :meth:`get_callback_item`.
         """
-        call = callback_info.get("call")
+        if callback_info["id"] is not None:
+            self._end_if_expired(self._results.slots[callback_info["id"]]["call"])
+
+    def _end_if_expired(self, call: PendingCall | None) -> None:
         if call is not None and call.deadline.expired:
-            failure = self._publisher.give_up(call)
-            self._publisher.results.conclude(call.call_id, failure)
+            self._results.conclude(call.call_id, self._publisher.give_up(call))
 
     # --- the thread -------------------------------------------------------------
 
@@ -157,8 +175,8 @@ class CallbackObserverThread(OwnThread):
         """Watch until :meth:`exit`, and after it until no ready callback waits for a thread."""
         try:
             while not (self.kill and self._ready.slot_ids.waiting_since() is None):
-                for uid, item in self._wait():
-                    self.check_timeout(uid, item)
+                for call_id in self._wait():
+                    self._end_if_expired(self._results.open_call(call_id))
                 self._start_thread_if_needed()
         except BaseException as error:
             log.exception("%s died of an internal error", self.name)
@@ -169,11 +187,12 @@ class CallbackObserverThread(OwnThread):
         self._publisher.end_calls(error)
         self._start_thread()
 
-    def _wait(self) -> list[tuple[str, CallbackItem]]:
-        """Wait until there is something to do; return the items whose time is up."""
-        due = min(self._next_start(), self._items.timeouts.next)
+    def _wait(self) -> list[int]:
+        """Wait until there is something to do; return the ids of the calls whose time is up."""
+        due = min(self._next_start(), self._timeouts.next)
         self._ready.bell.wait(max(0.0, due - time.monotonic()))
-        return self._items.take_expired(time.monotonic())
+        with self._items.lock:
+            return self._timeouts.take_expired(time.monotonic())
 
     def _next_start(self) -> float:
         """Return when another thread has to start, unless one becomes idle before."""
@@ -189,7 +208,7 @@ class CallbackObserverThread(OwnThread):
         id, parent = self._ready.slot_ids.take_one(), self.parent
         if id is None or parent is None:
             return
-        thread = ExecuteCallbackThread(parent, *self._make_job(id))
+        thread = ExecuteCallbackThread(parent, *self._make_job(id), observer=self)
         with self._items.lock:
             self._threads.add(thread)
             self._rule.started(time.monotonic())

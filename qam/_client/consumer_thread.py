@@ -54,6 +54,7 @@ class ConsumerThread(ConnectionThread):
         which is not started.
     :param queue_arguments: the arguments of the reply queue, beside its expiry.
     :param connect_timeout: seconds that connecting may take.
+    :param wait_for_broker: seconds for which the first attempt to connect is repeated.
     :param max_message_bytes: the size of the largest reply that is received, in bytes.
     :param persistent: whether the broker keeps requests and replies.
     :param connect: opens a connection to one of the brokers.
@@ -72,6 +73,7 @@ class ConsumerThread(ConnectionThread):
         publisher: PublisherThread | None = None,
         queue_arguments: Mapping[str, Any] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        wait_for_broker: float = 0.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
         connect: Connect = connect,
@@ -79,7 +81,15 @@ class ConsumerThread(ConnectionThread):
         name = f"qam ConsumerThread {client_id}"
         publisher = publisher or PublisherThread(amqp_credentials, server_id, client_id, serializer)
         endpoints, stations = amqp_credentials.endpoints(), publisher.stations
-        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
+        super().__init__(
+            name,
+            endpoints,
+            log,
+            connect_timeout,
+            stations=stations,
+            connect=connect,
+            wait_for_broker=wait_for_broker,
+        )
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
         self.client_id = client_id

@@ -20,15 +20,22 @@ class ExecuteCallbackThread(OwnThread):
     :param method: the function to execute.
     :param params: the one argument of the function.
     :param uid: the callback's uid; its state is 1 during the call and 2 afterwards.
+    :param observer: the thread that started it; by default that of *parent*.
     """
 
     def __init__(
-        self, parent: "Parent", method: Callable[[Any], Any], params: Any, uid: str
+        self,
+        parent: "Parent",
+        method: Callable[[Any], Any],
+        params: Any,
+        uid: str,
+        *,
+        observer: "Observer | None" = None,
     ) -> None:
         # A daemon: a callback that never returns must not hold up the interpreter's end.
         super().__init__(name=f"qam ExecuteCallbackThread {parent.client_id}", daemon=True)
         self._parent = weakref.ref(parent)
-        self._observer = parent.callback_observer_thread
+        self._observer = observer or parent.callback_observer_thread
         self.method = method
         self.params = params
         self.uid = uid
@@ -76,8 +83,14 @@ class Parent(Protocol):
     """The part of a QAMProxy that the threads of its callbacks use."""
 
     client_id: str
-    consumer_thread: ConsumerThread
-    publisher_thread: PublisherThread
+
+    @property
+    def consumer_thread(self) -> ConsumerThread:
+        """Receives the results."""
+
+    @property
+    def publisher_thread(self) -> PublisherThread:
+        """Sends the calls."""
 
     @property
     def callback_observer_thread(self) -> Observer:

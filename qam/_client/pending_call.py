@@ -1,5 +1,6 @@
 """A call of a proxy, from its request to its outcome."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qam._common.deadline import NO_END, Deadline
@@ -23,6 +24,12 @@ class PendingCall:
     #: The encoded request.
     body: bytes = field(default=b"", repr=False)
     deadline: Deadline = NO_END
+    #: Texts by name that travel with the request.
+    metadata: Mapping[str, str] | None = None
+    #: Until when a server that is not there is waited for, on the monotonic clock.
+    awaits_server_until: float = 0.0
+    #: Nobody waits for its reply: its outcome is that the broker has the request.
+    one_way: bool = False
     #: How often its request was written, and when first, on the monotonic clock.
     times_written: int = 0
     written_at: float = 0.0

@@ -15,12 +15,14 @@ from qam._broker.publishing_thread import PublishingThread
 from qam._client.call_fates import (
     CallFates,
     Decision,
+    Done,
     End,
     SendAgain,
     queue_is_full,
     thread_ended,
     timed_out,
 )
+from qam._client.call_options import CallOptions
 from qam._client.call_stations import CallStations
 from qam._client.method_queue import MethodQueue
 from qam._client.pending_call import PendingCall
@@ -36,6 +38,9 @@ from qam.exceptions import (
 
 log = get_logger("qam.qam_proxy")
 
+#: The outcome of a call for whose reply nobody waits.
+_NOTHING = {"result": None}
+
 
 class PublisherThread(PublishingThread):
     """Sends the requests in the method queue to the server; sleeps while there are none.
@@ -47,6 +52,7 @@ class PublisherThread(PublishingThread):
     :param results: the result list for the outcomes; by default one of its own.
     :param max_queued: how many calls may wait to be written; None for any number.
     :param connect_timeout: seconds that connecting may take.
+    :param wait_for_broker: seconds for which the first attempt to connect is repeated.
     :param max_message_bytes: the size of the largest request, in bytes.
     :param persistent: whether the broker keeps requests and replies.  If not, no request is
         sent while the reply queue is not being consumed: its reply would be lost.
@@ -63,6 +69,7 @@ class PublisherThread(PublishingThread):
         results: ResultList | None = None,
         max_queued: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
+        wait_for_broker: float = 0.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
         connect: Connect = connect,
@@ -71,7 +78,15 @@ class PublisherThread(PublishingThread):
         results = results or ResultList()
         stations = CallStations(log, client_id, results, persistent)
         endpoints = amqp_credentials.endpoints()
-        super().__init__(name, endpoints, log, connect_timeout, stations=stations, connect=connect)
+        super().__init__(
+            name,
+            endpoints,
+            log,
+            connect_timeout,
+            stations=stations,
+            connect=connect,
+            wait_for_broker=wait_for_broker,
+        )
         self.stations: CallStations = stations
         self.amqp_credentials = amqp_credentials
         self.server_id = server_id
@@ -139,9 +154,12 @@ class PublisherThread(PublishingThread):
         kwargs: dict[str, Any],
         routing_key: str,
         deadline: Deadline = NO_END,
+        options: CallOptions = CallOptions(),  # noqa: B008 - it is immutable
+        one_way: bool = False,
     ) -> PendingCall:
         """Encode the request of a call, and register the call in its slot.
 
+        :param one_way: whether nobody waits for a reply.
         :raises QAMSerializationException: the arguments can't be encoded.
         :raises QAMClosedException: the proxy is closed.
         :raises ValueError: the slot is not reserved.
@@ -149,6 +167,11 @@ class PublisherThread(PublishingThread):
         call_id = self.results.new_call_id()
         body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
         call = PendingCall(slot_id, call_id, method_name, body, deadline)
+        if options.metadata is not None:
+            call.metadata = options.current_metadata()
+        if options.wait_for_server:
+            call.awaits_server_until = time.monotonic() + options.wait_for_server
+        call.one_way = one_way
         # From here on a reply, this thread or a close concludes it.
         self.results.begin(call)
         return call
@@ -214,13 +237,17 @@ class PublisherThread(PublishingThread):
 
     def end_calls(self, error: BaseException | None) -> None:
         """End every call, and let none begin: a thread of the proxy ended, perhaps by *error*."""
-        self._close_results(partial(thread_ended, error))
+        self.close_calls(partial(thread_ended, error))
 
     def _close_results(self, failure: FailureFactory) -> None:
         self.results.close(failure)
         self._queue.wake_callers()
 
     # --- called by the ConsumerThread -------------------------------------------
+
+    def hold_requests(self) -> None:
+        """Send no request before replies can come."""
+        self._queue.hold()
 
     def replies_can_come(self) -> None:
         """Send the queued requests: the reply queue is being consumed now."""
@@ -274,7 +301,7 @@ class PublisherThread(PublishingThread):
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
         keeps_record = self.results.server_keeps_record
-        decisions = self._fates.decide(fate, calls, keeps_record, error)
+        decisions = self._fates.decide(fate, calls, keeps_record, error, time.monotonic())
         # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
@@ -287,6 +314,8 @@ class PublisherThread(PublishingThread):
             match decision:
                 case End(call, failure):
                     self.results.conclude(call.call_id, failure)
+                case Done(call):
+                    self.results.conclude(call.call_id, _NOTHING)
                 case SendAgain(call, after) if after:
                     self._send_later(call, after)
                 case SendAgain(call):
@@ -294,8 +323,9 @@ class PublisherThread(PublishingThread):
         return again
 
     def _on_unroutable(self, correlation_id: str | None) -> None:
-        failure = self._fates.server_not_found("no")
-        self.results.conclude(self._requests.call_id_of(correlation_id), failure)
+        call = self.results.open_call(self._requests.call_id_of(correlation_id))
+        if call is not None:
+            self._carry_out([self._fates.unroutable(call, time.monotonic())])
 
     def _on_blocked(self) -> None:
         if self._blocked:

@@ -9,7 +9,7 @@ from qam._client.pending_call import PendingCall
 from qam._common.error_texts import describe
 from qam._protocol.correlation import correlation_id_of, number_of
 from qam._protocol.entities import reply_routing_key, request_binding
-from qam._protocol.properties import RESENT, expiration, properties
+from qam._protocol.properties import ONE_WAY, RESENT, expiration, properties
 from qam._protocol.requests import apply_message
 from qam._serialization.serializers import Serializer
 from qam.exceptions import QAMSerializationException
@@ -81,13 +81,24 @@ class RequestMaker:
         with_own = self._properties.copy()
         with_own["correlation_id"] = correlation_id_of(self._client_id, call.call_id)
         # Only the time that is left: a part of it may have passed in the method queue.
-        if (left := expiration(call.deadline.left_at(now))) is not None:
+        if (left := expiration(call.deadline.left_at(now))) is not None and not call.one_way:
             with_own["expiration"] = left
-        if (age := note_written(call, now)) is not None:
-            with_own["headers"] = {RESENT: age}
+        age = note_written(call, now)
+        if age is not None or call.metadata or call.one_way:
+            with_own["headers"] = _headers(call, age)
         # By position, which is faster: there is one for each call.
         return Publish(self.route, call.body, with_own, True, self._persistent, call)
 
     def call_id_of(self, correlation_id: str | None) -> int | None:
         """Return the id of the call with *correlation_id*; None for a call of another client."""
         return number_of(correlation_id, self._client_id)
+
+
+def _headers(call: PendingCall, age: int | None) -> dict[str, Any]:
+    """Return the headers of a request; *age* is set if it is a copy."""
+    headers: dict[str, Any] = dict(call.metadata or {})
+    if age is not None:
+        headers[RESENT] = age
+    if call.one_way:
+        headers[ONE_WAY] = True
+    return headers

@@ -117,6 +117,10 @@ class ResultList:
         """Return True if the call is open; a moment's view."""
         return call_id in self._calls
 
+    def open_call(self, call_id: int | None) -> PendingCall | None:
+        """Return the call if it is open; a moment's view."""
+        return None if call_id is None else self._calls.get(call_id)
+
     def is_callback(self, slot_id: int) -> bool:
         """Return True if a function is called with the outcome, and no caller waits for it."""
         return self.slots[slot_id]["callback_method"] is not None
@@ -183,14 +187,18 @@ class ResultList:
             elif slot["state"] == DONE:
                 _end_wait(slot)
 
-    def take_back(self, slot_id: int, call: PendingCall | None) -> None:
+    def take_back(self, slot_id: int, call: PendingCall | None) -> bool:
         """Free a slot, unless its call has begun and has its outcome already.
 
         The receiver of that outcome frees the slot, and another call may use it by now.
+
+        :returns: whether this has freed it.
         """
         with self._lock:
-            if call is None or call.call_id in self._calls:
-                self.free(slot_id)
+            if call is not None and call.call_id not in self._calls:
+                return False
+            self.free(slot_id)
+            return True
 
     def free(self, slot_id: int) -> None:
         """Free a slot; a slot that is free already stays free."""

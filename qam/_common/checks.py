@@ -19,6 +19,12 @@ def check_timeout_or_none(timeout: object) -> float | None:
     return None if timeout is None else check_timeout(timeout)
 
 
+def check_wait(seconds: object, name: str) -> float:
+    """Return *seconds* as float, 0 for no wait; raise as :func:`check_timeout` naming *name*."""
+    is_zero = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds == 0
+    return 0.0 if is_zero else check_timeout(seconds, name)
+
+
 # Seconds.  AMQP has 16 bits for a heartbeat.
 _LONGEST_HEARTBEAT = 65535
 

@@ -4,6 +4,9 @@ from functools import lru_cache
 
 from qam._broker.messages import QueueBinding
 
+#: The routing key of replies for which nobody waits: no queue is bound with it.
+NO_REPLY = "qam_no_reply"
+
 
 def request_binding(server_id: str) -> QueueBinding:
     """Return the request queue of *server_id* and its binding."""

@@ -11,6 +11,10 @@ from qam.exceptions import QAMSerializationException
 SYSTEM = "system"
 #: ``system.apply(method_name, params, kwargs)``: a call with keyword arguments.
 APPLY = "system.apply"
+#: ``system.multicall(method_names, arguments)``: several calls, each with its params and kwargs.
+MULTICALL = "system.multicall"
+#: ``system.ping()``: whether a server answers.
+PING = "system.ping"
 
 # The reply repeats the id, so it has to be small and encodable.
 _MOST_BITS_OF_ID = 64
@@ -56,13 +60,22 @@ class Request:
     def from_envelope(cls, body: dict[str, Any]) -> "Request":
         """Return the request in *body* without its params, after a check of its other fields.
 
-        The params of ``system.apply`` keep their first item, the name of the method to call.
+        The params of ``system.apply`` and ``system.multicall`` keep their first item, which names
+        the methods to call.
 
         :raises QAMSerializationException: a field is missing or of the wrong type.
         """
         params: Any = body.get("params")
-        is_apply = body.get("method_name") == APPLY and isinstance(params, (list, tuple))
-        return cls.from_body({**body, "params": params[:1] if is_apply else ()})
+        has_names = body.get("method_name") in (APPLY, MULTICALL)
+        keeps_first = has_names and isinstance(params, (list, tuple))
+        return cls.from_body({**body, "params": params[:1] if keeps_first else ()})
+
+    @property
+    def called_name(self) -> str:
+        """The name of the method as its caller knows it."""
+        if self.method_name == APPLY and self.params and isinstance(self.params[0], str):
+            return self.params[0]
+        return self.method_name
 
 
 def apply_message(

@@ -5,8 +5,10 @@ from typing import Any
 
 from qam._broker.messages import Delivery
 from qam._common.checks import is_count
+from qam._common.deadline import Deadline
+from qam._common.served_call import InheritedDeadline
 from qam._protocol.correlation import CallKey, key_of_body
-from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
+from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS
 from qam._protocol.replies import SERVER_LOST
 
 # The first bytes of a body, which show how it is encoded; the rest may be large.
@@ -78,6 +80,8 @@ class Call:
     runs = 1
     #: Another server had it, and gave it back without starting it.
     given_back = False
+    #: Nobody waits for its reply.
+    one_way = False
 
     def __init__(self, delivery: Delivery, connection_number: int, arrived: float = 0.0) -> None:
         self.delivery = delivery
@@ -94,6 +98,7 @@ class Call:
         self.marked = self.marked or is_resent(self.delivery)
         self.given_back = is_given_back(self.delivery)
         self.runs = runs_of(self.delivery)
+        self.one_way = ONE_WAY in self.delivery.headers
 
     def _make_key(self) -> CallKey:
         correlation_id = self.delivery.correlation_id
@@ -132,6 +137,13 @@ class Call:
         if time_to_live is None:
             return None
         return time_to_live - (now - self.arrived)
+
+    def limit(self, own: Deadline) -> Deadline:
+        """Return the deadline of a call that its method makes, and that has one of its *own*."""
+        time_to_live = self.delivery.time_to_live
+        if time_to_live is None or own.at <= self.arrived + time_to_live:
+            return own
+        return InheritedDeadline(self.arrived + time_to_live, self.method_name)
 
 
 def code_if_not_run(call: Call, code: int) -> int:

@@ -11,9 +11,12 @@ from qam._common.logs import get_logger
 from qam._common.own_threads import OwnThread
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
+from qam._common.served_call import served_call
 from qam._protocol.bodies import decode
+from qam._protocol.multicalls import calls_of, pack_replies
 from qam._protocol.replies import (
     METHOD_NOT_FOUND,
+    NOT_INTERNAL,
     REQUEST_UNREADABLE,
     RESULT_NOT_SERIALIZABLE,
     SERVER_FAILED,
@@ -24,7 +27,7 @@ from qam._protocol.replies import (
     result_reply,
     shortened_reply,
 )
-from qam._protocol.requests import Request
+from qam._protocol.requests import MULTICALL, Request
 from qam._server.call import Answer, Call, code_if_not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
@@ -127,14 +130,17 @@ class ExecuteMethodThread(OwnThread):
             request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
-        call.request_id, call.method_name = request.id, request.method_name
+        call.request_id, call.method_name = request.id, request.called_name
         call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
         if call.lost and call.idempotent and call.runs < _MAX_RUNS:
             log.info("%s() is run again: the server that had it went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             what = f"the result of {printable(request.method_name)}()"
-            body = self._encode(call, self._run(call, request), what)
+            reply = self._run(call, request)
+            if call.one_way:
+                reply = self._keep_here(call, reply)
+            body = self._encode(call, reply, what)
         except BaseException as error:  # a bug of this library costs this call only
             log.exception("a request could not be answered")
             failure = internal_reply(request.id, SERVER_FAILED, describe(error))
@@ -174,6 +180,8 @@ class ExecuteMethodThread(OwnThread):
                 f"the server that had {request.method_name}() died, or lost its connection, before "
                 "it answered; the method may have run",
             )
+        if request.method_name == MULTICALL:
+            return self._run_all(call, request)
         try:
             method = self._methods.resolve(request.method_name, request.params)
         except QAMMethodNotFoundException as error:
@@ -184,6 +192,7 @@ class ExecuteMethodThread(OwnThread):
             return internal_reply(request.id, code, str(error))
         self._log_station(call, "started", request.method_name)
         started = time.monotonic()
+        served = served_call.set(call)
         try:
             return result_reply(request.id, method())
         except BaseException as error:
@@ -197,8 +206,38 @@ class ExecuteMethodThread(OwnThread):
                 by_plain_pickle=call.delivery.properties.get("reply_to") is None,
             )
         finally:
+            served_call.reset(served)
             call.seconds = time.monotonic() - started
             self._log_station(call, "ended")
+
+    def _run_all(self, call: Call, request: Request) -> dict[str, Any]:
+        """Run the calls of a ``system.multicall``; return the body of the reply.
+
+        What is not begun when the time of the caller is up does not run.
+        """
+        try:
+            calls = calls_of(request)
+        except QAMSerializationException as error:
+            return internal_reply(request.id, REQUEST_UNREADABLE, str(error))
+        started, replies = time.monotonic(), []
+        for each in calls:
+            time_left = call.time_left(time.monotonic())
+            if time_left is not None and time_left <= 0:
+                break
+            what = f"the result of {printable(each.called_name)}()"
+            replies.append(self._encode(call, self._run(call, each), what))
+        call.seconds = time.monotonic() - started
+        return result_reply(request.id, pack_replies(replies, self._serializer))
+
+    def _keep_here(self, call: Call, reply: dict[str, Any]) -> dict[str, Any]:
+        """Log why the method of a call did not run for whose reply nobody waits.
+
+        :returns: the reply for the record, without the result.
+        """
+        if reply["internal_exception"] != NOT_INTERNAL:
+            why = reply["result"]
+            log.warning("%s() was sent one way, and failed: %s", call.method_name, why)
+        return result_reply(reply["id"], None)
 
     def _log_exception(self, method_name: str, error: BaseException) -> None:
         """Log what a method raised, with its traceback; its caller gets the exception too."""

@@ -9,7 +9,8 @@ from qam._broker.messages import Delivery, Publish, Route
 from qam._common.checks import is_count
 from qam._protocol.correlation import CallKey
 from qam._protocol.entities import reply_exchange, request_binding
-from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS, expiration, properties
+from qam._protocol.metadata import metadata_of
+from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS, expiration, properties
 from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST, internal_reply
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call, code_if_not_run, is_resent, runs_of
@@ -66,7 +67,7 @@ class Messages:
         # As the request: a client with transient requests has no use for persistent replies.
         persistent = call.delivery.persistent
         # A return is assigned by its correlation id, which 0.2.x clients do not send.
-        mandatory = persistent and correlation_id is not None
+        mandatory = persistent and correlation_id is not None and not call.one_way
         return self._reply(correlation_id, answer, persistent, mandatory, call)
 
     def refusal(self, call: Call, why: str) -> Message | None:
@@ -128,18 +129,26 @@ class Messages:
         if runs is None:
             anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}
         else:
-            anew["headers"] = {RUNS: runs}
+            anew["headers"] = {**_lasting_headers(call.delivery), RUNS: runs}
         return Message(self._request_route, call.delivery.body, anew, mandatory=False, call=call)
 
 
 def _own_headers(delivery: Delivery) -> dict[str, Any]:
     """Return the headers that this library knows; other ones might be impossible to send."""
-    headers: dict[str, Any] = {}
+    headers = _lasting_headers(delivery)
     if is_resent(delivery):
         age = delivery.headers[RESENT]
         headers[RESENT] = age if is_count(age) else 0
     if RUNS in delivery.headers:
         headers[RUNS] = runs_of(delivery)
+    return headers
+
+
+def _lasting_headers(delivery: Delivery) -> dict[str, Any]:
+    """Return the headers that belong to a call, however often its method is begun."""
+    headers: dict[str, Any] = dict(metadata_of(delivery.headers))
+    if ONE_WAY in delivery.headers:
+        headers[ONE_WAY] = True
     return headers
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qam._common.checks import check_flag
-from qam._protocol.requests import APPLY, SYSTEM
+from qam._protocol.requests import APPLY, MULTICALL, PING, SYSTEM
 from qam._server.offered_methods import (
     Method,
     check_called_plainly,
@@ -79,8 +79,11 @@ class MethodRegistry:
 
     def is_idempotent(self, name: str, params: Sequence[Any]) -> bool:
         """Return True if the method that a request for *name* with *params* calls is idempotent."""
-        if name == APPLY and params and isinstance(params[0], str):
-            name = params[0]
+        first = params[0] if params else None
+        if name == MULTICALL and isinstance(first, (list, tuple)):
+            return all(isinstance(each, str) and each in self._idempotent for each in first)
+        if name == APPLY and isinstance(first, str):
+            name = first
         return name in self._idempotent
 
     def resolve(self, name: str, params: Sequence[Any]) -> Method:
@@ -99,10 +102,18 @@ class MethodRegistry:
         raise QAMSerializationException(f"{APPLY} needs a method name, a list and a dict")
 
     def _find(self, name: str) -> Method:
-        method = self._methods.get(name)
+        method = self._methods.get(name) or _SYSTEM_METHODS.get(name)
         if method is None:
             raise QAMMethodNotFoundException(f"no method {name!r} is registered on the server")
         return method
+
+
+def _pong() -> None:
+    """Answer a ping."""
+
+
+#: The methods that every server has, and no application can replace.
+_SYSTEM_METHODS: dict[str, Method] = {PING: _pong}
 
 
 def _as_name(method: object) -> str:

@@ -1,8 +1,7 @@
 import pytest
 
 from qam._client.callback_items import FINISHED, PROCESSING, WAITING, CallbackItems
-from qam._client.pending_call import PendingCall
-from qam._common.deadline import NO_END, Deadline
+from qam._common.deadline import NO_END
 
 
 @pytest.fixture
@@ -43,39 +42,6 @@ def test_a_slot_that_is_given_back_has_no_callback(items: CallbackItems) -> None
     items.forget_slot(3)
 
     assert items.uid_in(3) == ""
-
-
-def test_those_whose_time_is_up_are_told_once(items: CallbackItems) -> None:
-    # given
-    late, later = items.add(1, Deadline(1.0), None), items.add(2, Deadline(2.0), None)
-    calls = [PendingCall(1, 1, deadline=Deadline(1.0)), PendingCall(2, 2, deadline=Deadline(2.0))]
-
-    # when
-    assert items.watch(late, calls[0])
-    assert not items.watch(later, calls[1])
-
-    # then
-    now = calls[0].deadline.at
-    assert [(uid, item["call"]) for uid, item in items.take_expired(now)] == [(late, calls[0])]
-    assert items.take_expired(now) == []
-    assert items.timeouts.next == calls[1].deadline.at
-
-
-def test_one_that_is_finished_already_is_not_watched(items: CallbackItems) -> None:
-    uid = items.add(1, Deadline(1.0), None)
-    items.finish(uid)
-
-    assert not items.watch(uid, PendingCall(1, 1, deadline=Deadline(1.0)))
-    assert len(items.timeouts) == 0
-
-
-def test_one_that_finishes_before_its_time_is_not_told(items: CallbackItems) -> None:
-    uid = items.add(1, Deadline(1.0), None)
-    call = PendingCall(1, 1, deadline=Deadline(1.0))
-    items.watch(uid, call)
-    items.finish(uid)
-
-    assert items.take_expired(call.deadline.at) == []
 
 
 def test_in_a_forked_child_there_are_none(items: CallbackItems) -> None:

@@ -72,7 +72,7 @@ class Parent:
         uid = self.callback_observer_thread.add_item(slot, deadline)
         call = PendingCall(slot, self.results.new_call_id(), "add", b"", deadline)
         self.results.begin(call)
-        self.callback_observer_thread.watch(uid, call)
+        self.callback_observer_thread.watch(call)
         return uid
 
     def conclude(self, uid: str, outcome: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from qam._client.call_options import CallOptions
 from qam._client.remote_names import _RemoteNames
 
 
@@ -16,7 +17,13 @@ class Names(_RemoteNames):
     def close(self) -> None:
         """Has a name that a remote method may have, too."""
 
-    def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _send(
+        self,
+        options: CallOptions,
+        method_name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         self.sent.append((method_name, args, kwargs))
         return "sent"
 

@@ -19,6 +19,7 @@ ORDER = [
     {"_protocol"},
     {"_client", "_server"},
     {"qam_proxy", "qam_server", "amqp_credentials"},  # the doors
+    {"calls", "aio"},
     {"_cli", "__init__"},
     {"__main__"},
 ]

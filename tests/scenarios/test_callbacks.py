@@ -187,7 +187,7 @@ def test_callbacks_without_end_do_not_fill_the_memory_with_their_timeouts(
 ) -> None:
     for n in range(500):
         wait_for(proxy, proxy.callback(len, len).set_timeout(3600).echo([n]))
-    assert len(proxy.callback_observer_thread._items.timeouts) < 200
+    assert len(proxy.callback_observer_thread._timeouts) < 200
     assert proxy.consumer_thread.free_index_queue
 
 

@@ -39,7 +39,7 @@ def test_a_timeout_may_come_before_the_callback(proxy: QAMProxy) -> None:
     uid = callback.add(2, 3)
     until(lambda: proxy.get_callback_state(uid) == 2)
     assert results == [5]
-    assert callback._timeout == LONG
+    assert callback._options.timeout == LONG
 
 
 def test_an_error_function_and_a_timeout_that_passes_too(server_id: str) -> None:

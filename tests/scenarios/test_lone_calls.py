@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from qam import QAMClosedException, QAMException, QAMProxy, QAMServerNotFoundException, qam_proxy
+from qam import QAMClosedException, QAMException, QAMProxy, QAMServerNotFoundException
 from qam._broker import reconnection
 from qam._broker.connection_thread import ConnectionThread
 from qam._broker.publishing_thread import PublishingThread
-from qam._client import call_fates, consumer_thread
+from qam._client import call_fates, consumer_thread, waited_calls
 from qam._protocol.entities import request_binding
 from tests.conftest import Broker
 from tests.support.interrupts import interrupted_at
@@ -87,7 +87,7 @@ def before(owner: Any, name: str, act: Callable[[], None]) -> Iterator[None]:
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asks a publisher that rests to look again, however long a call may take here."""
-    monkeypatch.setattr(qam_proxy, "_SOON", NEVER)
+    monkeypatch.setattr(waited_calls, "_SOON", NEVER)
     monkeypatch.setattr(consumer_thread, "_LOOK_AGAIN_DELAY", NEVER)
 
 
@@ -415,7 +415,7 @@ Resting = tuple[QAMProxy, Service]
 def test_confirms_are_left_unread_until_there_is_time(
     resting: Resting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qam_proxy, "_SOON", LONG)
+    monkeypatch.setattr(waited_calls, "_SOON", LONG)
     proxy, _ = resting
     publisher = proxy.publisher_thread
     until(lambda: proxy.add(1, 1) and publisher._under_way.in_flight >= 3)

@@ -1,0 +1,69 @@
+"""Calls whose outcomes come as futures."""
+
+from concurrent.futures import Future
+from typing import Any
+
+from qam._client.call_fates import no_time_left
+from qam._client.call_options import CallOptions
+from qam._client.client_threads import ClientThreads
+from qam._client.pending_call import PendingCall
+from qam._common.deadline import NO_END
+
+
+class CallFuture(Future[Any]):
+    """The future of a call.  It can be cancelled as long as the request is not written."""
+
+    # None while the call is being made; then it can't be cancelled.
+    _call: PendingCall | None = None
+
+    def __init__(self, threads: ClientThreads) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def cancel(self) -> bool:
+        """Withdraw the call; return False if its request was written, or it has ended."""
+        if self._withdraw() and super().cancel():
+            self.set_running_or_notify_cancel()  # which wakes those that wait for it
+        return self.cancelled()
+
+    def _withdraw(self) -> bool:
+        """Return whether this has ended the call, which will never be written."""
+        call, results = self._call, self._threads.results
+        if call is None or not results.is_open(call.call_id):
+            return False
+        return self._threads.publisher.withdraw(call) and results.take_back(call.slot_id, call)
+
+    def running(self) -> bool:
+        """Return whether the request was written, and the call has not ended."""
+        return self._call is not None and self._call.times_written > 0 and not self.done()
+
+
+def submit(
+    threads: ClientThreads,
+    options: CallOptions,
+    method_name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    routing_key: str,
+) -> Future[Any]:
+    """Make a call, and return its future; does not wait.
+
+    :param routing_key: of the reply.
+    """
+    future, deadline = CallFuture(threads), options.deadline()
+    if deadline.timeout == 0.0:
+        future.set_exception(no_time_left(method_name, deadline))
+        return future
+    publisher, results = threads.publisher, threads.results
+    id = results.reserve(future.set_result, future.set_exception)
+    call: PendingCall | None = None
+    try:
+        call = publisher.begin_call(id, method_name, args, kwargs, routing_key, deadline, options)
+        future._call = call
+        publisher.send(call)
+        if deadline is not NO_END:
+            threads.observer.watch(call)
+    except BaseException:
+        results.take_back(id, call)
+        raise
+    return future
