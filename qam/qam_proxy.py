@@ -331,7 +331,7 @@ class QAMProxy(_RemoteNames):
         kwargs: dict[str, Any],
     ) -> Future[Any]:
         key = reply_routing_key(self.client_id)
-        return submit(self._running_threads(), options, method_name, args, kwargs, key)
+        return submit(self, self._running_threads(), options, method_name, args, kwargs, key)
 
     def _send_one_way(
         self,

@@ -1,5 +1,6 @@
 """Calls whose outcomes come as futures."""
 
+import threading
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,14 +12,32 @@ from qam._common.deadline import NO_END
 
 
 class CallFuture(Future[Any]):
-    """The future of a call.  It can be cancelled as long as the request is not written."""
+    """The future of a call.  It can be cancelled as long as the request is not written.
+
+    :param proxy: the proxy, which it keeps alive.
+    :param threads: the threads of the proxy.
+    """
 
     # None while the call is being made; then it can't be cancelled.
     _call: PendingCall | None = None
 
-    def __init__(self, threads: ClientThreads) -> None:
+    def __init__(self, proxy: object, threads: ClientThreads) -> None:
         super().__init__()
+        self._proxy = proxy
         self._threads = threads
+
+    # A condition takes more memory than all the rest of a call, and most futures of many need
+    # none before they end.  So it is made when it is used first.  To store a default in a dict
+    # is a single step: all threads get the same one.
+
+    @property
+    def _condition(self) -> threading.Condition:
+        made: threading.Condition | None = self.__dict__.get("condition")
+        return made or self.__dict__.setdefault("condition", threading.Condition())
+
+    @_condition.setter
+    def _condition(self, made_by_init: threading.Condition) -> None:
+        pass
 
     def cancel(self) -> bool:
         """Withdraw the call; return False if its request was written, or it has ended."""
@@ -39,6 +58,7 @@ class CallFuture(Future[Any]):
 
 
 def submit(
+    proxy: object,
     threads: ClientThreads,
     options: CallOptions,
     method_name: str,
@@ -48,9 +68,10 @@ def submit(
 ) -> Future[Any]:
     """Make a call, and return its future; does not wait.
 
+    :param proxy: the proxy that makes it.
     :param routing_key: of the reply.
     """
-    future, deadline = CallFuture(threads), options.deadline()
+    future, deadline = CallFuture(proxy, threads), options.deadline()
     if deadline.timeout == 0.0:
         future.set_exception(no_time_left(method_name, deadline))
         return future
