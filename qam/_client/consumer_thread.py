@@ -22,6 +22,7 @@ from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import number_of
 from qam._protocol.replies import decode_reply, outcome
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer, as_serializer
 from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
 
@@ -84,6 +85,8 @@ class ConsumerThread(ConnectionThread):
         self.server_id = server_id
         self.client_id = client_id
         self._serializer = as_serializer(serializer)
+        # The label that the user knows, without the random part on the wire.
+        self._receiver = Receiver("client", client_id.rpartition(".")[0] or client_id)
         self._publisher = publisher
         self._results = self._publisher.results
         self._persistent = persistent
@@ -153,7 +156,7 @@ class ConsumerThread(ConnectionThread):
 
     def _decode(self, delivery: Delivery) -> Message | QAMException:
         try:
-            return decode_reply(self._serializer, delivery)
+            return decode_reply(self._serializer, delivery, self._receiver)
         except QAMSerializationException as error:
             if not delivery.too_large:  # else a warning was logged when it came
                 log.warning("a reply can't be decoded: %s", error)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qam._common.checks import check_flag
+from qam._common.printable import printable
 from qam._protocol.requests import APPLY, SYSTEM
 from qam._server.offered_methods import (
     Method,
@@ -101,6 +102,7 @@ class MethodRegistry:
     def _find(self, name: str) -> Method:
         method = self._methods.get(name)
         if method is None:
+            name = printable(name)
             raise QAMMethodNotFoundException(f"no method {name!r} is registered on the server")
         return method
 
