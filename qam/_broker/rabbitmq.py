@@ -369,6 +369,12 @@ class AMQPConnection:
                 f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
                 executed="no",
             )
+        if self._opened_by is not None and isinstance(error, amqp.ChannelError):
+            return QAMConnectionException(
+                f"the broker at {self._endpoint} refused user {self._endpoint.username!r}: "
+                f"{error_text(error)}",
+                executed="no",
+            )
         lost = QAMConnectionException(
             f"the connection to the broker at {self._endpoint} was lost: {error_text(error)}"
         )

@@ -149,6 +149,8 @@ class PublisherThread(PublishingThread):
         call_id = self.results.new_call_id()
         body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
         call = PendingCall(slot_id, call_id, method_name, body, deadline)
+        if kwargs:
+            call.has_keywords = True
         # From here on a reply, this thread or a close concludes it.
         self.results.begin(call)
         return call

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from qam._protocol.hidden_names import OF_NOTEBOOKS
+
 Send = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -38,10 +40,8 @@ def _public(name: str) -> str:
 
 def _attribute(name: str) -> str:
     # IPython asks each object for its getdoc(), and would call the server for it.
-    if name == "getdoc":
-        raise AttributeError(
-            "getdoc is no attribute; a remote method of that name is proxy['getdoc']"
-        )
+    if name in OF_NOTEBOOKS:
+        raise AttributeError(f"{name} is no attribute; a remote method of that name is an index")
     return name if name[:1] != "_" else _public(name)
 
 

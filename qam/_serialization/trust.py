@@ -49,7 +49,7 @@ class Trusted:
         self._things: dict[Name, Any] = {}
         self._modules: dict[str, ModuleType] = {}
         self._parent = parent
-        if isinstance(things, (str, type)):
+        if isinstance(things, (str, type)) or not isinstance(things, Iterable):
             raise TypeError(
                 f"trusted must be a list of classes, functions, modules or names, not {things!r}"
             )

@@ -363,7 +363,7 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
     # a client can't serve, nor declare the exchange of a server that never ran
     with pytest.raises(QAMConnectionException, match="'alice' may not declare it"):
         qam.QAMServer(server_id="qamserver", **client)
-    with pytest.raises(QAMConnectionException, match="start its server"):
+    with pytest.raises(QAMConnectionException, match="a server declares it"):
         QAMProxy("qamserver", client_id="alice", **client)
 
     with serving(server_id="qamserver", **server):
@@ -376,6 +376,11 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
         for client_id in ("bob", "alice"):
             with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
                 QAMProxy("qamserver", client_id=client_id, **users["anybody"])
+        # which is told, also who has a random name and may have none
+        with pytest.raises(QAMConnectionException, match="pass client_id= where") as told:
+            QAMProxy("qamserver", **client)
+        assert "lost" not in str(told.value)
+        assert told.value.executed == "no"
         # and a server is no client
         with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
             QAMProxy("qamserver", client_id="alice", **server)
