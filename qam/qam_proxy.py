@@ -7,8 +7,6 @@
 """
 
 import atexit
-import os
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +37,7 @@ from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import flush as flush_logs
 from qam._common.own_threads import in_own_thread, waiting
+from qam._common.turns import let_others_run
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -79,9 +78,6 @@ QAMMEthodNotFoundException = QAMMethodNotFoundException
 _CLOSE_TIMEOUT = 5.0
 #: Seconds without a result after which the publisher is told to look for the call's confirm.
 _SOON = 0.02
-
-# Lets other threads run, without a wait; time.sleep waits, even for 0 seconds.
-_let_others_run: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class QAMProxy(_RemoteNames):
@@ -338,7 +334,7 @@ class QAMProxy(_RemoteNames):
         :returns: 0, 1 or 2.
         :raises TypeError: *uid* is a :class:`Callback`, of which no method was called.
         """
-        _let_others_run()
+        let_others_run()
         item = self.callback_observer_thread.callback_uid_dict.get(uid)
         if item is not None:
             return int(item["state"])
@@ -351,7 +347,7 @@ class QAMProxy(_RemoteNames):
 
     def get_num_waiting_callbacks(self) -> int:
         """Return how many callbacks are not finished yet; does not wait."""
-        _let_others_run()
+        let_others_run()
         return len(self.callback_observer_thread.callback_uid_dict)
 
     # --- closing ----------------------------------------------------------------

@@ -50,6 +50,9 @@ class Connection(Protocol):
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""
 
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings; do nothing if there is none."""
+
     def consume(
         self,
         queue: str,

@@ -123,6 +123,11 @@ class AMQPConnection:
         with self._synchronously():
             self._channel.queue_delete(name)
 
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings; do nothing if there is none."""
+        with self._synchronously():
+            self._channel.exchange_delete(name)
+
     def consume(
         self,
         queue: str,
