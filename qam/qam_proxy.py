@@ -35,6 +35,7 @@ from qam._common.checks import (
 from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
+from qam._common.logs import FLUSH_TIMEOUT
 from qam._common.logs import flush as flush_logs
 from qam._common.own_threads import in_own_thread, waiting
 from qam._common.turns import let_others_run
@@ -74,8 +75,8 @@ offer(
 #: The same exception, as the original spells it in one place.
 QAMMEthodNotFoundException = QAMMethodNotFoundException
 
-#: Seconds that closing takes at most.
-_CLOSE_TIMEOUT = 5.0
+#: Seconds that closing takes at most: for the threads, and the rest for the log.
+_CLOSE_TIMEOUT = 5.0 - FLUSH_TIMEOUT
 #: Seconds without a result after which the publisher is told to look for the call's confirm.
 _SOON = 0.02
 
@@ -367,6 +368,7 @@ class QAMProxy(_RemoteNames):
         if not self._finished:
             self._begin_to_close()
             self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+            flush_logs()
 
     def _begin_to_close(self) -> None:
         """End the calls, and ask the owners of connections to end; wait for nothing."""
@@ -387,7 +389,6 @@ class QAMProxy(_RemoteNames):
         if not in_own_thread():  # else a callback closes it, whose thread has not ended
             _open_proxies.discard(self)
             self._finished = True
-        flush_logs()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed."""
@@ -558,6 +559,7 @@ def _close_open_proxies() -> None:
     deadline = Deadline(_CLOSE_TIMEOUT)  # one for all, so a silent broker costs it only once
     for proxy in proxies:
         proxy._finish_closing(deadline)
+    flush_logs()
 
 
 atexit.register(_close_open_proxies)
