@@ -41,7 +41,9 @@ def _public(name: str) -> str:
 def _attribute(name: str) -> str:
     # IPython asks each object for its getdoc(), and would call the server for it.
     if name in OF_NOTEBOOKS:
-        raise AttributeError(f"{name} is no attribute; a remote method of that name is an index")
+        raise AttributeError(
+            f"{name} is no attribute; a remote method of that name is proxy[{name!r}]"
+        )
     return name if name[:1] != "_" else _public(name)
 
 

@@ -88,10 +88,17 @@ def decode_reply(serializer: Serializer, delivery: Delivery, receiver: Receiver)
     if not strangers:
         return body
     if body.get("exception"):
-        return _without_object(body)
+        return body if _is_made_of_plain_values(body, serializer) else _without_object(body)
     raise QAMSerializationException(
         f"the result can't be decoded: {advice(strangers, receiver)}", executed="yes"
     )
+
+
+def _is_made_of_plain_values(body: dict[str, Any], serializer: Serializer) -> bool:
+    """Return True if the reply *body* has an exception that no code of its class has made."""
+    kind = type(body.get("result"))
+    by_own_code = isinstance(serializer, PickleSerializer) and serializer.trusts(kind)
+    return issubclass(kind, BaseException) and not by_own_code
 
 
 def _told_exception(
@@ -110,8 +117,6 @@ def _without_object(body: dict[str, Any]) -> dict[str, Any]:
     """Return the reply *body* without the exception in it, which has parts that are not built."""
     result: Any = body.get("result")
     name, args, text = map(body.get, ("exception_type", "exception_args", "exception_text"))
-    if type(result) is RemoteException:
-        name, text = name or result.type_name, text or result.text
     if issubclass(type(result), BaseException):
         name, args = name or full_name(type(result)), args_of(result) if args is None else args
     elif type(result) is Stranger:

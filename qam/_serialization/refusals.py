@@ -10,7 +10,7 @@ from qam._common.static_inspection import Name, is_class, namespace_of
 from qam._serialization.trust import imported
 
 # How many names of one kind a text lists.
-_SHOWN = 10
+_SHOWN = 50
 
 
 class NotTrustedError(pickle.UnpicklingError):

@@ -142,6 +142,20 @@ def test_an_exception_whose_own_code_needs_what_is_not_trusted_is_told(
     assert told(error) == (f"{__name__}.DetailedOrderError", "order 7 failed")
 
 
+def test_an_attribute_that_is_not_trusted_costs_the_attribute_alone(server_id: str) -> None:
+    def go() -> None:
+        error: Any = OrderError("late")
+        error.order, error.days = Order(7), 3
+        raise error
+
+    with raising(go, server_id) as proxy:
+        error: Any = raised_by(proxy.go)
+
+    assert type(error) is OrderError
+    assert (error.args, error.days) == (("late",), 3)
+    assert not hasattr(error, "order")
+
+
 def test_where_all_is_trusted_the_exception_is_the_same(server_id: str) -> None:
     def go() -> None:
         raise DetailedOrderError(Order(7))

@@ -127,10 +127,10 @@ def test_whatever_the_names_are_the_text_is_one_line_of_bounded_length(
 
 
 def test_of_very_many_names_the_first_are_shown_and_the_rest_counted() -> None:
-    text = told(*(f"models:Order{number}" for number in range(30)))
+    text = told(*(f"models:Order{number}" for number in range(70)))
 
-    assert "models.Order9 and 20 more" in text
-    assert "models.Order10" not in text
+    assert "models.Order49 and 20 more" in text
+    assert "models.Order50" not in text
 
 
 # --- all of them at once -----------------------------------------------------------------
