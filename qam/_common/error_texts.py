@@ -156,6 +156,14 @@ def bare_traceback_of(error: BaseException, frames: TracebackType | None) -> str
     return without_middle("".join(traceback.format_tb(frames)) + full_name(type(error)))
 
 
+def free_locals(error: BaseException) -> None:
+    """Free the local variables of the frames that *error* and its causes have passed."""
+    left: BaseException | None = error
+    while left is not None:
+        traceback.clear_frames(left.__traceback__)
+        left = left.__cause__
+
+
 def _shown_with(error: BaseException) -> Iterator[BaseException]:
     """Yield every error that a traceback of *error* shows: its causes, contexts and members.
 

@@ -22,6 +22,7 @@ from qam._common.error_inspection import (
 from qam._common.error_texts import (
     bare_traceback_of,
     fit,
+    free_locals,
     shown,
     text_of,
     traceback_of,
@@ -77,6 +78,7 @@ def decode_reply(serializer: Serializer, delivery: Delivery, receiver: Receiver)
         body = decode(serializer, delivery, receiver, strangers)
         _check_reply(body)
     except QAMSerializationException as error:
+        free_locals(error)  # what was built so far, before it is read again
         told = _told_exception(serializer, delivery, receiver)
         if told is not None:
             return told

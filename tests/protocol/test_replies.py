@@ -1,4 +1,5 @@
 import pickle
+import weakref
 from pickletools import genops
 from typing import Any
 
@@ -24,7 +25,7 @@ from qam._protocol.replies import (
 )
 from qam._protocol.requests import APPLY, Request, apply_message
 from qam._serialization.refusals import Receiver
-from qam._serialization.serializers import Serializer, get_serializer
+from qam._serialization.serializers import PickleSerializer, Serializer, get_serializer
 from qam.exceptions import (
     QAMException,
     QAMMethodNotFoundException,
@@ -481,6 +482,37 @@ def test_a_trusted_exception_that_the_client_can_not_build_is_told_by_type_text_
     # then
     assert (caught.value.type_name, caught.value.text) == (f"{__name__}.NewerError", "3")
     assert "in method" in caught.value.__notes__[0]
+
+
+class Unreadable:
+    """Can't be built."""
+
+    def __init__(self, held: Any) -> None:
+        held.append(weakref.ref(self))
+        raise TypeError("no such version")
+
+
+def test_what_was_built_of_an_undecodable_reply_is_freed_before_it_is_read_again() -> None:
+    # given
+    held: list[Any] = []
+    seen: list[list[Any]] = []
+
+    class Watching(PickleSerializer):
+        def decode(self, body: bytes, strangers: Any = None) -> Any:
+            Unreadable(held)
+
+        def decode_envelope(self, body: bytes) -> Any:
+            seen.append([each() for each in held])
+            return super().decode_envelope(body)
+
+    reply = exception_reply(7, raised(ValueError("tea")), PICKLE)
+
+    # when
+    with pytest.raises(RemoteException):
+        outcome(decode_reply(Watching(), delivery(PICKLE.encode(reply)), CLIENT))
+
+    # then
+    assert seen == [[None]]
 
 
 def test_a_remote_exception_of_another_type_than_the_reply_says_is_of_that_type() -> None:
