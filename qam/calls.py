@@ -19,9 +19,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 from qam._client.call_options import CallOptions, Metadata
 from qam._client.remote_names import _RemoteNames, caller_at, caller_of, with_other_options
 from qam._common.checks import check_timeout
-from qam._protocol.multicalls import MAX_CALLS, Waiting, multicall_params, result_in
+from qam._protocol.multicalls import MAX_CALLS, Waiting, multicall_params
 from qam._protocol.requests import MULTICALL, PING
-from qam._serialization.serializers import Serializer
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
 
 __all__ = ["MultiCall", "ping", "send", "submit", "with_options"]
@@ -172,14 +171,14 @@ class MultiCall(_RemoteNames):
         if len(self._calls) > MAX_CALLS:
             raise ValueError(f"a MultiCall has at most {MAX_CALLS} calls, not {len(self._calls)}")
         if not self._calls:
-            return Results([], None)
+            return Results([], self._proxy)
         params = multicall_params(self._calls)
         packed = self._proxy._send(self._options, MULTICALL, params, {})
         if not isinstance(packed, list) or len(packed) != len(self._calls):
             raise QAMSerializationException(
                 "the server returned something else than a result for each call", executed="yes"
             )
-        return Results(packed, self._proxy._settings.serializer)
+        return Results(packed, self._proxy)
 
     def __repr__(self) -> str:
         return f"<MultiCall of {len(self._calls)} calls on {self._proxy!r}>"
@@ -188,9 +187,9 @@ class MultiCall(_RemoteNames):
 class Results(Sequence[Any]):
     """The results of a :class:`MultiCall`; to reach one that failed raises its exception."""
 
-    def __init__(self, packed: list[Any], serializer: Serializer | None) -> None:
+    def __init__(self, packed: list[Any], proxy: Any) -> None:
         self._packed = packed
-        self._serializer: Any = serializer
+        self._proxy = proxy
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -201,8 +200,8 @@ class Results(Sequence[Any]):
     def __getitem__(self, index: slice) -> "Results": ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return Results(self._packed[index], self._serializer)
-        return result_in(self._packed[index], self._serializer)
+            return Results(self._packed[index], self._proxy)
+        return self._proxy.consumer_thread.result_in(self._packed[index])
 
     def __repr__(self) -> str:
         return f"<results of {len(self)} calls>"

@@ -7,9 +7,7 @@
 """
 
 import atexit
-import os
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,8 +41,10 @@ from qam._common.checks import (
 from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
+from qam._common.logs import FLUSH_TIMEOUT
 from qam._common.logs import flush as flush_logs
 from qam._common.own_threads import in_own_thread
+from qam._common.turns import let_others_run
 from qam._protocol.entities import NO_REPLY, reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -81,10 +81,8 @@ offer(
 #: The same exception, as the original spells it in one place.
 QAMMEthodNotFoundException = QAMMethodNotFoundException
 
-#: Seconds that closing takes at most.
-_CLOSE_TIMEOUT = 5.0
-# Lets other threads run, without a wait; time.sleep waits, even for 0 seconds.
-_let_others_run: Callable[[], Any] = getattr(os, "sched_yield", lambda: time.sleep(0))
+#: Seconds that closing takes at most: for the threads, and the rest for the log.
+_CLOSE_TIMEOUT = 5.0 - FLUSH_TIMEOUT
 
 
 class QAMProxy(_RemoteNames):
@@ -395,7 +393,7 @@ class QAMProxy(_RemoteNames):
         :returns: 0, 1 or 2.
         :raises TypeError: *uid* is a :class:`Callback`, of which no method was called.
         """
-        _let_others_run()
+        let_others_run()
         item = self.callback_observer_thread.callback_uid_dict.get(uid)
         if item is not None:
             return int(item["state"])
@@ -408,7 +406,7 @@ class QAMProxy(_RemoteNames):
 
     def get_num_waiting_callbacks(self) -> int:
         """Return how many callbacks are not finished yet; does not wait."""
-        _let_others_run()
+        let_others_run()
         return len(self.callback_observer_thread.callback_uid_dict)
 
     # --- closing ----------------------------------------------------------------
@@ -428,6 +426,7 @@ class QAMProxy(_RemoteNames):
         if not self._finished:
             self._begin_to_close()
             self._finish_closing(Deadline(_CLOSE_TIMEOUT))
+            flush_logs()
 
     def _begin_to_close(self) -> None:
         """End the calls, and ask the owners of connections to end; wait for nothing."""
@@ -446,7 +445,6 @@ class QAMProxy(_RemoteNames):
         if not in_own_thread():  # else a callback closes it, whose thread has not ended
             _open_proxies.discard(self)
             self._finished = True
-        flush_logs()
 
     def _after_fork(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed.
@@ -632,6 +630,7 @@ def _close_open_proxies() -> None:
     deadline = Deadline(_CLOSE_TIMEOUT)  # one for all, so a silent broker costs it only once
     for proxy in proxies:
         proxy._finish_closing(deadline)
+    flush_logs()
 
 
 atexit.register(_close_open_proxies)

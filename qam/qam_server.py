@@ -32,8 +32,8 @@ from qam._common.deadline import Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
+from qam._common.logs import FLUSH_TIMEOUT, get_logger
 from qam._common.logs import flush as flush_logs
-from qam._common.logs import get_logger
 from qam._common.printable import printable
 from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
@@ -377,7 +377,7 @@ class QAMServer:
             return
         self._consumer.begin_to_close(Deadline(timeout))
         if threading.current_thread() not in (self._waits_in_serve, *self._workers):
-            self._life.wait(Deadline(timeout + CLOSE_GRACE).wait_time())
+            self._life.wait(Deadline(timeout + CLOSE_GRACE - FLUSH_TIMEOUT).wait_time())
             flush_logs()
 
     def _end(self, error: BaseException | None) -> None:

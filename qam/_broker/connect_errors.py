@@ -20,20 +20,52 @@ _NO_TLS = {"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_L
 def why_refused(error: Exception, endpoint: Endpoint, timeout: float) -> str:
     """Return the reason for *error*, raised by an attempt to connect within *timeout* seconds."""
     if isinstance(error, amqp.AccessRefused):
-        return "access refused; are user name and password right?"
+        return f"access refused; are user name and password right?{_guest_hint(endpoint)}"
     if isinstance(error, (amqp.NotAllowed, amqp.NotFound)):
-        return f"the vhost {endpoint.vhost!r} does not exist, or this user may not access it"
+        what = f"the vhost {endpoint.vhost!r} does not exist, or this user may not access it"
+        return f"{what}{_vhost_hint(endpoint)}"
     if isinstance(error, socket.gaierror):
         return f"the host name is unknown ({error.strerror})"
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; is the broker running?"
+        return f"nothing listens there; is the broker running?{_port_hint(endpoint)}"
     if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} seconds"
+        return f"no answer within {timeout:g} seconds{_port_hint(endpoint)}"
     if isinstance(error, ssl.SSLError):
         return _why_no_tls(error, endpoint.host)
     if isinstance(error, ConnectionError) and endpoint.tls is not None:
         return f"{error_text(error)}; {_CLIENT_CERTIFICATE}"
-    return error_text(error)
+    return f"{error_text(error)}{_port_hint(endpoint)}"
+
+
+_OWN_HOST = ("localhost", "127.", "::1")
+
+
+def _guest_hint(endpoint: Endpoint) -> str:
+    if endpoint.username != "guest" or endpoint.host.startswith(_OWN_HOST):
+        return ""
+    return (
+        "; RabbitMQ lets 'guest' in from its own host only: "
+        "from another one, pass username= and password= of another user"
+    )
+
+
+def _vhost_hint(endpoint: Endpoint) -> str:
+    name = endpoint.vhost.removeprefix("/")
+    return f"; a vhost {name!r} has no '/' in its name" if name != endpoint.vhost and name else ""
+
+
+# What listens at other ports of RabbitMQ by default.
+_OTHER_PORTS = {
+    5671: "5671 is the port for TLS: pass ssl=True, or use amqps://",
+    15672: "15672 is the port of the management, and 5672 that of AMQP",
+    25672: "25672 is the port between the nodes of a cluster, and 5672 that of AMQP",
+}
+
+
+def _port_hint(endpoint: Endpoint) -> str:
+    if endpoint.port not in _OTHER_PORTS or endpoint.tls is not None:
+        return ""
+    return f"; {_OTHER_PORTS[endpoint.port]}"
 
 
 def error_text(error: Exception) -> str:

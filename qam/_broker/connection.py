@@ -19,6 +19,10 @@ class QueueIsDown(QAMConnectionException):
     """The node of a cluster that has the queue is down."""
 
 
+class NotPermitted(QAMConnectionException):
+    """The user may not declare a queue."""
+
+
 class Connection(Protocol):
     """A connection to a broker.
 
@@ -33,6 +37,7 @@ class Connection(Protocol):
         """Declare a durable queue and bind it to its exchange.
 
         :raises QueueIsDown: its node is down; the connection is still usable, with a new channel.
+        :raises NotPermitted: the user may not declare it.
         """
 
     def inspect_queue(self, queue: str) -> QueueState | None:
@@ -44,6 +49,9 @@ class Connection(Protocol):
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings; do nothing if there is none."""
 
     def consume(
         self,

@@ -1,5 +1,6 @@
 """The credentials that a user passes: where the broker is, and as which user to connect."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from kombu.utils.url import maybe_sanitize_url, parse_url
 
-from qam._broker.endpoint import Endpoint
+from qam._broker.endpoint import Endpoint, address
 from qam._broker.tls import TLS, check_tls_option, make_tls
 from qam._common.checks import check_heartbeat
 
@@ -25,7 +26,8 @@ HEARTBEAT = 10
 class AMQPCredentials:
     """The data needed to open a connection to the broker.  Opens no connection itself.
 
-    :param hostname: name or address of the broker, ``host`` or ``host:port``; or a whole URL:
+    :param hostname: name or address of the broker, ``host``, ``host:port`` or ``[::1]:port``; or
+        a whole URL:
         ``amqp://user:password@host:port/vhost``, ``amqps://…`` (TLS), or ``memory://name``
         for a broker inside this process.  Or a list of names or URLs, the nodes of a
         cluster: when one is lost, the next one is tried.
@@ -65,6 +67,7 @@ class AMQPCredentials:
             raise ValueError("hostname is an empty list; it must have at least one host")
         for host in self._hosts:
             _check_host(host)
+        self._lower_schemes()
         check_heartbeat(self.heartbeat)
         if isinstance(self.port, bool) or not isinstance(self.port, int):
             raise TypeError(f"port must be a whole number, not {self.port!r}")
@@ -74,6 +77,11 @@ class AMQPCredentials:
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} must be a str")
         check_tls_option(self.ssl)
+
+    def _lower_schemes(self) -> None:
+        hosts = [_with_lower_scheme(host) for host in self._hosts]
+        hostname = hosts[0] if isinstance(self.hostname, str) else tuple(hosts)
+        object.__setattr__(self, "hostname", hostname)
 
     @property
     def _hosts(self) -> tuple[str, ...]:
@@ -111,7 +119,7 @@ class AMQPCredentials:
             return " or ".join(map(str, self.endpoints()))
         if "://" in self.hostname:
             return _shown(self.hostname)
-        return f"{self.hostname}:{self.port}, vhost {self.vhost!r}"
+        return f"{address(self.hostname, self.port)}, vhost {self.vhost!r}"
 
     def resolved(self) -> "AMQPCredentials":
         """Return credentials with the URL in *hostname* split into its parts.
@@ -161,12 +169,13 @@ class AMQPCredentials:
         return self if scheme == "memory" else self._from_url(hostname, scheme)
 
     def _without_port(self, hostname: str) -> "AMQPCredentials":
-        name, colon, port = hostname.partition(":")
-        if not colon or ":" in port:  # a name, or an address of version 6
-            return self
-        if not (name and port.isdecimal()):
+        found = _HOST_AND_PORT.fullmatch(hostname)
+        if found is None:
             raise ValueError(f"hostname: {hostname!r} needs a port number after the ':'")
-        return replace(self, hostname=name, port=int(port))
+        name, port = found["address"] or found["name"], found["port"]
+        if name == hostname:
+            return self
+        return replace(self, hostname=name, port=self.port if port is None else int(port))
 
     def _refuse_a_second_answer(self, scheme: str) -> None:
         for name, default in _BESIDE_A_URL.items():
@@ -176,24 +185,7 @@ class AMQPCredentials:
                 )
 
     def _from_url(self, hostname: str, scheme: str) -> "AMQPCredentials":
-        try:
-            parts = urlsplit(hostname)
-            parts.port  # noqa: B018 - raises if it is no port
-        except ValueError:
-            raise ValueError(
-                f"hostname: the {scheme}:// URL has no valid port, or its password has special "
-                "characters that have to be quoted, see urllib.parse.quote"
-            ) from None
-        if "@" in parts.path:
-            raise ValueError(
-                f"hostname: in the {scheme}:// URL an '@' follows a '/'; special characters in the "
-                "user name, password or vhost have to be quoted, see urllib.parse.quote"
-            )
-        if parts.query or parts.fragment:
-            raise ValueError(
-                f"hostname: nothing may follow the vhost in the {scheme}:// URL; pass other "
-                "settings, such as heartbeat, as arguments"
-            )
+        _check_url(hostname, scheme)
         url = parse_url(hostname)
         return replace(
             self,
@@ -225,23 +217,89 @@ def credentials_of(credentials: AMQPCredentials | None, beside: AMQPCredentials)
     return credentials.resolved()
 
 
+_HOST_AND_PORT = re.compile(
+    r"(\[(?P<address>[^]]+)\]|(?P<name>[^]:[]+|[^][]*:[^][]*:[^][]*))(:(?P<port>[0-9]+))?",
+    re.DOTALL,
+)
+_SEVERAL = "several hosts are a list, as hostname=['one', 'two']"
+_QUOTE = (
+    "special characters in the user name, password or vhost have to be quoted, "
+    "as urllib.parse.quote(password, safe='') does"
+)
+
+
 def _check_host(host: object) -> None:
     # Only the type of a wrong value is shown: the value may hold a password.
     shown = type(host).__name__ if host != "" else "an empty text"
     if not isinstance(host, str) or not host:
         raise TypeError(f"hostname must be a host name or a URL, or a list of them, not {shown}")
-    if "://" not in host and set(host) & set("@/"):
+    if host != host.strip() or not host.isprintable():
+        raise ValueError("hostname has a space or a line break at its end, or a control character")
+    if "://" in host:
+        return
+    if set(host) & set("@/?#"):
         raise ValueError(
             "hostname must be a host name, or a URL that starts with amqp:// or amqps://; "
-            "a host name contains no '@' or '/'"
+            "a host name contains no '@', '/', '?' or '#'"
         )
+    if set(host) & set(";,"):
+        raise ValueError(f"hostname: a host name contains no ';' or ','; {_SEVERAL}")
+    if " " in host:
+        raise ValueError("hostname: a host name contains no space")
+
+
+def _with_lower_scheme(host: str) -> str:
+    scheme, colon, rest = host.partition("://")
+    return f"{scheme.lower()}{colon}{rest}" if colon else host
+
+
+def _check_url(url: str, scheme: str) -> None:
+    """Raise ValueError, which shows no part of *url*, unless it is an AMQP URL."""
+    authority, beyond = _authority(url)
+    place = authority.rpartition("@")[2]
+    one_place = "@" in beyond or not set(place) & set(";,")
+    if not one_place or _ANOTHER_URL.search(authority + beyond):
+        raise ValueError(f"hostname: a URL has one host; {_SEVERAL}")
+    if _is_unquoted(url):
+        raise ValueError(
+            f"hostname: in the {scheme}:// URL an '@' follows a '/', '?' or '#', "
+            f"or a '[' is no part of the host; {_QUOTE}"
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"hostname: the {scheme}:// URL has no valid port, or: {_QUOTE}") from None
+    if port == 0:
+        raise ValueError(f"hostname: the port in the {scheme}:// URL must be 1 to 65535, not 0")
+    if parts.query or parts.fragment:
+        raise ValueError(
+            f"hostname: nothing may follow the vhost in the {scheme}:// URL; pass other "
+            f"settings, such as heartbeat, as arguments; {_QUOTE}"
+        )
+
+
+_ANOTHER_URL = re.compile(r"[;,]\s*\w+://")
+
+
+def _authority(url: str) -> tuple[str, str]:
+    """Return user and host of *url*, and what is behind them."""
+    rest = url.partition("://")[2]
+    end = re.search("[/?#]", rest)
+    return (rest, "") if end is None else (rest[: end.start()], rest[end.start() :])
+
+
+def _is_unquoted(url: str) -> bool:
+    """Return True if special characters in user name, password or vhost were not quoted."""
+    authority, beyond = _authority(url)
+    user = authority.rpartition("@")[0]
+    return "@" in beyond or bool(set(user) & set("[]"))
 
 
 def _shown(host: str) -> str:
     if host.startswith("memory://") or "://" not in host:
         return host
-    scheme, _, rest = host.partition("://")
-    if "@" not in rest.partition("/")[2]:  # else the password was not quoted, and would show
+    if not _is_unquoted(host):  # else a part of the password might show
         with suppress(ValueError):  # it is no valid URL
             return str(maybe_sanitize_url(host))
-    return f"{scheme}://…"
+    return f"{host.partition('://')[0]}://…"

@@ -10,7 +10,7 @@ import amqp
 from kombu import Exchange, Queue
 
 from qam._broker.connect_errors import error_text
-from qam._broker.connection import QueueIsDown
+from qam._broker.connection import NotPermitted, QueueIsDown
 from qam._broker.endpoint import Endpoint
 from qam._broker.messages import QueueBinding, QueueState
 from qam.exceptions import QAMConnectionException
@@ -31,7 +31,8 @@ def _expect_exchange(exchange: Exchange, endpoint: Endpoint) -> None:
     except amqp.NotFound as error:
         raise amqp.NotFound(
             f"the exchange {exchange.name!r} does not exist, and the user "
-            f"{endpoint.username!r} may not declare it; start its server, which declares it"
+            f"{endpoint.username!r} may not declare it; a server declares it when it starts, as a "
+            "user that may"
         ) from error
 
 
@@ -41,6 +42,7 @@ def declare_queue(
     """Declare a durable queue and bind it to its exchange.
 
     :raises QueueIsDown: the node of the cluster that has the queue is down.
+    :raises NotPermitted: the user may not declare it.
     :raises QAMConnectionException: the queue exists with other arguments.
     """
     exchange = Exchange(binding.exchange, type="direct", durable=True, no_declare=True)
@@ -55,6 +57,12 @@ def declare_queue(
         queue.declare()
     except amqp.NotFound as error:
         raise QueueIsDown(error_text(error)) from error
+    except amqp.AccessRefused as error:
+        raise NotPermitted(
+            f"the user {endpoint.username!r} may not declare the queue {binding.queue} at "
+            f"{endpoint}: {error_text(error)}",
+            executed="no",
+        ) from error
     except amqp.PreconditionFailed as error:
         failure = QAMConnectionException(
             f"the queue {binding.queue} at {endpoint} can't be declared with "

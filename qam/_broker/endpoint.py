@@ -28,4 +28,11 @@ class Endpoint:
         return self.host.startswith("memory://")
 
     def __str__(self) -> str:
-        return self.host if self.is_memory else f"{self.host}:{self.port}, vhost {self.vhost!r}"
+        if self.is_memory:
+            return self.host
+        return f"{address(self.host, self.port)}, vhost {self.vhost!r}"
+
+
+def address(host: str, port: int) -> str:
+    """Return host and port as one text; an address of version 6 is put into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -151,6 +151,12 @@ class MemoryConnection:
             for reader in queue.readers if queue else ():
                 reader.connection.report(Cancelled(reader.tag))
 
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange, which consists of its bindings."""
+        with self._broker.lock:
+            for route in [each for each in self._broker.bindings if each.exchange == name]:
+                del self._broker.bindings[route]
+
     def consume(
         self,
         queue: str,

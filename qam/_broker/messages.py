@@ -14,6 +14,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # RabbitMQ closes the channel on an expiration of more than 32 bits of milliseconds.
 MAX_EXPIRATION = 2**32 - 1
 _EXPIRATION = re.compile("[0-9]{1,10}")
+# A header by which RabbitMQ says how often a message was dead-lettered, and why.
+_DEATHS, _ORIGINAL_EXPIRATION = "x-death", "original-expiration"
 
 
 class Route(NamedTuple):
@@ -110,12 +112,25 @@ class Delivery:
 
     @property
     def time_to_live(self) -> float | None:
-        """Seconds after which it expires; None for never, or for an invalid expiration."""
+        """Seconds after which it expires; None for never, or for an invalid expiration.
+
+        0 if it was dead-lettered with an expiration, which the broker takes away then: somebody
+        has moved it back, and nothing tells how much of its time is left.
+        """
+        if self._lost_its_expiration:
+            return 0.0
         expiration = self._text("expiration")
         if expiration is None or not _EXPIRATION.fullmatch(expiration):
             return None
         milliseconds = int(expiration)
         return milliseconds / 1000 if milliseconds <= MAX_EXPIRATION else None
+
+    @property
+    def _lost_its_expiration(self) -> bool:
+        deaths = self.headers.get(_DEATHS)
+        return isinstance(deaths, list) and any(
+            isinstance(death, dict) and _ORIGINAL_EXPIRATION in death for death in deaths
+        )
 
     @property
     def headers(self) -> dict[str, Any]:

@@ -135,6 +135,11 @@ class AMQPConnection:
         with self._synchronously():
             self._channel.queue_delete(name)
 
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings; do nothing if there is none."""
+        with self._synchronously():
+            self._channel.exchange_delete(name)
+
     def consume(
         self,
         queue: str,
@@ -379,6 +384,12 @@ class AMQPConnection:
             return QAMConnectionException(
                 f"can't connect to the broker at {self._endpoint}: "
                 f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
+                executed="no",
+            )
+        if self._opened_by is not None and isinstance(error, amqp.ChannelError):
+            return QAMConnectionException(
+                f"the broker at {self._endpoint} refused user {self._endpoint.username!r}: "
+                f"{error_text(error)}",
                 executed="no",
             )
         lost = QAMConnectionException(

@@ -13,7 +13,7 @@ from typing import Any
 
 from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
-from qam._protocol.entities import request_binding
+from qam._protocol.entities import reply_exchange, request_binding, siblings_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException, QAMException
 from qam.qam_proxy import QAMProxy
@@ -32,7 +32,7 @@ def own_broker() -> str:
 def run(broker: str) -> None:
     """Run all demonstrations, and print them to stdout.
 
-    Blocks until they are over and the request queue is deleted.  Two exchanges stay at the broker.
+    Blocks until they are over, and what was declared for them is deleted.
 
     :param broker: a URL.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
@@ -78,9 +78,11 @@ def _stage(broker: str, server_id: str) -> Iterator[Stage]:
     endpoint = AMQPCredentials(broker).endpoints()[0]
     with ExitStack() as stack:
         server = QAMServer(broker, server_id=server_id, expected_exceptions=[ZeroDivisionError])
-        stack.callback(_delete_request_queue, endpoint, server_id)
+        stack.callback(_delete_entities, endpoint, server_id)
         stack.enter_context(server)
-        proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))
+        # By its client_id the reply queue, too, is recognized as one of the demonstration.
+        proxy = QAMProxy(server_id, broker, client_id=server_id, timeout=_TIMEOUT)
+        stack.enter_context(proxy)
         # The server closes before the proxy: it also answers the call that has timed out, and
         # the proxy has to receive that reply.
         stack.callback(server.close)
@@ -107,10 +109,14 @@ def _register(server: QAMServer, stage: Stage) -> None:
     server.register_class(Counter(), "counter")
 
 
-def _delete_request_queue(endpoint: Endpoint, server_id: str) -> None:
+def _delete_entities(endpoint: Endpoint, server_id: str) -> None:
+    """Delete the request queue and the exchanges of the server; other queues are gone by now."""
+    requests, words = request_binding(server_id), siblings_binding(server_id, "")
     connection = connect(endpoint, _TIMEOUT)
     try:
-        connection.delete_queue(request_binding(server_id).queue)
+        connection.delete_queue(requests.queue)
+        for exchange in (requests.exchange, reply_exchange(server_id), words.exchange):
+            connection.delete_exchange(exchange)
     finally:
         connection.close()
 

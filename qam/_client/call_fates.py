@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate
 from qam._client.pending_call import PendingCall
 from qam._common.deadline import Deadline, backoff
@@ -71,7 +72,7 @@ class CallFates:
     """
 
     server_id: str
-    broker: object
+    broker: AMQPCredentials
     persistent: bool
 
     def decide(
@@ -153,9 +154,12 @@ class CallFates:
 
     def server_not_found(self, executed: Executed) -> QAMServerNotFoundException:
         """Return the exception of a call whose request no queue took."""
+        hint = "start one, or check the server_id"
+        if self.broker.is_memory:
+            hint += "; a memory:// broker is inside one process, and no other process reaches it"
         return QAMServerNotFoundException(
             f"the server_id {self.server_id!r} has no request queue at {self.broker}: no server "
-            "has ever served it there; start one, or check the server_id",
+            f"has ever served it there; {hint}",
             executed=executed,
         )
 

@@ -13,6 +13,7 @@ from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
 from qam._broker.upkeep import Upkeep
+from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import PublisherThread
 from qam._client.reply_queue import ReplyQueue
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
@@ -21,9 +22,16 @@ from qam._common.error_texts import describe
 from qam._common.logs import get_logger
 from qam._common.rare_warnings import RareWarnings
 from qam._protocol.correlation import number_of
+from qam._protocol.multicalls import result_in
 from qam._protocol.replies import decode_reply, outcome
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer, as_serializer
-from qam.exceptions import QAMConnectionException, QAMException, QAMSerializationException
+from qam.exceptions import (
+    QAMConnectionException,
+    QAMException,
+    QAMMethodNotFoundException,
+    QAMSerializationException,
+)
 
 log = get_logger("qam.qam_proxy")
 
@@ -94,6 +102,8 @@ class ConsumerThread(ConnectionThread):
         self.server_id = server_id
         self.client_id = client_id
         self._serializer = as_serializer(serializer)
+        # The label that the user knows, without the random part on the wire.
+        self._receiver = Receiver("client", client_id.rpartition(".")[0] or client_id)
         self._publisher = publisher
         self._results = self._publisher.results
         self._persistent = persistent
@@ -163,7 +173,7 @@ class ConsumerThread(ConnectionThread):
 
     def _decode(self, delivery: Delivery) -> Message | QAMException:
         try:
-            return decode_reply(self._serializer, delivery)
+            return decode_reply(self._serializer, delivery, self._receiver)
         except QAMSerializationException as error:
             if not delivery.too_large:  # else a warning was logged when it came
                 log.warning("a reply can't be decoded: %s", error)
@@ -181,15 +191,36 @@ class ConsumerThread(ConnectionThread):
         if slot["state"] != DONE:  # a callback's slot has its outcome already
             self._results.wait(id, NO_END)
         message = slot["result_message"]
-        call = slot["call"] if log.isEnabledFor(DEBUG) else None
+        call = slot["call"]
         self.free_result_item(id)
         if isinstance(message, Delivery):
             message = self._decode(message)
-        if call is not None:
+        if call is not None and log.isEnabledFor(DEBUG):
             self._publisher.stations.ended(call, _how_it_ended(message))
         if isinstance(message, QAMException):
             raise message
-        return outcome(message)
+        try:
+            return outcome(message)
+        except QAMMethodNotFoundException as error:
+            raise self._with_hint(error, call) from None
+
+    def result_in(self, packed: Any) -> Any:
+        """Return the result of one call of a MultiCall; raise its exception.
+
+        :param packed: as it stands in the result of ``system.multicall``.
+        """
+        return result_in(packed, self._serializer, self._receiver)
+
+    def _with_hint(
+        self, error: QAMMethodNotFoundException, call: PendingCall | None
+    ) -> QAMMethodNotFoundException:
+        by_keyword = call is not None and call.has_keywords
+        if not by_keyword or self._results.server_keeps_record is not False:
+            return error
+        return QAMMethodNotFoundException(
+            f"{error}; the server is of 0.2.x, which knows no keyword arguments: "
+            "pass them by position"
+        )
 
     # --- as owner of a connection ---------------------------------------------
 

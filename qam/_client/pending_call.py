@@ -37,5 +37,7 @@ class PendingCall:
     confirmed: bool = False
     #: How often the broker has refused its request.
     times_refused: int = 0
+    #: It has keyword arguments.
+    has_keywords: bool = False
     #: Its request must not be written any more.
     withdrawn: bool = False

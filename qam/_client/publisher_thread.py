@@ -172,6 +172,8 @@ class PublisherThread(PublishingThread):
         if options.wait_for_server:
             call.awaits_server_until = time.monotonic() + options.wait_for_server
         call.one_way = one_way
+        if kwargs:
+            call.has_keywords = True
         # From here on a reply, this thread or a close concludes it.
         self.results.begin(call)
         return call

@@ -3,6 +3,7 @@
 from typing import Any, NoReturn
 
 from qam._client.call_options import CallOptions
+from qam._protocol.hidden_names import OF_NOTEBOOKS
 
 
 class _Method:
@@ -39,9 +40,9 @@ def _public(name: str) -> str:
 
 def _attribute(name: str) -> str:
     # IPython asks each object for its getdoc(), and would call the server for it.
-    if name == "getdoc":
+    if name in OF_NOTEBOOKS:
         raise AttributeError(
-            "getdoc is no attribute; a remote method of that name is proxy['getdoc']"
+            f"{name} is no attribute; a remote method of that name is proxy[{name!r}]"
         )
     return name if name[:1] != "_" else _public(name)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qam._broker.connection import Connection, QueueIsDown
+from qam._broker.connection import Connection, NotPermitted, QueueIsDown
 from qam._broker.events import Consumer
 from qam._protocol.entities import reply_binding
 from qam.exceptions import QAMConnectionException
@@ -69,6 +69,12 @@ class ReplyQueue:
     def _declare(self, connection: Connection) -> None:
         try:
             connection.declare_queue(self._binding, self._arguments)
+        except NotPermitted as error:
+            raise QAMConnectionException(
+                f"{error}; its name begins with the client_id: "
+                "pass client_id= where permissions are by name",
+                executed="no",
+            ) from error
         except QueueIsDown:
             # The old queue is left to its expiry.  The routing key is the same, so all replies
             # from now on go to the new queue.

@@ -4,6 +4,7 @@ import builtins
 import json
 import sys
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any
 
 from qam._common.plain_values import Allowance, NotPlainError
@@ -29,6 +30,7 @@ _CONTROL_FLOW = (StopIteration, StopAsyncIteration)
 _MAX_COLUMN, _MAX_LINE = 10_000, 2**31
 
 _ARGS: Any = vars(BaseException)["args"]
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]
 ATTRIBUTES: Any = vars(BaseException)["__dict__"]
 NOTES = "__notes__"
 
@@ -52,6 +54,12 @@ def args_of(error: BaseException) -> tuple[Any, ...]:
     """Return the args of *error*, even if its class defines another ``args``."""
     args: tuple[Any, ...] = _ARGS.__get__(error)
     return args
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of *error*, even if its class computes its attributes."""
+    frames: TracebackType | None = _TRACEBACK.__get__(error)
+    return frames
 
 
 def notes_of(error: BaseException) -> Any:

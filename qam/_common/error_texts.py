@@ -19,6 +19,7 @@ from qam._common.error_inspection import (
     MAX_TEXT,
     args_and_state,
     args_of,
+    full_name,
     has_huge_position,
     has_own_text,
     text_of_args,
@@ -148,6 +149,19 @@ def traceback_of(error: BaseException, frames: TracebackType | None) -> str:
         if all(map(_is_short, _shown_with(error))):
             return without_middle("".join(traceback.format_exception(type(error), error, frames)))
     return without_middle("".join(traceback.format_tb(frames)) + describe(error))
+
+
+def bare_traceback_of(error: BaseException, frames: TracebackType | None) -> str:
+    """Return the traceback of *error*, and its type; run no code of its class."""
+    return without_middle("".join(traceback.format_tb(frames)) + full_name(type(error)))
+
+
+def free_locals(error: BaseException) -> None:
+    """Free the local variables of the frames that *error* and its causes have passed."""
+    left: BaseException | None = error
+    while left is not None:
+        traceback.clear_frames(left.__traceback__)
+        left = left.__cause__
 
 
 def _shown_with(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,8 @@ from typing import Any
 
 from qam._broker.messages import Delivery
 from qam._common.error_texts import describe
+from qam._common.static_inspection import Name
+from qam._serialization.refusals import NotTrustedError, Receiver, advice
 from qam._serialization.serializers import Serializer
 from qam.exceptions import QAMSerializationException
 
@@ -11,12 +13,14 @@ from qam.exceptions import QAMSerializationException
 def decode(
     serializer: Serializer,
     delivery: Delivery,
-    strangers: list[str] | None = None,
+    receiver: Receiver,
+    strangers: list[Name] | None = None,
     *,
     envelope: bool = False,
 ) -> dict[str, Any]:
     """Return the decoded body of *delivery*.
 
+    :param receiver: whose process this is.
     :param strangers: see :meth:`Serializer.decode`.
     :param envelope: build only plain values, see :meth:`Request.from_envelope`.
     :raises QAMSerializationException: the body is too large, has another content type, can't be
@@ -35,6 +39,10 @@ def decode(
             body = serializer.decode_envelope(delivery.body)
         else:
             body = serializer.decode(delivery.body, strangers)
+    except NotTrustedError as error:
+        raise QAMSerializationException(
+            f"a message can't be decoded: {advice(error.names, receiver)}"
+        ) from error
     except Exception as error:
         raise QAMSerializationException(
             f"a message can't be decoded as {serializer.name}: {describe(error)}"

@@ -10,6 +10,7 @@ from typing import Any
 from qam._broker.messages import Delivery
 from qam._protocol.replies import decode_reply, outcome
 from qam._protocol.requests import APPLY, MULTICALL, Request, apply_message
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer
 from qam.exceptions import QAMSerializationException
 
@@ -56,9 +57,10 @@ def pack_replies(bodies: list[bytes], serializer: Serializer) -> list[Any]:
     return [body.decode() if serializer.name == "json" else body for body in bodies]
 
 
-def result_in(packed: Any, serializer: Serializer) -> Any:
+def result_in(packed: Any, serializer: Serializer, receiver: Receiver) -> Any:
     """Return the result of one call in the result of a ``system.multicall``; raise its exception.
 
+    :param receiver: the client.
     :raises QAMSerializationException: it can't be decoded.
     """
     body = packed.encode() if isinstance(packed, str) else packed
@@ -67,4 +69,4 @@ def result_in(packed: Any, serializer: Serializer) -> Any:
             f"a result of {MULTICALL} can't be decoded: it is no reply", executed="unknown"
         )
     properties = {"content_type": serializer.content_type}
-    return outcome(decode_reply(serializer, Delivery(body, 0, properties=properties)))
+    return outcome(decode_reply(serializer, Delivery(body, 0, properties=properties), receiver))

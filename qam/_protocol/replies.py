@@ -1,27 +1,40 @@
 """Makes, checks and interprets the bodies of replies.  No I/O here."""
 
 import pickle  # loads only pickles made here  # nosec B403
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import NoneType
+from types import NoneType, TracebackType
 from typing import Any
 
 from qam._broker.messages import Delivery
 from qam._common.error_inspection import (
     MAX_NAME,
     MAX_TEXT,
+    args_and_state,
     args_of,
     find_class,
+    frames_of,
     full_name,
     may_be_raised,
     notes_of,
+    text_of_args,
 )
-from qam._common.error_texts import fit, shown, text_of, traceback_of, without_middle
+from qam._common.error_texts import (
+    bare_traceback_of,
+    fit,
+    free_locals,
+    shown,
+    text_of,
+    traceback_of,
+    without_middle,
+)
 from qam._common.plain_values import cut_octets
+from qam._common.static_inspection import Name
 from qam._protocol.bodies import decode
+from qam._serialization.refusals import Receiver, advice
 from qam._serialization.remote_errors import ErrorMaker
 from qam._serialization.serializers import PickleSerializer, Serializer
-from qam._serialization.unpickler import Stranger
+from qam._serialization.strangers import Stranger
 from qam.exceptions import (
     QAMException,
     QAMMethodNotFoundException,
@@ -48,31 +61,70 @@ _TYPES_OF_REPLY = {
 }
 # Octets of an error's text in a shortened reply.
 _MAX_SHORT_TEXT = 500
-# How many names of classes that are not trusted the text of an error lists.
-_SHOWN = 5
 
 
-def decode_reply(serializer: Serializer, delivery: Delivery) -> dict[str, Any]:
+def decode_reply(serializer: Serializer, delivery: Delivery, receiver: Receiver) -> dict[str, Any]:
     """Return the body of a reply; a class that is unknown here is accepted in an exception only.
 
+    An exception is never hidden by what it contains: if that can't be built, the reply has its
+    type, its text and its traceback, and texts in place of its args.
+
+    :param receiver: the client.
     :raises QAMSerializationException: like :func:`decode`, or a field has the wrong type; its
         ``executed`` says whether the method ran.
     """
-    strangers: list[str] = []
+    strangers: list[Name] = []
     try:
-        body = decode(serializer, delivery, strangers)
+        body = decode(serializer, delivery, receiver, strangers)
         _check_reply(body)
     except QAMSerializationException as error:
+        free_locals(error)  # what was built so far, before it is read again
+        told = _told_exception(serializer, delivery, receiver)
+        if told is not None:
+            return told
         # A server accepts requests only in its own content type.  A reply in another one than
         # ours shows that it has refused the request.
         same = delivery.properties.get("content_type") == serializer.content_type
         error.executed = "yes" if same or delivery.too_large else "no"
         raise
-    if strangers and not body.get("exception"):
-        raise QAMSerializationException(
-            f"the result can't be decoded: {_some_of(strangers)}", executed="yes"
-        )
-    return body
+    if not strangers:
+        return body
+    if body.get("exception"):
+        return body if _is_made_of_plain_values(body, serializer) else _without_object(body)
+    raise QAMSerializationException(
+        f"the result can't be decoded: {advice(strangers, receiver)}", executed="yes"
+    )
+
+
+def _is_made_of_plain_values(body: dict[str, Any], serializer: Serializer) -> bool:
+    """Return True if the reply *body* has an exception that no code of its class has made."""
+    kind = type(body.get("result"))
+    by_own_code = isinstance(serializer, PickleSerializer) and serializer.trusts(kind)
+    return issubclass(kind, BaseException) and not by_own_code
+
+
+def _told_exception(
+    serializer: Serializer, delivery: Delivery, receiver: Receiver
+) -> dict[str, Any] | None:
+    """Return what an undecodable reply tells of an exception; None if it tells of none."""
+    with suppress(QAMSerializationException):
+        body = decode(serializer, delivery, receiver, envelope=True)
+        _check_reply(body)
+        if body.get("exception") and body.get("exception_type") is not None:
+            return _without_object(body)
+    return None
+
+
+def _without_object(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply *body* without the exception in it, which has parts that are not built."""
+    result: Any = body.get("result")
+    name, args, text = map(body.get, ("exception_type", "exception_args", "exception_text"))
+    if issubclass(type(result), BaseException):
+        name, args = name or full_name(type(result)), args_of(result) if args is None else args
+    elif type(result) is Stranger:
+        args = result.args if args is None else args
+    shown = Stranger(*_RECEIVER.plain_args(args or ()))
+    return body | {"result": shown, "exception_type": name, "exception_text": text}
 
 
 def _check_reply(body: dict[str, Any]) -> None:
@@ -83,12 +135,6 @@ def _check_reply(body: dict[str, Any]) -> None:
             raise QAMSerializationException(f"a reply is invalid: its field {name!r} is no {kind}")
 
 
-def _some_of(refusals: list[str]) -> str:
-    different = list(dict.fromkeys(refusals))
-    more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-    return "; ".join(different[:_SHOWN]) + more
-
-
 def result_reply(request_id: Any, result: Any) -> dict[str, Any]:
     """Return the reply of a method that returned *result*."""
     return _reply(request_id, result, exception=False, internal_exception=NOT_INTERNAL)
@@ -96,7 +142,7 @@ def result_reply(request_id: Any, result: Any) -> dict[str, Any]:
 
 def internal_reply(request_id: Any, code: int, text: str) -> dict[str, Any]:
     """Return the reply of a server that has no result of the method: *text* says why."""
-    return _reply(request_id, text, exception=True, internal_exception=code)
+    return _reply(request_id, fit(text), exception=True, internal_exception=code)
 
 
 def _reply(
@@ -132,25 +178,54 @@ def exception_reply(
     else:
         reply["result"] = _portable_args(error, serializer, maker)
     if send_traceback:
-        # without the frame of this library that called the method
-        frames = error.__traceback__.tb_next if error.__traceback__ else None
-        reply["traceback"] = traceback_of(error, frames)
+        reply["traceback"] = traceback_of(error, _frames_of(error))
     return reply
 
 
+def bare_exception_reply(
+    request_id: Any, error: BaseException, serializer: Serializer, send_traceback: bool = True
+) -> dict[str, Any]:
+    """Return the reply of a method that raised *error*; run no code of its class."""
+    args = _RECEIVER.plain_args(args_of(error))
+    shown_args = [_portable_value(each, serializer) for each in args]
+    reply = _reply(request_id, shown_args, exception=True, internal_exception=NOT_INTERNAL)
+    reply["exception_type"] = fit(full_name(type(error))[:MAX_NAME])
+    reply["exception_text"] = fit(text_of_args(args))
+    if send_traceback:
+        reply["traceback"] = bare_traceback_of(error, _frames_of(error))
+    return reply
+
+
+def _frames_of(error: BaseException) -> TracebackType | None:
+    """Return the frames of *error*, without the one of this library that called the method."""
+    frames = frames_of(error)
+    return frames.tb_next if frames else None
+
+
+def shorter_replies(reply: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield replies that say less and less of the failure in *reply*, which can't be sent."""
+    for most in (_MAX_SHORT_TEXT, 0):
+        if is_exception_reply(reply):
+            yield _shortened(reply, most)
+        else:
+            yield reply | {"result": cut_octets(reply["result"], most)}
+
+
 def is_exception_reply(reply: dict[str, Any]) -> bool:
-    """Return True if *reply* was made by :func:`exception_reply`."""
+    """Return True if *reply* says what a method raised."""
     return "exception_type" in reply
 
 
-def shortened_reply(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply of an exception with its type and a short text, if *reply* is too large."""
-    text = cut_octets(reply["exception_text"], _MAX_SHORT_TEXT)
+def _shortened(reply: dict[str, Any], most: int) -> dict[str, Any]:
+    """Return the reply of an exception with its type and a text of *most* octets."""
+    text = cut_octets(reply["exception_text"], most)
     result = reply["result"]
     by_pickle = isinstance(result, BaseException)
     return {
         **_reply(reply["id"], None, exception=True, internal_exception=NOT_INTERNAL),
-        "result": _SENDER.make(type(result), (text,)) if by_pickle else [text],
+        "result": _SENDER.make(type(result) if most else Exception, (text,))
+        if by_pickle
+        else [text],
         "exception_type": reply["exception_type"][:MAX_NAME],
         "exception_text": text,
     }
@@ -158,6 +233,7 @@ def shortened_reply(reply: dict[str, Any]) -> dict[str, Any]:
 
 _REMOTE_TRACEBACK = "Remote traceback:\n"
 
+_RECEIVER = ErrorMaker()
 _SENDER = ErrorMaker(show=shown)
 _SENDER_WITHOUT_TRACEBACKS = ErrorMaker(
     show=shown, keep_note=lambda note: not note.startswith(_REMOTE_TRACEBACK)
@@ -175,7 +251,9 @@ def _portable_pickle(
 ) -> dict[str, Any]:
     """Return the fields for *error*: itself if the caller can build it, else its parts."""
     if serializer.trusts(type(error)) and maker is _SENDER and _survives(error, serializer):
-        return {"result": error}
+        # The texts are for a caller that does not trust what is in the args.
+        args, all_plain = maker.shown_args(error)
+        return {"result": error} if all_plain else {"result": error, "exception_args": args}
     copied = maker.copy(error)
     if serializer.trusts(type(copied)) and not _survives(copied, serializer):
         # A caller that trusts its class, too, would build it by the same code.
@@ -202,8 +280,13 @@ def _survives_plain_pickle(error: BaseException) -> bool:
 
 
 def _portable_args(error: BaseException, serializer: Serializer, maker: ErrorMaker) -> list[Any]:
-    """Return the args of *error*; a text replaces each that the serializer can't encode."""
-    return [_portable_value(value, serializer) for value in maker.plain_args(args_of(error))]
+    """Return the args of *error*; a text replaces each that the serializer can't encode.
+
+    Those of an OSError include its file names.
+    """
+    is_os_error = issubclass(type(error), OSError)
+    args = args_and_state(error)[0] if is_os_error else args_of(error)
+    return [_portable_value(value, serializer) for value in maker.plain_args(args)]
 
 
 def _portable_value(value: Any, serializer: Serializer) -> Any:
@@ -243,8 +326,6 @@ def _internal_exception(code: int, text: Any) -> QAMException:
 
 
 # --- the exception that the method raised, rebuilt for the caller ------------------------
-
-_RECEIVER = ErrorMaker()
 
 
 def _remote_exception(reply: dict[str, Any]) -> Exception:

@@ -7,6 +7,7 @@ server that gets it decodes only as much as it needs for an answer.
 import pickle  # it builds plain values only  # nosec B403
 from typing import Any, ClassVar
 
+from qam._serialization.strangers import Nothing
 from qam._serialization.trust import Trusted
 from qam._serialization.unpickler import CarefulUnpickler, loads
 
@@ -19,27 +20,6 @@ def load_envelope(body: bytes) -> Any:
     :raises Exception: *body* is no pickle, or a broken one.
     """
     return loads(body, _NOTHING_TRUSTED, unpickler=_EnvelopeUnpickler)
-
-
-class Nothing:
-    """Stands for any class or function that a pickle names, and for its instances and results.
-
-    It can be filled like a list, a set and a dict, and keeps nothing.
-    """
-
-    __slots__ = ()
-
-    def append(self, item: Any) -> None:
-        """Take an item."""
-
-    def extend(self, items: Any) -> None:
-        """Take several items."""
-
-    def add(self, item: Any) -> None:
-        """Take a member."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Take a key and its value."""
 
 
 class _EnvelopeUnpickler(CarefulUnpickler):

@@ -248,6 +248,10 @@ class ErrorMaker:
         """Return a copy of each plain value in *args*, and a text for each other one."""
         return self._plain_args(args, self._allowance(), 0)[0]
 
+    def shown_args(self, error: BaseException) -> tuple[tuple[Any, ...], bool]:
+        """Return the args of *error* like :meth:`plain_args`; and whether all are plain."""
+        return self._plain_args(args_of(error), self._allowance(), 0)
+
     def _allowance(self) -> Allowance:
         return Allowance(self._copy_inner, self._spend)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from kombu.utils import json as kombu_json
 
-from qam._common.static_inspection import name_of
+from qam._common.static_inspection import Name, name_of
 from qam._serialization.envelope import load_envelope
 from qam._serialization.plain_bounds import loads_json, loads_msgpack, loads_plain_json
 from qam._serialization.trust import EVERYWHERE, Trusted
@@ -40,12 +40,12 @@ class Serializer(Protocol):
         """
         ...
 
-    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
+    def decode(self, body: bytes, strangers: list[Name] | None = None) -> Any:
         """Return the value that *body* encodes.
 
         :param strangers: None to refuse a class that this process does not have or trust.  Given
-            a list, its instances are replaced by :class:`Stranger`, and the list gets a text
-            that names the class and says how to trust it.
+            a list, its instances are replaced by :class:`Stranger`, and the list gets its name.
+        :raises NotTrustedError: *body* names such classes.
         """
         ...
 
@@ -89,7 +89,7 @@ class PickleSerializer:
         """Return True if *cls* is trusted, so that its instances are built by its own code."""
         return self._trusted.find(name_of(cls)) is cls
 
-    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
+    def decode(self, body: bytes, strangers: list[Name] | None = None) -> Any:
         """Unpickle *body*; a byte string of Python 2 becomes text if it is UTF-8."""
         return loads(body, self._trusted, strangers)
 
@@ -158,7 +158,7 @@ class JSONSerializer:
         text: str = kombu_json.dumps(value)
         return text.encode("utf-8")
 
-    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
+    def decode(self, body: bytes, strangers: list[Name] | None = None) -> Any:
         """Return the value that the UTF-8 JSON in *body* encodes.
 
         :raises ValueError: *body* is no JSON, or its value would cost more than its size allows.
@@ -193,7 +193,7 @@ class MsgpackSerializer:
         """Return *value* as msgpack."""
         return bytes(self._msgpack.packb(value, use_bin_type=True))
 
-    def decode(self, body: bytes, strangers: list[str] | None = None) -> Any:
+    def decode(self, body: bytes, strangers: list[Name] | None = None) -> Any:
         """Return the value that the msgpack in *body* encodes; a tuple has become a list.
 
         A Timestamp becomes its seconds, a float.

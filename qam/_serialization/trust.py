@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from qam._common.printable import printable
 from qam._common.static_inspection import Name, own_class
 
 
@@ -50,7 +49,7 @@ class Trusted:
         self._things: dict[Name, Any] = {}
         self._modules: dict[str, ModuleType] = {}
         self._parent = parent
-        if isinstance(things, (str, type)):
+        if isinstance(things, (str, type)) or not isinstance(things, Iterable):
             raise TypeError(
                 f"trusted must be a list of classes, functions, modules or names, not {things!r}"
             )
@@ -149,17 +148,3 @@ def imported(module: str, name: str) -> Any:
     """
     found = sys.modules.get(module)
     return vars(found).get(name) if type(found) is ModuleType else None
-
-
-def refusal(name: Name) -> str:
-    """Return a text that says that *name* is not trusted, and what to do about it."""
-    full = printable(".".join(name))
-    if _is_function_of_python(name):
-        return f"{full} is not trusted, and does not stand for a value"
-    return f"{full} is not trusted; call qam.trust({full}) in the process that receives it"
-
-
-def _is_function_of_python(name: Name) -> bool:
-    if name[0].partition(".")[0] not in sys.stdlib_module_names:
-        return False
-    return not issubclass(type(imported(*name)), type) or name[0] == "builtins"

@@ -50,44 +50,37 @@ from qam._serialization.known_names import (
     unicode_decode_error,
     zone_info,
 )
+from qam._serialization.refusals import NotTrustedError
 from qam._serialization.remote_errors import (
     ErrorMaker,
     check_unicode_error,
     decode_error_of_python_2,
 )
-from qam._serialization.trust import Trusted, refusal
+from qam._serialization.strangers import Stranger
+from qam._serialization.trust import Trusted
 
 # Python 2 writes the bytes in it as a byte string, which is read as text if it is UTF-8.
 _PYTHON_2_DECODE_ERROR = ("exceptions", "UnicodeDecodeError")
 
 _MAX_NAME = 500  # characters of a module's name and a name inside it together
-
-
-class Stranger:
-    """Stands for an instance of a class that this process does not have or does not trust."""
-
-    def __init__(self, *args: Any) -> None:
-        #: The arguments of the class; texts in place of values that are not plain.
-        self.args = args
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the state."""
+# So many names of classes that are not trusted are kept, to be told all at once.
+_MAX_REFUSED = 50
 
 
 def loads(
     body: bytes,
     trusted: Trusted,
-    strangers: list[str] | None = None,
+    strangers: list[Name] | None = None,
     unpickler: "type[CarefulUnpickler] | None" = None,
 ) -> Any:
     """Return the value that *body* encodes; a byte string of Python 2 becomes text if it is UTF-8.
 
     :param trusted: the classes and functions that may be used beside those of the tables.
     :param strangers: None to refuse what is not trusted.  Given a list, a :class:`Stranger`
-        replaces what is not trusted, and the list gets a text that says how to trust it.
+        replaces what is not trusted, and the list gets its name.
     :param unpickler: decodes a body that has names; by default CarefulUnpickler.
-    :raises pickle.UnpicklingError: *body* is no pickle, names something that is not trusted, or
-        exceeds a limit.
+    :raises NotTrustedError: *body* names things that are not trusted.
+    :raises pickle.UnpicklingError: *body* is no pickle, or exceeds a limit.
     :raises Exception: anything else that a broken pickle, or building a trusted class, raises.
     """
     if opcode_scan.is_plain(body):
@@ -113,7 +106,7 @@ class CarefulUnpickler(_PythonUnpickler):
     dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
     proto, fix_imports, encoding, errors = 0, True, "utf-8", "strict"
 
-    def __init__(self, body: bytes, trusted: Trusted, strangers: list[str] | None) -> None:
+    def __init__(self, body: bytes, trusted: Trusted, strangers: list[Name] | None) -> None:
         # The attributes of the base class, but for frames, which this class ignores.
         stream = io.BytesIO(body)
         self.read, self.readline, self.readinto = stream.read, stream.readline, stream.readinto
@@ -124,7 +117,7 @@ class CarefulUnpickler(_PythonUnpickler):
         self._memo_has_gaps = False
         self._trusted = trusted
         self._strangers = strangers
-        self._refused: set[Name] = set()
+        self._refused: list[Name] = [] if strangers is None else strangers
         self._bounds = Bounds(len(body), memory_bounds.check(body)[1])
         self._errors = ErrorMaker(self._bounds.spend, for_one_message=True)
         # The classes and functions that the message has named so far; nothing else may be called.
@@ -133,6 +126,17 @@ class CarefulUnpickler(_PythonUnpickler):
 
     def load(self) -> Any:
         """Execute the opcodes, and return the value that they build."""
+        try:
+            value = self._execute()
+        except Exception as error:
+            if self._refused:  # perhaps because a Stranger can't be used like the instance
+                raise NotTrustedError(self._refused) from error
+            raise
+        if self._builds_no_more:
+            raise NotTrustedError(self._refused)
+        return value
+
+    def _execute(self) -> Any:
         read, dispatch = self.read, self.dispatch
         try:
             while True:
@@ -140,6 +144,11 @@ class CarefulUnpickler(_PythonUnpickler):
         except pickle._Stop as stop:  # type: ignore[attr-defined]
             self._bounds.check_exceptions()
             return stop.value
+
+    @property
+    def _builds_no_more(self) -> bool:
+        """True once a name was refused: the rest is read only to find the other such names."""
+        return bool(self._refused) and self._strangers is None
 
     def load_frame(self) -> None:
         self.read(8)
@@ -246,11 +255,8 @@ class CarefulUnpickler(_PythonUnpickler):
             found = look_up(name)
             if found is not None:
                 return found
-        if self._strangers is None:
-            raise pickle.UnpicklingError(refusal(name))
-        if name not in self._refused:
-            self._refused.add(name)
-            self._strangers.append(refusal(name))
+        if name not in self._refused and len(self._refused) < _MAX_REFUSED:
+            self._refused.append(name)
         return Stranger
 
     def _find_trusted(self, name: Name) -> Any:
@@ -276,6 +282,8 @@ class CarefulUnpickler(_PythonUnpickler):
     def _call(self, called: Any, args: Any) -> Any:
         """Call *called* with *args* if that is allowed, and return its result."""
         self._check_named(called, args)
+        if self._builds_no_more:
+            return self._nothing()
         if called is new_object:
             return self._new(args[0], args[1:])
         if called is reconstructor:
@@ -299,6 +307,10 @@ class CarefulUnpickler(_PythonUnpickler):
         if called is numpy_names.empty_array:
             self._bounds.begin_array(made)
         return made
+
+    def _nothing(self) -> Stranger:
+        self._bounds.call(Exception)
+        return Stranger()
 
     def _make_error(self, cls: Any, args: tuple[Any, ...]) -> Any:
         self._bounds.call(Exception)  # not cls itself, whose metaclass may define a hash
@@ -342,6 +354,8 @@ class CarefulUnpickler(_PythonUnpickler):
         if not issubclass(type(cls), type):
             raise pickle.UnpicklingError("a message may make instances of classes only")
         self._check_named(cls, args)
+        if self._builds_no_more:
+            return self._nothing()
         if cls is Stranger or self._is_error(cls):
             return self._make_error(cls, args)
         if cls in CONSTRUCTORS:
@@ -386,7 +400,7 @@ class CarefulUnpickler(_PythonUnpickler):
     def _check_leaf(self, value: Any) -> None:
         if type(value) is int and value.bit_length() > MAX_BITS:
             raise pickle.UnpicklingError("a whole number is too long for an argument")
-        if type(value) in LEAVES or type(value) is zone_info():
+        if type(value) in LEAVES or type(value) in (Stranger, zone_info()):
             return
         if issubclass(type(value), datetime.tzinfo) and id(type(value)) in self._named:
             return
@@ -431,6 +445,8 @@ class CarefulUnpickler(_PythonUnpickler):
             raise pickle.UnpicklingError(
                 "a message may not change a class or function that it names"
             )
+        if self._builds_no_more:
+            return
         if numpy_names.is_dtype(instance):
             self._bounds.spend_on([state])
             self._replace_top(numpy_names.dtype_with_state(instance, state))
@@ -467,7 +483,7 @@ class CarefulUnpickler(_PythonUnpickler):
     # --- items: only for containers, and with keys that are cheap to hash ----------------
 
     def _check_container(self, container: Any, *kinds: type) -> None:
-        if not issubclass(type(container), kinds) or is_process_wide(container):
+        if not issubclass(type(container), (Stranger, *kinds)) or is_process_wide(container):
             raise pickle.UnpicklingError("a message may fill only containers")
 
     def load_append(self) -> None:

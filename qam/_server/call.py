@@ -128,8 +128,9 @@ class Call:
     def time_left(self, now: float) -> float | None:
         """Return for how many seconds its caller still waits, at most; None for no limit.
 
-        The broker has subtracted the time that the request spent in its queue; this subtracts
-        the time that it has spent here.  Clocks of two machines are not compared.
+        The broker drops a request whose time is up in its queue, and does not tell how long it
+        was there.  This subtracts the time that it has spent here.  Clocks of two machines are
+        not compared.
 
         :param now: the time on the clock of the server.
         """

@@ -21,13 +21,14 @@ from qam._protocol.replies import (
     RESULT_NOT_SERIALIZABLE,
     SERVER_FAILED,
     SERVER_LOST,
+    bare_exception_reply,
     exception_reply,
     internal_reply,
-    is_exception_reply,
     result_reply,
-    shortened_reply,
+    shorter_replies,
 )
 from qam._protocol.requests import MULTICALL, Request
+from qam._serialization.refusals import Receiver
 from qam._server.call import Answer, Call, code_if_not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
@@ -82,6 +83,7 @@ class ExecuteMethodThread(OwnThread):
         self._methods = methods
         self._settings = settings
         self._serializer = settings.serializer
+        self._receiver = Receiver("server", settings.server_id)
         self._messages = messages
         self._max_message_bytes = settings.max_message_bytes
         self._send_tracebacks = settings.send_tracebacks
@@ -136,11 +138,10 @@ class ExecuteMethodThread(OwnThread):
             log.info("%s() is run again: the server that had it went away", request.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
-            what = f"the result of {printable(request.method_name)}()"
             reply = self._run(call, request)
             if call.one_way:
                 reply = self._keep_here(call, reply)
-            body = self._encode(call, reply, what)
+            body = self._encode(call, reply)
         except BaseException as error:  # a bug of this library costs this call only
             log.exception("a request could not be answered")
             failure = internal_reply(request.id, SERVER_FAILED, describe(error))
@@ -155,9 +156,9 @@ class ExecuteMethodThread(OwnThread):
         may run the method.
         """
         if call.lost:
-            body = decode(self._serializer, call.delivery, envelope=True)
+            body = decode(self._serializer, call.delivery, self._receiver, envelope=True)
             return Request.from_envelope(body)
-        return Request.from_body(decode(self._serializer, call.delivery))
+        return Request.from_body(decode(self._serializer, call.delivery, self._receiver))
 
     def _refuse(self, call: Call, error: QAMSerializationException) -> Message | None:
         """Mark a request to be rejected; return the reply that tells its caller why, if one can."""
@@ -167,7 +168,7 @@ class ExecuteMethodThread(OwnThread):
         if routing_key is None or call.delivery.correlation_id is None:
             return None  # a 0.2.x client, or no client of ours
         reply = internal_reply(None, code_if_not_run(call, REQUEST_UNREADABLE), str(error))
-        body = self._encode(call, reply, "the reason why a request was rejected")
+        body = self._encode(call, reply)
         call.answer = Answer(routing_key, body)
         return self._messages.reply(call, call.answer)
 
@@ -177,8 +178,8 @@ class ExecuteMethodThread(OwnThread):
             return internal_reply(
                 request.id,
                 SERVER_LOST,
-                f"the server that had {request.method_name}() died, or lost its connection, before "
-                "it answered; the method may have run",
+                f"the server that had {printable(request.method_name)}() died, or lost its "
+                "connection, before it answered; the method may have run",
             )
         if request.method_name == MULTICALL:
             return self._run_all(call, request)
@@ -197,18 +198,29 @@ class ExecuteMethodThread(OwnThread):
             return result_reply(request.id, method())
         except BaseException as error:
             self._log_exception(request.method_name, error)
+            return self._exception_reply(call, error)
+        finally:
+            served_call.reset(served)
+            call.seconds = time.monotonic() - started
+            self._log_station(call, "ended")
+
+    def _exception_reply(self, call: Call, error: BaseException) -> dict[str, Any]:
+        try:
             return exception_reply(
-                request.id,
+                call.request_id,
                 error,
                 self._serializer,
                 send_traceback=self._send_tracebacks,
                 # a 0.2.x client, which sends no reply_to
                 by_plain_pickle=call.delivery.properties.get("reply_to") is None,
             )
-        finally:
-            served_call.reset(served)
-            call.seconds = time.monotonic() - started
-            self._log_station(call, "ended")
+        except BaseException as why:  # the code of its class fails, as by a property of its own
+            log.warning(
+                "what %s() raised can't be shown: its class raised a %s",
+                *(call.method_name, type(why).__name__),
+            )
+            serializer, send_traceback = self._serializer, self._send_tracebacks
+            return bare_exception_reply(call.request_id, error, serializer, send_traceback)
 
     def _run_all(self, call: Call, request: Request) -> dict[str, Any]:
         """Run the calls of a ``system.multicall``; return the body of the reply.
@@ -224,9 +236,9 @@ class ExecuteMethodThread(OwnThread):
             time_left = call.time_left(time.monotonic())
             if time_left is not None and time_left <= 0:
                 break
-            what = f"the result of {printable(each.called_name)}()"
-            replies.append(self._encode(call, self._run(call, each), what))
-        call.seconds = time.monotonic() - started
+            call.method_name = each.called_name
+            replies.append(self._encode(call, self._run(call, each)))
+        call.method_name, call.seconds = request.method_name, time.monotonic() - started
         return result_reply(request.id, pack_replies(replies, self._serializer))
 
     def _keep_here(self, call: Call, reply: dict[str, Any]) -> dict[str, Any]:
@@ -251,15 +263,23 @@ class ExecuteMethodThread(OwnThread):
             self._stations.note(name, call.delivery.correlation_id, method_name)
             self._stations.log()
 
-    def _encode(self, call: Call, reply: dict[str, Any], what: str) -> bytes:
+    def _encode(self, call: Call, reply: dict[str, Any]) -> bytes:
         body, why = self._try_to_encode(call, reply)
-        if body is None and is_exception_reply(reply):
-            body, why = self._try_to_encode(call, shortened_reply(reply))
-        if body is not None:
-            return body
-        self._warnings.warn("%s %s", what, why)
-        failure = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
-        return self._serializer.encode(failure, call.delivery.body)
+        if body is None and not reply["exception"]:
+            what = f"the result of {printable(call.method_name)}()"
+            self._warnings.warn("%s %s", what, why)
+            reply = internal_reply(reply["id"], RESULT_NOT_SERIALIZABLE, f"{what} {why}")
+            body, _ = self._try_to_encode(call, reply)
+        return self._encode_shorter(call, reply) if body is None else body
+
+    def _encode_shorter(self, call: Call, failure: dict[str, Any]) -> bytes:
+        """Return the reply *failure*, cut until it can be sent; the shortest has any size."""
+        shorter = failure
+        for shorter in shorter_replies(failure):
+            body, _ = self._try_to_encode(call, shorter)
+            if body is not None:
+                return body
+        return self._serializer.encode(shorter, call.delivery.body)
 
     def _try_to_encode(self, call: Call, reply: dict[str, Any]) -> tuple[bytes | None, str]:
         """Return the encoded *reply*; or None, and why it can't be encoded or sent."""

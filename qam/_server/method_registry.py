@@ -1,10 +1,15 @@
 """The methods that a server offers: those that were registered, and no others."""
 
 import functools
+import os
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qam._common.checks import check_flag
+from qam._common.logs import get_logger
+from qam._common.printable import printable
+from qam._protocol.hidden_names import is_hidden
 from qam._protocol.requests import APPLY, MULTICALL, PING, SYSTEM
 from qam._server.offered_methods import (
     Method,
@@ -14,6 +19,8 @@ from qam._server.offered_methods import (
     public_methods,
 )
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+log = get_logger("qam.qam_server")
 
 
 class MethodRegistry:
@@ -42,9 +49,10 @@ class MethodRegistry:
         if name is None:
             name = getattr(method, "__name__", None)
             if name is None:
-                raise ValueError(f"name is needed: {method!r} has none of its own")
-        _check_name(name)
+                raise ValueError(f"name is needed: {method!r} has none of its own; pass name=")
+        _check_name(name, method)
         check_flag(idempotent, "idempotent")
+        _warn_if_hidden([name])
         self._methods[name] = method
         self._set_idempotent(name, idempotent)
 
@@ -56,6 +64,8 @@ class MethodRegistry:
         idempotent: Iterable[str] = (),
     ) -> None:
         """Offer the public methods of *instance*, or *only* the named ones, as ``name.method``."""
+        if isinstance(instance, str) and not isinstance(name, str):
+            raise TypeError("register_class takes the instance first, and then its name")
         check_instance(instance, name)
         _check_name(name)
         _check_names(only, "methods")
@@ -65,6 +75,7 @@ class MethodRegistry:
         for each in repeatable - offered.keys():
             raise ValueError(f"idempotent: {each!r} is none of the offered methods of the instance")
         methods = {f"{name}.{each}": method for each, method in offered.items()}
+        _warn_if_hidden(list(methods))
         # The instance replaces an earlier one of that name, with all methods of that.
         before, self._instances[name] = self._instances.get(name, {}), methods
         self._methods.update(methods)
@@ -104,7 +115,11 @@ class MethodRegistry:
     def _find(self, name: str) -> Method:
         method = self._methods.get(name) or _SYSTEM_METHODS.get(name)
         if method is None:
-            raise QAMMethodNotFoundException(f"no method {name!r} is registered on the server")
+            name, place = printable(name), f"host {socket.gethostname()}, pid {os.getpid()}"
+            raise QAMMethodNotFoundException(
+                f"no method {name!r} is registered on this server ({place}); another server of "
+                "this server_id may know it"
+            )
         return method
 
 
@@ -124,16 +139,32 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _check_name(name: object) -> None:
+def _check_name(name: object, method: Method | None = None) -> None:
+    """Raise TypeError or ValueError unless *name* can be called; *method* may be its origin."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r}")
+    hint = "; pass name=" if getattr(method, "__name__", None) == name else ""
     for part in name.split("."):
         if not part.isidentifier():
-            raise ValueError(f"name must be an identifier, or several with dots, not {name!r}")
+            raise ValueError(
+                f"name must be an identifier, or several with dots, not {name!r}{hint}"
+            )
         if part.startswith("_"):
-            raise ValueError(f"name: {name!r} begins with an underscore, so it can't be called")
+            raise ValueError(
+                f"name: {name!r} begins with an underscore, so it can't be called{hint}"
+            )
     if name.split(".")[0] == SYSTEM:
-        raise ValueError(f"name: {SYSTEM!r} is reserved")
+        raise ValueError(f"name: {SYSTEM!r} is reserved{hint}")
+
+
+def _warn_if_hidden(names: Sequence[str]) -> None:
+    """Warn of the *names* that callers can't write as attributes of a proxy."""
+    hidden = [name for name in names if is_hidden(name)]
+    if hidden:
+        log.warning(
+            "proxies have attributes of their own with such names, so callers have to write %s",
+            ", ".join(f"proxy[{name!r}]" for name in hidden),
+        )
 
 
 def _check_names(names: object, argument: str) -> None:

@@ -81,7 +81,10 @@ class RequestQueue:
     def deleted(self) -> QAMConnectionException:
         """Return the error to raise when the queue was deleted."""
         server_id = self._settings.server_id
-        return QAMConnectionException(f"the request queue of {server_id!r} was deleted")
+        return QAMConnectionException(
+            f"the request queue of {server_id!r} was deleted, perhaps with requests in it, whose "
+            "calls end by their timeouts"
+        )
 
     def make_room(self, kept: int, now: float) -> None:
         """Let the prefetch leave room for so many deliveries that need no worker.

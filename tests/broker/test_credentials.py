@@ -1,4 +1,5 @@
 import string
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -178,3 +179,104 @@ def test_an_endpoint_does_not_show_the_password() -> None:
     assert "secret" not in str(endpoint)
     assert str(endpoint) == "broker:1234, vhost 'shop'"
     assert endpoint.password == "secret"
+
+
+# --- what people write -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hostname", "host", "port"),
+    [
+        ("[::1]:5673", "::1", 5673),
+        ("[::1]", "::1", 5672),
+        ("::1", "::1", 5672),
+        ("[fe80::1%eth0]:7", "fe80::1%eth0", 7),
+        ("amqp://[::1]:5673/", "::1", 5673),
+        ("127.0.0.1:7", "127.0.0.1", 7),
+    ],
+)
+def test_an_address_of_version_6_may_have_a_port(hostname: str, host: str, port: int) -> None:
+    [endpoint] = AMQPCredentials(hostname).endpoints()
+
+    assert (endpoint.host, endpoint.port) == (host, port)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    assert str(endpoint) == str(AMQPCredentials(hostname).resolved()) == f"{place}, vhost '/'"
+
+
+@pytest.mark.parametrize("hostname", ["[::1", "[::1]:", "[::1]5672", "[]:5672", "host:", "host:x"])
+def test_an_address_with_half_a_port_is_refused(hostname: str) -> None:
+    with pytest.raises(ValueError, match="needs a port number after the ':'"):
+        AMQPCredentials(hostname).endpoints()
+
+
+@pytest.mark.parametrize("scheme", ["AMQP", "Amqps", "MEMORY", "aMqP"])
+def test_a_scheme_may_be_written_in_capitals(scheme: str) -> None:
+    written, lower = AMQPCredentials(f"{scheme}://Broker"), f"{scheme.lower()}://Broker"
+
+    assert written == AMQPCredentials(lower)
+    assert list(map(str, written.endpoints())) == list(map(str, AMQPCredentials(lower).endpoints()))
+    assert written.is_memory is (scheme == "MEMORY")
+
+
+@pytest.mark.parametrize(
+    "hostname",
+    [
+        *("one;two", "one,two", "one:5672,two:5672", "one, two"),
+        *("amqp://one;amqp://two", "amqp://one,two/shop", "amqp://me:secret@one,two"),
+        *("amqp://me:secret@one/v;amqp://me:secret@two/v", "amqp://one:5672;two:5672/"),
+        "amqp://one, amqp://two",
+    ],
+)
+def test_several_hosts_in_one_text_are_told_to_be_a_list(hostname: str) -> None:
+    with pytest.raises(ValueError, match=r"several hosts are a list") as refused:
+        AMQPCredentials(hostname).endpoints()
+
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("hostname", [" broker", "broker\n", "amqp://broker/\n", "bro\tker", "a b"])
+def test_spaces_and_line_breaks_around_a_host_are_refused(hostname: str) -> None:
+    with pytest.raises(ValueError, match="space"):
+        AMQPCredentials(hostname).endpoints()
+
+
+@pytest.mark.parametrize("url", ["amqp://broker:0", "amqps://me:secret@broker:0/shop", "broker:0"])
+def test_port_0_is_refused_and_not_replaced(url: str) -> None:
+    with pytest.raises(ValueError, match=r"port .*must be 1 to 65535, not 0"):
+        AMQPCredentials(url).endpoints()
+
+
+UNQUOTED = ["se#cret", "se?cret", "se[cret", "se]cret", "se/cret", "12#cret", "12?cret", "#[?/]"]
+
+
+@pytest.mark.parametrize("password", UNQUOTED)
+@pytest.mark.parametrize("rest", ["@broker", "@broker:5672/shop", "@broker/"])
+def test_a_password_with_special_characters_is_told_to_be_quoted(password: str, rest: str) -> None:
+    credentials = AMQPCredentials(f"amqp://me:{password}{rest}")
+
+    with pytest.raises(ValueError, match=r"have to be quoted, as urllib\.parse\.quote") as refused:
+        credentials.resolved()
+
+    for text in (str(refused.value), repr(credentials), str(credentials)):
+        assert password not in text
+        assert "cret" not in text
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@given(texts.map("s3cr3t{}s3cr3t".format))
+def test_no_password_ever_shows_however_it_is_written(password: str) -> None:
+    for written in (password, quote(password, safe="")):
+        texts = list[str]()
+        with suppress(ValueError):
+            credentials = AMQPCredentials(f"amqp://me:{written}@broker/shop")
+            texts = [repr(credentials), str(credentials)]
+            [endpoint] = credentials.endpoints()
+            texts += [repr(endpoint), str(endpoint), repr(credentials.resolved())]
+        assert not any("s3cr3t" in text for text in texts)
+
+
+@given(texts)
+def test_what_is_quoted_is_always_the_password(password: str) -> None:
+    [endpoint] = AMQPCredentials(f"amqp://me:{quote(password, safe='')}@broker").endpoints()
+
+    assert (endpoint.host, endpoint.password) == ("broker", password)

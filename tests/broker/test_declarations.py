@@ -7,7 +7,7 @@ import amqp
 import pytest
 from amqp.protocol import queue_declare_ok_t
 
-from qam._broker.connection import QueueIsDown
+from qam._broker.connection import NotPermitted, QueueIsDown
 from qam._broker.declarations import declare_exchange, declare_queue, inspect_queue
 from qam._broker.messages import QueueBinding, QueueState
 from qam.exceptions import QAMConnectionException
@@ -71,7 +71,7 @@ def test_who_may_not_declare_an_exchange_is_told_who_declares_it() -> None:
         "expect exchange": amqp.NotFound("no exchange"),
     }
 
-    with pytest.raises(amqp.NotFound, match="start its server") as told:
+    with pytest.raises(amqp.NotFound, match="a server declares it") as told:
         declare_exchange(Channel(refusals), ENDPOINT, "exchange")
 
     assert "'exchange'" in str(told.value)
@@ -131,3 +131,15 @@ def test_the_state_of_a_queue_is_the_number_of_its_messages_and_consumers() -> N
 
 def test_a_queue_that_does_not_exist_has_no_state() -> None:
     assert inspect_queue(Channel({"inspect queue": amqp.NotFound("no queue")}), "queue") is None
+
+
+def test_who_may_not_declare_a_queue_is_told_which_and_by_whom() -> None:
+    channel = Channel({"declare queue": amqp.AccessRefused("the broker's words")})
+
+    with pytest.raises(NotPermitted, match="the broker's words") as told:
+        declare_queue(channel, ENDPOINT, BINDING, None)
+
+    assert "the user 'somebody' may not declare the queue queue at broker.example" in str(
+        told.value
+    )
+    assert told.value.executed == "no"

@@ -333,6 +333,26 @@ def test_a_deleted_queue_is_gone_and_its_consumers_are_told(
     assert isinstance(publisher.events()[0], Returned)
 
 
+def test_a_deleted_exchange_takes_its_bindings_along_and_no_others(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    # given
+    publisher, consumer, _ = peers
+    elsewhere = QueueBinding("queue", "elsewhere", "key")
+    publisher.declare_queue(elsewhere)
+    consumer.consume("queue")
+
+    # when
+    for _ in range(2):
+        publisher.delete_exchange("exchange")
+    publisher.publish(b"1")
+    publisher.publish(b"2", binding=elsewhere)
+
+    # then
+    assert isinstance(publisher.events()[0], Returned)
+    assert consumer.bodies() == [b"2"]
+
+
 def test_a_delivery_of_a_deleted_queue_can_still_be_acknowledged(
     peers: tuple[Peer, Peer, Peer],
 ) -> None:

@@ -390,6 +390,18 @@ def test_arguments_of_a_queue_reach_the_broker(
     peer.connection.delete_queue(server_id)
 
 
+def test_a_deleted_exchange_is_gone_and_deleting_it_again_does_no_harm(
+    peer: Peer, server_id: str, rabbitmq_node: RabbitMQNode
+) -> None:
+    peer.connection.declare_exchange(server_id)
+    assert server_id in rabbitmq_node.ctl("list_exchanges", "name")
+
+    for _ in range(2):
+        peer.connection.delete_exchange(server_id)
+
+    assert server_id not in rabbitmq_node.ctl("list_exchanges", "name")
+
+
 def test_a_deleted_queue_is_gone_and_deleting_it_again_does_no_harm(
     peer: Peer, binding: QueueBinding, rabbitmq_node: RabbitMQNode
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from qam._broker.credentials import AMQPCredentials
 from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
 from qam._client.call_fates import (
@@ -32,7 +33,7 @@ def call(number: int = 1, times_written: int = 1) -> PendingCall:
 
 
 def fates(persistent: bool = True) -> CallFates:
-    return CallFates("server", "broker:5672", persistent)
+    return CallFates("server", AMQPCredentials("broker"), persistent)
 
 
 class Client:
@@ -356,3 +357,11 @@ def test_a_call_of_a_proxy_that_lost_a_thread_says_why(
     assert failure.executed == "unknown"
     assert failure.__cause__ is error
     assert words in str(failure)
+
+
+def test_that_a_memory_broker_is_inside_one_process_is_told() -> None:
+    in_memory = CallFates("server", AMQPCredentials("memory://shop"), True)
+
+    hint = "a memory:// broker is inside one process, and no other process reaches it"
+    assert hint in str(in_memory.server_not_found("no"))
+    assert hint not in str(fates().server_not_found("no"))

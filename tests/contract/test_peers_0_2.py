@@ -80,7 +80,7 @@ class TestProxyToServer02:
     ) -> None:
         with (
             proxy_to(server_id, serializer, place) as proxy,
-            pytest.raises(QAMMethodNotFoundException, match="method not found"),
+            pytest.raises(QAMMethodNotFoundException, match=r"method not found$"),
         ):
             proxy.missing()
 
@@ -89,9 +89,12 @@ class TestProxyToServer02:
     ) -> None:
         with (
             proxy_to(server_id, serializer, place) as proxy,
-            pytest.raises(QAMMethodNotFoundException),
+            pytest.raises(QAMMethodNotFoundException) as refused,
         ):
             proxy.add(2, b=3)
+
+        hint = "the server is of 0.2.x, which knows no keyword arguments: pass them by position"
+        assert hint in str(refused.value)
 
     def test_finishes_callbacks(
         self, server_0_2: Server02, server_id: str, serializer: str, place: dict[str, Any]

@@ -4,9 +4,11 @@ import pytest
 
 from qam._broker.messages import Delivery, TooLarge
 from qam._protocol.bodies import decode
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import QAMSerializationException
 
+SERVER = Receiver("server", "shop")
 JSON, PICKLE = get_serializer("json"), get_serializer("pickle")
 
 
@@ -15,9 +17,11 @@ def delivery(body: bytes, content_type: str | None = "application/json") -> Deli
 
 
 def test_a_body_is_a_dict() -> None:
-    assert decode(JSON, delivery(b'{"id": 1}')) == {"id": 1}
+    assert decode(JSON, delivery(b'{"id": 1}'), SERVER) == {"id": 1}
     encoded = PICKLE.encode({"id": 1})
-    assert decode(PICKLE, delivery(encoded, PICKLE.content_type), envelope=True) == {"id": 1}
+    assert decode(PICKLE, delivery(encoded, PICKLE.content_type), SERVER, envelope=True) == {
+        "id": 1
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,4 +36,4 @@ def test_a_body_is_a_dict() -> None:
 )
 def test_anything_else_is_none(wrong: Any, why: str) -> None:
     with pytest.raises(QAMSerializationException, match=why):
-        decode(JSON, wrong)
+        decode(JSON, wrong, SERVER)

@@ -145,6 +145,29 @@ def test_a_delivery_without_a_valid_expiration_has_no_end(text: str | None) -> N
     assert Delivery(b"", 1, properties={"expiration": text}).time_to_live is None
 
 
+DEATH = {"queue": "shop_server_queue", "reason": "expired", "original-expiration": "5000"}
+
+
+@pytest.mark.parametrize("deaths", [[DEATH], [{"reason": "rejected"}, DEATH]], ids=["one", "two"])
+@pytest.mark.parametrize("expiration", [{}, {"expiration": "60000"}], ids=["none", "a new one"])
+def test_a_delivery_that_was_dead_lettered_with_an_expiration_has_no_time_left(
+    deaths: Any, expiration: dict[str, Any]
+) -> None:
+    properties = {"headers": {"x-death": deaths}, **expiration}
+
+    assert Delivery(b"", 1, properties=properties).time_to_live == 0
+
+
+@pytest.mark.parametrize(
+    "deaths", [[{"reason": "expired"}], [], None, "x-death", 3, {"original-expiration": "1"}, [[]]]
+)
+def test_other_dead_lettered_deliveries_have_the_time_that_they_say(deaths: Any) -> None:
+    headers = {"headers": {"x-death": deaths}}
+
+    assert Delivery(b"", 1, properties=headers).time_to_live is None
+    assert Delivery(b"", 1, properties={**headers, "expiration": "60000"}).time_to_live == 60
+
+
 def test_a_delivery_without_properties_has_neither_call_nor_end() -> None:
     delivery = Delivery(b"", 1)
 

@@ -1,4 +1,5 @@
 import pickle
+import weakref
 from pickletools import genops
 from typing import Any
 
@@ -23,7 +24,8 @@ from qam._protocol.replies import (
     result_reply,
 )
 from qam._protocol.requests import APPLY, Request, apply_message
-from qam._serialization.serializers import Serializer, get_serializer
+from qam._serialization.refusals import Receiver
+from qam._serialization.serializers import PickleSerializer, Serializer, get_serializer
 from qam.exceptions import (
     QAMException,
     QAMMethodNotFoundException,
@@ -34,6 +36,8 @@ from qam.exceptions import (
 )
 
 REQUEST = {"id": 7, "method_name": "add", "routing_key": "key", "params": (2, 3)}
+CLIENT = Receiver("client", "a1")
+SERVER = Receiver("server", "shop")
 PICKLE = get_serializer("pickle")
 JSON = get_serializer("json")
 
@@ -84,7 +88,7 @@ def arrived(error: BaseException, serializer: Serializer) -> Exception:
     """What a caller gets when a method raises *error*."""
     body = serializer.encode(exception_reply(7, raised(error), serializer))
     with pytest.raises(Exception) as caught:  # noqa: PT011 - it is looked at below
-        outcome(decode_reply(serializer, delivery(body, serializer)))
+        outcome(decode_reply(serializer, delivery(body, serializer), CLIENT))
     return caught.value
 
 
@@ -95,7 +99,7 @@ def arrived(error: BaseException, serializer: Serializer) -> Exception:
 def test_a_dict_in_the_right_content_type_is_decoded(serializer: Serializer) -> None:
     body = {"id": 7, "params": [1]}
 
-    assert decode(serializer, delivery(serializer.encode(body), serializer)) == body
+    assert decode(serializer, delivery(serializer.encode(body), serializer), SERVER) == body
 
 
 def test_another_content_type_is_refused_before_anything_is_read() -> None:
@@ -104,20 +108,20 @@ def test_another_content_type_is_refused_before_anything_is_read() -> None:
     with pytest.raises(
         QAMSerializationException, match=r"configure the same serializer on both sides"
     ) as refused:
-        decode(JSON, message)
+        decode(JSON, message, SERVER)
 
     assert "application/x-python-serialize" in str(refused.value)
 
 
 def test_a_message_without_content_type_is_refused() -> None:
     with pytest.raises(QAMSerializationException, match="None"):
-        decode(JSON, Delivery(b"{}", 1))
+        decode(JSON, Delivery(b"{}", 1), SERVER)
 
 
 @pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
 def test_what_can_not_be_decoded_is_refused_with_the_reason(serializer: Serializer) -> None:
     with pytest.raises(QAMSerializationException, match=f"as {serializer.name}: ") as refused:
-        decode(serializer, delivery(b"\xff\xff", serializer))
+        decode(serializer, delivery(b"\xff\xff", serializer), SERVER)
 
     assert refused.value.__cause__ is not None
 
@@ -125,19 +129,19 @@ def test_what_can_not_be_decoded_is_refused_with_the_reason(serializer: Serializ
 @pytest.mark.parametrize("serializer", [PICKLE, JSON], ids=lambda each: each.name)
 def test_a_body_that_is_no_dict_is_refused(serializer: Serializer) -> None:
     with pytest.raises(QAMSerializationException, match="is a list, not a dict"):
-        decode(serializer, delivery(serializer.encode([1]), serializer))
+        decode(serializer, delivery(serializer.encode([1]), serializer), SERVER)
 
 
 def test_a_reply_that_the_server_wrote_in_another_serializer_says_that_nothing_ran() -> None:
     with pytest.raises(QAMSerializationException) as refused:
-        decode_reply(JSON, delivery(b"{}", PICKLE))
+        decode_reply(JSON, delivery(b"{}", PICKLE), CLIENT)
 
     assert refused.value.executed == "no"
 
 
 def test_a_reply_that_can_not_be_decoded_says_that_the_method_ran() -> None:
     with pytest.raises(QAMSerializationException) as refused:
-        decode_reply(PICKLE, delivery(b"\xff\xff"))
+        decode_reply(PICKLE, delivery(b"\xff\xff"), CLIENT)
 
     assert refused.value.executed == "yes"
 
@@ -148,9 +152,9 @@ def test_a_result_of_a_class_that_the_client_does_not_have_is_refused_with_its_n
     body = body.replace(__name__.encode(), b"x" * len(__name__))
 
     # when
-    words = r"x+\.SoldOutError is not trusted"
+    words = r"the client 'a1' does not trust x+\.SoldOutError: call"
     with pytest.raises(QAMSerializationException, match=words) as refused:
-        decode_reply(PICKLE, delivery(body))
+        decode_reply(PICKLE, delivery(body), CLIENT)
 
     # then
     assert refused.value.executed == "yes"
@@ -339,7 +343,7 @@ def test_an_exception_whose_type_the_client_does_not_have_arrives_as_remote_exce
 
     # when
     with pytest.raises(RemoteException) as caught:
-        outcome(decode_reply(PICKLE, delivery(body)))
+        outcome(decode_reply(PICKLE, delivery(body), CLIENT))
 
     # then
     assert caught.value.text == "tea"
@@ -440,12 +444,75 @@ def test_a_trusted_exception_that_its_own_code_can_not_build_arrives_as_remote_e
     # when
     reply = exception_reply(7, error, serializer, send_traceback=send_traceback)
     with pytest.raises(RemoteException) as caught:
-        outcome(decode_reply(serializer, delivery(serializer.encode(reply))))
+        outcome(decode_reply(serializer, delivery(serializer.encode(reply)), CLIENT))
 
     # then
     assert caught.value.type_name == f"{__name__}.MoodyError"
     assert (caught.value.args, caught.value.text) == (("a b",), "a b")
     assert caught.value.__notes__[0] == "a note"
+
+
+class NewerError(Exception):
+    """Has another constructor at the server than at the client."""
+
+    is_older = False
+
+    def __init__(self, number: int) -> None:
+        if self.is_older:
+            raise TypeError("this version takes two arguments")
+        super().__init__(number)
+
+    def __reduce__(self) -> Any:
+        return NewerError, self.args
+
+
+def test_a_trusted_exception_that_the_client_can_not_build_is_told_by_type_text_and_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    serializer = get_serializer("pickle", trusted=[NewerError])
+    reply = exception_reply(7, raised(NewerError(3)), serializer)
+    body = serializer.encode(reply)
+
+    # when
+    monkeypatch.setattr(NewerError, "is_older", True)
+    with pytest.raises(RemoteException) as caught:
+        outcome(decode_reply(serializer, delivery(body), CLIENT))
+
+    # then
+    assert (caught.value.type_name, caught.value.text) == (f"{__name__}.NewerError", "3")
+    assert "in method" in caught.value.__notes__[0]
+
+
+class Unreadable:
+    """Can't be built."""
+
+    def __init__(self, held: Any) -> None:
+        held.append(weakref.ref(self))
+        raise TypeError("no such version")
+
+
+def test_what_was_built_of_an_undecodable_reply_is_freed_before_it_is_read_again() -> None:
+    # given
+    held: list[Any] = []
+    seen: list[list[Any]] = []
+
+    class Watching(PickleSerializer):
+        def decode(self, body: bytes, strangers: Any = None) -> Any:
+            Unreadable(held)
+
+        def decode_envelope(self, body: bytes) -> Any:
+            seen.append([each() for each in held])
+            return super().decode_envelope(body)
+
+    reply = exception_reply(7, raised(ValueError("tea")), PICKLE)
+
+    # when
+    with pytest.raises(RemoteException):
+        outcome(decode_reply(Watching(), delivery(PICKLE.encode(reply)), CLIENT))
+
+    # then
+    assert seen == [[None]]
 
 
 def test_a_remote_exception_of_another_type_than_the_reply_says_is_of_that_type() -> None:
@@ -533,7 +600,7 @@ def test_a_reply_with_a_field_of_a_wrong_type_is_refused(field: str, value: Any,
     body = PICKLE.encode(result_reply(7, "x") | {field: value})
 
     with pytest.raises(QAMSerializationException, match=f"{field!r} is no {kind}") as refused:
-        decode_reply(PICKLE, delivery(body))
+        decode_reply(PICKLE, delivery(body), CLIENT)
 
     assert refused.value.executed == "yes"
 
@@ -545,7 +612,7 @@ def test_a_reply_with_a_field_of_a_wrong_type_is_refused(field: str, value: Any,
 def test_a_field_of_a_reply_may_be_none(field: str) -> None:
     body = JSON.encode(result_reply(7, "x") | {field: None})
 
-    assert outcome(decode_reply(JSON, delivery(body, JSON))) == "x"
+    assert outcome(decode_reply(JSON, delivery(body, JSON), CLIENT)) == "x"
 
 
 @pytest.mark.parametrize("text", ["the reason", None, 10**5000], ids=["text", "none", "number"])

@@ -93,3 +93,37 @@ def test_remote_methods_of_hidden_names_are_reached_by_an_index(proxy: QAMProxy)
     assert proxy["getdoc"]() == proxy.set_timeout(LONG)["getdoc"]() == "remote getdoc"
     assert proxy.set_timeout(LONG)["callback"](1) == "remote callback of 1"
     assert proxy.hidden.callback(2) == "remote callback of 2"
+
+
+# Names of parameters on the way of a call through this library.
+NAMES = [
+    *("self", "cls", "args", "kwargs", "name", "method", "method_name", "params", "id", "call"),
+    *("client_id", "routing_key", "timeout", "deadline", "callback_method", "exception_method"),
+    *("request", "server_id", "func", "function", "body", "uid"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyword_arguments_may_have_any_name(name: str, server_id: str) -> None:
+    url, results = f"memory://{server_id}", list[Any]()
+    with QAMServer(url, server_id=server_id) as server:
+        server.register_function(lambda **kwargs: kwargs, "keywords")
+        server.start()
+        with QAMProxy(server_id, url, timeout=LONG) as proxy:
+            expected = {name: 1}
+            assert proxy.keywords(**expected) == expected
+            assert proxy["keywords"](**expected) == expected
+            assert proxy.set_timeout(LONG).keywords(**expected) == expected
+            assert proxy.set_timeout(LONG)("keywords", **expected) == expected
+            proxy.callback(results.append).keywords(**expected)
+            proxy.set_timeout(LONG).callback(results.append)("keywords", **expected)
+            finish(proxy)
+
+    assert results == [expected, expected]
+
+
+@pytest.mark.parametrize("name", ["getdoc"])
+def test_what_a_notebook_asks_for_is_told_to_be_an_index(proxy: QAMProxy, name: str) -> None:
+    for each in chain(proxy):
+        with pytest.raises(AttributeError, match=rf"proxy\['{name}'\]"):
+            getattr(each, name)

@@ -31,6 +31,7 @@ from qam._broker.events import Cancelled
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
 from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
+from qam._common import logs
 from qam._protocol.properties import properties
 from qam._serialization.serializers import get_serializer
 from tests.conftest import Broker
@@ -262,6 +263,10 @@ def test_callbacks_have_to_be_callable(proxy: QAMProxy) -> None:
         ({"client_id": 5}, TypeError),
         ({"server_id": ""}, ValueError),
         ({"server_id": None}, TypeError),
+        ({"server_id": "AMQP://me:secret@broker"}, ValueError),
+        ({"client_id": "memory://shop"}, ValueError),
+        ({"trusted": None}, TypeError),
+        ({"trusted": 5}, TypeError),
         ({"pickle_protocol": 99}, ValueError),
         ({"port": "5672"}, TypeError),
         ({"max_message_bytes": 0}, ValueError),
@@ -971,6 +976,26 @@ def test_a_call_in_the_middle_of_a_section_of_the_proxy_is_refused(proxy: QAMPro
             proxy.add(1, 2)
         assert raised.value.executed == "no"
     assert proxy.add(1, 2) == 3
+
+
+def test_the_log_is_waited_for_once_however_many_proxies_are_open_at_the_end(
+    server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    flushed: list[bool] = []
+    monkeypatch.setattr(qam_proxy, "flush_logs", lambda: flushed.append(True))
+    proxies = [QAMProxy(server_id, f"memory://{server_id}") for _ in range(3)]
+
+    # when
+    qam_proxy._close_open_proxies()
+
+    # then
+    assert all(proxy.closed for proxy in proxies)
+    assert flushed == [True]
+
+
+def test_the_waits_of_close_for_threads_and_for_the_log_are_five_seconds_together() -> None:
+    assert qam_proxy._CLOSE_TIMEOUT + logs.FLUSH_TIMEOUT == 5.0
 
 
 def test_a_proxy_whose_last_thread_can_not_start_leaves_none_behind(

@@ -77,12 +77,13 @@ def test_an_object_of_a_trusted_class_travels_both_ways(proxy_of_complex_types: 
 def test_an_object_of_a_class_that_is_not_trusted_is_refused_by_name_on_both_sides(
     proxy_of_complex_types: QAMProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = f"{__name__}.ComplexType is not trusted; call qam.trust({__name__}.ComplexType)"
+    name = f"{__name__}.ComplexType"
+    words = f"does not trust {name}: call qam.trust({name}) in the"
 
     # when it is an argument, then the server refuses it, and nothing runs
     with pytest.raises(qam.QAMSerializationException) as request:
         proxy_of_complex_types.complex_type_method(ComplexType(3))
-    assert words in str(request.value)
+    assert f"{words} server's process" in str(request.value)
     assert request.value.executed == "no"
     assert words in caplog.text
 
@@ -90,7 +91,7 @@ def test_an_object_of_a_class_that_is_not_trusted_is_refused_by_name_on_both_sid
     caplog.clear()
     with pytest.raises(qam.QAMSerializationException) as result:
         proxy_of_complex_types.make(3)
-    assert words in str(result.value)
+    assert f"{words} client's process" in str(result.value)
     assert result.value.executed == "yes"
     assert words in caplog.text
 
@@ -104,7 +105,7 @@ def test_trust_can_be_for_one_side_alone(broker: Broker, server_id: str) -> None
         server.start()
         with QAMProxy(timeout=60, **kwargs) as proxy:
             assert proxy.value_of(ComplexType(3)) == 3
-            with pytest.raises(qam.QAMSerializationException, match="not trusted"):
+            with pytest.raises(qam.QAMSerializationException, match="does not trust"):
                 proxy.make(3)
 
 
@@ -362,7 +363,7 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
     # a client can't serve, nor declare the exchange of a server that never ran
     with pytest.raises(QAMConnectionException, match="'alice' may not declare it"):
         qam.QAMServer(server_id="qamserver", **client)
-    with pytest.raises(QAMConnectionException, match="start its server"):
+    with pytest.raises(QAMConnectionException, match="a server declares it"):
         QAMProxy("qamserver", client_id="alice", **client)
 
     with serving(server_id="qamserver", **server):
@@ -375,6 +376,11 @@ def test_with_the_permissions_of_the_page_nobody_can_do_the_others_part(
         for client_id in ("bob", "alice"):
             with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
                 QAMProxy("qamserver", client_id=client_id, **users["anybody"])
+        # which is told, also who has a random name and may have none
+        with pytest.raises(QAMConnectionException, match="pass client_id= where") as told:
+            QAMProxy("qamserver", **client)
+        assert "lost" not in str(told.value)
+        assert told.value.executed == "no"
         # and a server is no client
         with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED"):
             QAMProxy("qamserver", client_id="alice", **server)

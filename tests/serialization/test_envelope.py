@@ -25,6 +25,7 @@ from qam._broker.messages import Delivery
 from qam._protocol.bodies import decode
 from qam._protocol.requests import Request
 from qam._serialization.envelope import Nothing, load_envelope
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import PickleSerializer, get_serializer
 from qam.exceptions import QAMSerializationException
 from tests.support.examples import examples
@@ -175,6 +176,7 @@ ACTING: dict[str, Callable[[], Any]] = {
     "ActsAsEnum": lambda: ActsAsEnum.A,
 }
 TRUSTED = [each for each in vars().values() if getattr(each, "__module__", "") == __name__]
+SERVER = Receiver("server", "shop")
 SERIALIZER = PickleSerializer(trusted=TRUSTED)
 
 
@@ -194,7 +196,7 @@ def delivery_of(body: bytes, content_type: str = PickleSerializer.content_type) 
 
 
 def envelope_of(body: bytes) -> Request:
-    return Request.from_envelope(decode(SERIALIZER, delivery_of(body), envelope=True))
+    return Request.from_envelope(decode(SERIALIZER, delivery_of(body), SERVER, envelope=True))
 
 
 @pytest.mark.parametrize("kind", ACTING)
@@ -402,7 +404,7 @@ def test_the_envelope_is_the_same_by_the_other_serializers(name: str) -> None:
     )
     delivery = delivery_of(body, serializer.content_type)
 
-    read = Request.from_envelope(decode(serializer, delivery, envelope=True))
+    read = Request.from_envelope(decode(serializer, delivery, SERVER, envelope=True))
 
     assert read == Request(7, "system.apply", "key", ["inner"])
 
@@ -421,7 +423,7 @@ def test_what_the_application_taught_kombus_json_is_not_built(
     body = serializer.encode(request([Registered()]))
     delivery = delivery_of(body, serializer.content_type)
 
-    read = Request.from_envelope(decode(serializer, delivery, envelope=True))
+    read = Request.from_envelope(decode(serializer, delivery, SERVER, envelope=True))
 
     assert read == Request(7, "add", "key", ())
     assert not acted

@@ -360,7 +360,7 @@ def test_an_exception_has_one_name_and_builtin_ones_those_that_they_had() -> Non
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_is_trusted_is_built_and_nothing_else_of_its_module(protocol: int) -> None:
     body = pickle.dumps([Point(1, 2)], protocol)
-    with pytest.raises(pickle.UnpicklingError, match=r"Point is not trusted; call qam\.trust\("):
+    with pytest.raises(pickle.UnpicklingError, match=r"Point is not trusted$"):
         build(body)
     assert build(body, Point) == [Point(1, 2)]
     assert build(body, __name__) == [Point(1, 2)]
@@ -444,13 +444,6 @@ def test_a_trusted_module_may_have_a_name_that_python_2_had(
     assert type(build(body, module)) is module.Command
     with pytest.raises(pickle.UnpicklingError, match="not trusted"):
         build(body)
-
-
-def test_what_is_no_value_is_refused_without_advice_to_trust_it() -> None:
-    for name in ("builtins.eval", "os.system", "builtins.type"):
-        with pytest.raises(pickle.UnpicklingError) as refused:
-            build(CALLS["GLOBAL"](*name.split("."), ()))
-        assert str(refused.value) == f"{name} is not trusted, and does not stand for a value"
 
 
 def test_what_is_one_for_the_whole_process_is_not_changed_by_a_message() -> None:
@@ -642,11 +635,13 @@ def test_an_application_object_travels_after_one_trust(
         with QAMProxy(server_id, timeout=60, **broker.kwargs, **options) as proxy:
             if how != "here":
                 # without it, receiver and caller are told what to do
-                with pytest.raises(QAMSerializationException, match=r"Point is not trusted") as no:
+                name = f"{__name__}.Point"
+                advice = f"trust {name}: call qam.trust({name}) in the server's process"
+                with pytest.raises(QAMSerializationException) as no:
                     proxy.shift(Point(1, 2))
                 assert no.value.executed == "no"
-                assert "call qam.trust(" in str(no.value)
-                assert "Point is not trusted" in caplog.text
+                assert str(no.value).endswith(f"the server {server_id!r} does not {advice}")
+                assert advice in caplog.text
                 server.register_function(lambda: Point(1, 2), "origin")
                 with pytest.raises(QAMSerializationException) as yes:
                     proxy.origin()

@@ -1,9 +1,12 @@
 import functools
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from qam._protocol.hidden_names import OF_PROXIES
 from qam._server.method_registry import MethodRegistry
 from qam._server.offered_methods import public_methods
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
@@ -424,3 +427,78 @@ class TestWhatMayRunAgain:
     def test_is_not_read_out_of_one_text(self) -> None:
         with pytest.raises(TypeError, match="idempotent must be a list of names"):
             MethodRegistry().add_instance(Counter(), "shop", idempotent="buy")
+
+
+# --- hints ------------------------------------------------------------------------------------
+
+
+def _hidden(a: int) -> int:
+    return a
+
+
+def system(a: int) -> int:
+    return a
+
+
+@pytest.mark.parametrize(
+    "method",
+    [lambda a: a, _hidden, system, functools.partial(add, 1), Callable()],
+    ids=["lambda", "underscore", "system", "partial", "instance"],
+)
+def test_a_function_whose_own_name_can_not_be_called_needs_another(method: Any) -> None:
+    with pytest.raises(ValueError, match="pass name="):
+        MethodRegistry().add_function(method)
+
+    registry = MethodRegistry()
+    registry.add_function(method, "double")
+    assert registry.names == ["double"]
+
+
+def test_a_wrong_name_that_was_given_is_not_told_to_be_given() -> None:
+    with pytest.raises(ValueError, match="must be an identifier") as refused:
+        MethodRegistry().add_function(add, "a b")
+
+    assert "pass name=" not in str(refused.value)
+
+
+def test_instance_and_name_in_the_wrong_order_are_told() -> None:
+    with pytest.raises(TypeError, match="the instance first, and then its name"):
+        MethodRegistry().add_instance("shop", Shop())  # type: ignore[arg-type]
+
+
+def test_a_missing_method_says_which_server_does_not_have_it() -> None:
+    with pytest.raises(QAMMethodNotFoundException) as missing:
+        MethodRegistry().resolve("close", ())
+
+    place = f"host {socket.gethostname()}, pid {os.getpid()}"
+    assert str(missing.value) == (
+        f"no method 'close' is registered on this server ({place}); "
+        "another server of this server_id may know it"
+    )
+
+
+@pytest.mark.parametrize("name", [*sorted(OF_PROXIES), "getdoc", "close.inner", "shop.getdoc"])
+def test_a_name_that_proxies_hide_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    MethodRegistry().add_function(add, name)
+
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().endswith(f"so callers have to write proxy[{name!r}]")
+
+
+def test_the_methods_of_an_instance_with_such_a_name_are_warned_of_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    MethodRegistry().add_instance(Shop(), "callback", ["sell", "inherited"])
+
+    [record] = caplog.records
+    assert "proxy['callback.sell'], proxy['callback.inherited']" in record.getMessage()
+
+
+def test_other_names_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    registry = MethodRegistry()
+    registry.add_function(add)
+    registry.add_function(add, "shop.close")
+    registry.add_instance(Shop(), "shop")
+
+    assert caplog.records == []

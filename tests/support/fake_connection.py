@@ -85,6 +85,9 @@ class FakeConnection:
     def delete_queue(self, name: str) -> None:
         self._ask("delete", name)
 
+    def delete_exchange(self, name: str) -> None:
+        self._ask("delete exchange", name)
+
     def consume(
         self,
         queue: str,

@@ -8,6 +8,7 @@ from qam._broker.messages import Delivery
 from qam._protocol.bodies import decode
 from qam._protocol.replies import decode_reply, outcome
 from qam._protocol.requests import Request
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer, get_serializer
 from tests.support import pickle_bodies
 from tests.support.cpython_reader import CPythonReader
@@ -15,6 +16,8 @@ from tests.support.differential import compare
 from tests.support.hostile_pickles import BOMBS, CALLS, GADGETS
 from tests.support.watch import nothing_but_values
 
+CLIENT = Receiver("client", "a1")
+SERVER = Receiver("server", "shop")
 MAX_LENGTH = 4096
 _SERIALIZERS = [get_serializer(name) for name in ("pickle", "json", "msgpack")]
 
@@ -63,11 +66,11 @@ def _received_by(serializer: Serializer) -> Callable[[bytes], None]:
         delivery = Delivery(body, 1, properties={"content_type": serializer.content_type})
         with nothing_but_values():
             try:
-                Request.from_body(decode(serializer, delivery))
+                Request.from_body(decode(serializer, delivery, SERVER))
             except Exception as error:
                 repr(error)
             try:
-                outcome(decode_reply(serializer, delivery))
+                outcome(decode_reply(serializer, delivery, CLIENT))
             except Exception as error:
                 repr(error)
 

@@ -10,8 +10,10 @@ from typing import Any
 from qam._broker.messages import Delivery
 from qam._common.error_texts import describe, text_of, traceback_of
 from qam._protocol.replies import decode_reply, outcome
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer
 
+CLIENT = Receiver("client", "a1")
 MAX_SHOWN = 1_500_000  # characters of each text; a surrogate is written in six
 
 
@@ -142,7 +144,7 @@ def raised_by(serializer: Serializer, body: bytes) -> Exception:
     """What a caller gets."""
     delivery = Delivery(body, 1, properties={"content_type": serializer.content_type})
     try:
-        outcome(decode_reply(serializer, delivery))
+        outcome(decode_reply(serializer, delivery, CLIENT))
     except Exception as error:
         return error
     raise AssertionError("nothing was raised")

@@ -24,6 +24,7 @@ from qam._common.error_inspection import MAX_TEXT, find_class, full_name, may_be
 from qam._common.static_inspection import name_of
 from qam._protocol.bodies import decode
 from qam._protocol.replies import exception_reply
+from qam._serialization.refusals import Receiver
 from qam._serialization.serializers import Serializer, get_serializer
 from qam.exceptions import QAMSerializationException, RemoteException
 from tests.support.hostile_errors import (
@@ -225,7 +226,7 @@ class Sweep:
         delivery = Delivery(body, 1, properties={"content_type": PICKLE.content_type})
         arrived = False
         with self.bounds(), contextlib.suppress(QAMSerializationException):
-            decode(PICKLE, delivery)
+            decode(PICKLE, delivery, Receiver("server", "shop"))
             arrived = True
         assert arrived is (name[0] == "builtins" and issubclass(cls, Exception)), "as an argument"
 

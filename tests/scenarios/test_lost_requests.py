@@ -1,0 +1,239 @@
+"""An operator or a policy takes requests out of their queue, or puts them back too late."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import amqp
+import pytest
+
+from qam import QAMProxy, QAMServer, QAMTimeoutException
+from qam._protocol.entities import request_binding
+from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import serving
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+
+
+@contextmanager
+def channel_of(node: RabbitMQNode) -> Iterator[amqp.Channel]:
+    with amqp.Connection(f"{node.host}:{node.port}") as connection:
+        yield connection.channel()
+
+
+@contextmanager
+def policy(node: RabbitMQNode, pattern: str, kind: str, definition: str) -> Iterator[None]:
+    """A policy for the queues or exchanges (*kind*) whose names fit."""
+    node.ctl("set_policy", "--apply-to", kind, pattern, pattern, definition)
+    try:
+        yield
+    finally:
+        node.ctl("clear_policy", pattern)
+
+
+@pytest.fixture
+def known(place: dict[str, Any], server_id: str) -> str:
+    """The request queue of a server that was there, and is not now."""
+    with QAMServer(server_id=server_id, **place):
+        return request_binding(server_id).queue
+
+
+def assert_served(server_id: str, place: dict[str, Any], proxy: QAMProxy) -> None:
+    """A server that comes now answers that proxy."""
+    with serving(server_id=server_id, **place):
+        assert proxy.set_timeout(60).add(2, 3) == 5
+
+
+# --- where no client can know ---------------------------------------------------------------
+
+
+def deleted(node: RabbitMQNode, queue: str) -> None:
+    node.delete_queue(queue)
+
+
+def purged(node: RabbitMQNode, queue: str) -> None:
+    with channel_of(node) as channel:
+        assert channel.queue_purge(queue) == 1
+
+
+@pytest.mark.parametrize("fault", [deleted, purged], ids=["deleted", "purged"])
+def test_a_call_whose_request_an_operator_deletes_ends_by_its_timeout(
+    fault: Callable[[RabbitMQNode, str], None],
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    known: str,
+) -> None:
+    # given a request that waits in its queue
+    errors: list[Exception] = []
+    with QAMProxy(server_id, **place) as proxy:
+        uid = proxy.callback(None, errors.append).set_timeout(2).add(1, 2)
+        until(lambda: rabbitmq_node.queues()[known] == 1)
+
+        # when
+        fault(rabbitmq_node, known)
+        until(lambda: proxy.get_callback_state(uid) == 2)
+
+        # then
+        [error] = errors
+        assert type(error) is QAMTimeoutException
+        assert error.executed == "unknown"
+        assert_served(server_id, place, proxy)
+
+
+@pytest.mark.parametrize("definition", ['{"message-ttl":0}', '{"max-length":0}'])
+def test_a_call_whose_request_a_policy_drops_ends_by_its_timeout(
+    definition: str,
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    known: str,
+) -> None:
+    with QAMProxy(server_id, **place) as proxy:
+        with (
+            policy(rabbitmq_node, f"^{known}$", "queues", definition),
+            pytest.raises(QAMTimeoutException) as late,
+        ):
+            proxy.set_timeout(1).add(1, 2)
+
+        assert late.value.executed == "unknown"
+        assert_served(server_id, place, proxy)
+
+
+def test_a_call_whose_request_an_alternate_exchange_takes_ends_by_its_timeout(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str, known: str
+) -> None:
+    # given: the alternate exchange has a queue, so that no request comes back
+    exchange, other = request_binding(server_id).exchange, f"{server_id}_other"
+    with channel_of(rabbitmq_node) as channel:
+        channel.queue_delete(known)
+        channel.exchange_declare(other, "fanout", durable=True, auto_delete=False)
+        channel.queue_declare(other, durable=True, auto_delete=False)
+        channel.queue_bind(other, other)
+
+        # when
+        definition = f'{{"alternate-exchange":"{other}"}}'
+        with (
+            policy(rabbitmq_node, f"^{exchange}$", "exchanges", definition),
+            QAMProxy(server_id, **place) as proxy,
+            pytest.raises(QAMTimeoutException) as late,
+        ):
+            proxy.set_timeout(1).add(1, 2)
+
+        # then
+        assert late.value.executed == "unknown"
+        channel.queue_delete(other)
+        channel.exchange_delete(other)
+
+
+def test_a_queue_that_is_full_and_refuses_gets_the_request_later(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    # given
+    queue = request_binding(server_id).queue
+    results: list[Any] = []
+    full = '{"max-length":0,"overflow":"reject-publish"}'
+    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+
+        # when the queue takes nothing, and then does again
+        with policy(rabbitmq_node, f"^{queue}$", "queues", full):
+            proxy.callback(results.append, results.append).add(3, 4)
+            until(lambda: any(call.times_refused for call in open_calls(proxy)))
+        until(lambda: bool(results))
+
+        # then
+        assert results == [7]
+
+
+def open_calls(proxy: QAMProxy) -> list[Any]:
+    return [slot["call"] for slot in proxy._results.slots if slot["call"] is not None]
+
+
+# --- where the server knows ----------------------------------------------------------------
+
+
+def test_a_server_whose_queue_is_deleted_warns_and_serves_on(
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+        assert proxy.add(1, 2) == 3
+
+        # when
+        rabbitmq_node.delete_queue(request_binding(server_id).queue)
+
+        # then
+        warning = f"the request queue of {server_id!r} was deleted, perhaps with requests in it"
+        until(lambda: warning in caplog.text)
+        assert {each.levelname for each in caplog.records if warning in each.message} == {"WARNING"}
+        assert proxy.add(2, 3) == 5
+
+
+# --- dead-lettered requests -------------------------------------------------------------------
+
+
+def move_back(channel: amqp.Channel, source: str, server_id: str) -> None:
+    """Move all messages of a queue into the request queue, as an operator does."""
+    binding = request_binding(server_id)
+    while (message := channel.basic_get(source, no_ack=True)) is not None:
+        channel.basic_publish(message, binding.exchange, binding.routing_key)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    ["", ',"message-ttl":0', ',"max-length":0'],
+    ids=["expired by itself", "expired by a policy", "dropped by a policy"],
+)
+def test_a_dead_lettered_request_that_is_moved_back_is_not_started_after_its_callers_time(
+    definition: str,
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    known: str,
+) -> None:
+    # given a request that went to a queue of dead letters, and whose caller has gone
+    dead = f"{server_id}_dead"
+    letters = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}"{definition}}}'
+    with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
+        channel.queue_declare(dead, durable=True, auto_delete=False)
+        with policy(rabbitmq_node, f"^{known}$", "queues", letters):
+            with pytest.raises(QAMTimeoutException):
+                proxy.set_timeout(1).add(6, 7)
+            until(lambda: rabbitmq_node.queues()[dead] == 1)
+
+        # when it is moved back, and a server comes
+        move_back(channel, dead, server_id)
+        until(lambda: rabbitmq_node.queues()[known] == 1)
+        with serving(server_id=server_id, **place) as service:
+            assert proxy.set_timeout(60).add(2, 3) == 5
+
+            # then
+            assert service.runs == [(2, 3)]
+            until(lambda: rabbitmq_node.queues()[known] == 0)
+        channel.queue_delete(dead)
+
+
+def test_one_whose_caller_has_no_timeout_is_answered(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str, known: str
+) -> None:
+    # given
+    dead, results = f"{server_id}_dead", list[Any]()
+    dropped = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}","message-ttl":0}}'
+    with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
+        channel.queue_declare(dead, durable=True, auto_delete=False)
+        with policy(rabbitmq_node, f"^{known}$", "queues", dropped):
+            proxy.callback(results.append, results.append).add(6, 7)
+            until(lambda: rabbitmq_node.queues()[dead] == 1)
+
+        # when
+        move_back(channel, dead, server_id)
+        with serving(server_id=server_id, **place):
+            until(lambda: bool(results))
+
+        # then
+        assert results == [13]
+        channel.queue_delete(dead)
