@@ -155,9 +155,10 @@ class Intake:
         if call.marked or suspected:
             self.siblings.ask(call)
             return Decision.NOTHING
-        # A request that was given back does not prove that we have received all later requests
-        # of its client: they may have run elsewhere.
-        return self._begin(call, first=self.siblings.vouches and not call.given_back)
+        # A request that was given back, or runs again, does not prove that we have received all
+        # later requests of its client: they may have run elsewhere.
+        was_elsewhere = call.given_back or call.runs > 1
+        return self._begin(call, first=self.siblings.vouches and not was_elsewhere)
 
     def _judge_known(self, call: Call, key: CallKey) -> Decision:
         if key in self._record.running:

@@ -415,9 +415,13 @@ class TestARequestThatCame:
         assert intake.take_acks() == []
         assert intake.is_idle
 
-    def test_that_was_given_back_proves_nothing_of_its_client(self, intake: Intake) -> None:
-        # given one that another server gave back, whose later ones may have run there
-        answered(intake, request(3, given_back=True))
+    @pytest.mark.parametrize("mark", [{"given_back": True}, {"runs": 2}])
+    def test_that_another_server_had_proves_nothing_of_its_client(
+        self, intake: Intake, mark: dict[str, Any]
+    ) -> None:
+        # given one that another server gave back, or published anew to be run again, and the
+        # later ones of its client may have run there
+        answered(intake, request(3, **mark))
         # when a later one is sent again
         call = request(4, resent=5)
         intake.received(call)

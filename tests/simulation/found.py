@@ -17,8 +17,8 @@ def _plan(seed: object, *steps: Step, **options: Any) -> Plan:
     return Plan(seed, tuple(in_time), **{"calm": True, **options})
 
 
-def _call(at: float, token: str, runs: float) -> Step:
-    return Step(at, "call", token, {"of": "client", "method": "work", "runs": runs})
+def _call(at: float, token: str, runs: float, method: str = "work") -> Step:
+    return Step(at, "call", token, {"of": "client", "method": method, "runs": runs})
 
 
 def _start(at: float, name: str) -> Step:
@@ -39,6 +39,10 @@ def _cut(at: float, name: str, which: str, seconds: float) -> Step:
 
 def _silence(at: float, name: str, which: str, seconds: float) -> Step:
     return Step(at, "silence", name, {"which": which, "seconds": seconds})
+
+
+def _lose_replies(at: float) -> Step:
+    return Step(at, "delete reply queue", "client")
 
 
 def _foreign(at: float, token: str) -> Step:
@@ -143,6 +147,25 @@ FOUND: dict[str, tuple[str, Plan]] = {
             Step(5.29, "refuse", "", {"seconds": 0.1}),
             workers=1,
             prefetch=8,
+        ),
+    ),
+    "a and c leave with what they ran, b runs again what a had, and takes that for the first": (
+        TWICE,
+        _plan(
+            3,
+            _call(3.6, "before", 0.03),
+            _start(3.9, "b"),
+            _start(6.6, "c"),
+            _call(7.49, "first", 2.0, "again"),
+            _cut(7.5, "client", "receives", 3.0),
+            _call(7.5, "second", 0.3),
+            _lose_replies(8.2),
+            _call(8.2, "third", 0.02),
+            _close(9.4, "a", 5.0),
+            _start(10.2, "d"),
+            _close(10.2, "c", 1.0),
+            _start(12.3, "e"),
+            workers=1,
         ),
     ),
     "a foreign client that numbers its requests from 1 is started again": (
