@@ -163,10 +163,18 @@ class Intake:
     def _judge_known(self, call: Call, key: CallKey) -> Decision:
         if key in self._record.running:
             return self._add_duplicate(call, self._record.running[key])
-        answer = self._record.answer(key)
-        if answer is None and not call.is_anonymous:
-            self.siblings.ask_to_repeat(key.next_run)
-        return self._answer_again(call, answer)
+        asks = call.is_resent and not call.is_anonymous
+        if asks and self._record.is_passed_on(key):
+            return self._judge_next_run(call, key)
+        return self._answer_again(call, self._record.answer(key))
+
+    def _judge_next_run(self, call: Call, key: CallKey) -> Decision:
+        """Decide on *call* as on the next run of *key*, which was published anew.
+
+        Its client asks for an answer, and only who has that run can give one.
+        """
+        call.become_run(key.next_run)
+        return self._judge(call)
 
     def _add_duplicate(self, call: Call, running: Call) -> Decision:
         if running.outlives_its_delivery:
@@ -210,7 +218,9 @@ class Intake:
         decisions = []
         for calls, verdict in self.siblings.take_verdicts():
             first, *others = calls
-            if verdict is Verdict.MINE:
+            if verdict is Verdict.AGAIN:
+                decisions.append((self._judge_next_run(first, first.key), first))
+            elif verdict is Verdict.MINE:
                 self._acknowledge(first)
             else:
                 first.lost = verdict is Verdict.LOST

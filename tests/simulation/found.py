@@ -168,6 +168,22 @@ FOUND: dict[str, tuple[str, Plan]] = {
             workers=1,
         ),
     ),
+    "a passes it on, c runs it again, answers a queue that is gone, and leaves": (
+        HANGS,
+        _plan(
+            3,
+            _start(0.0, "b"),
+            _call(0.6, "call", 4.0, "again"),
+            _call(0.7, "short", 0.6),
+            _call(0.7, "other", 2.0),
+            _close(0.705, "b", 0.2),
+            _start(0.8, "c"),
+            _cut(9.1, "client", "receives", 5.0),
+            _lose_replies(9.3),
+            _close(11.6, "c", 1.0),
+            workers=4,
+        ),
+    ),
     "a foreign client that numbers its requests from 1 is started again": (
         WRONG,
         _plan(
