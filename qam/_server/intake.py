@@ -69,15 +69,15 @@ class Intake:
 
     # --- the connection -----------------------------------------------------------
 
-    def opened(self, without_gap: bool) -> None:
-        """A connection is open.
+    def opened(self, without_gap: bool) -> bytes:
+        """A connection is open; return the hello to the other servers, with its number in it.
 
         :param without_gap: True if all words of siblings since then wait in the queue for them.
         """
         self.connection_number += 1
         self._is_connected = True
         self._reused_keys.connection_opened(self._clock())
-        self.siblings.opened(without_gap)
+        return self.siblings.opened(without_gap)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
         """The connection is gone: the broker delivers the unacknowledged requests again.

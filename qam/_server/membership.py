@@ -1,10 +1,10 @@
 """One server among the others of its server_id: whether they know it, and whether it knows them.
 
 Each server has a queue of its own on an exchange that reaches all of them, and says hello there
-before it takes its first request.  The queue outlives a lost connection, so no server misses a
-hello.  A server that has seen the request queue empty, with no consumer that it does not know,
-can *vouch*: each request that is delivered with a mark from then on was received by servers that
-it knows.
+before it takes its first request.  The queue outlives a lost connection, and the hello outlives a
+killed broker once it is confirmed, so no server misses a hello.  A server that has seen the request
+queue empty, with no consumer that it does not know, can *vouch*: each request that is delivered
+with a mark from then on was received by servers that it knows.
 
 No I/O and no clock here.
 """
@@ -44,10 +44,9 @@ class Membership:
         self._lost_at: float | None = None
         # Until when the broker may deliver what this server has acknowledged already.
         self._needed_until = -inf
-        # The number of the latest hello: how many connections were opened.
-        self._hello = 0
-        #: True once all others know this server, so that it may take requests.
-        self.announced = False
+        # The number of the latest hello: how many connections were opened.  And the latest ones
+        # that came back, and that the broker has confirmed.
+        self._hello = self._heard_hello = self._confirmed_hello = 0
 
     # --- the connection -----------------------------------------------------------
 
@@ -62,7 +61,6 @@ class Membership:
         if not without_gap:
             self._vouches_since = None
             self.known.mark_all_unheard()
-        self.announced = False
         self._hello += 1
         return self._hello
 
@@ -73,11 +71,20 @@ class Membership:
         self.known.restore_recently_left(now)
 
     def heard_own_hello(self, number: int) -> None:
-        """This server received its own hello, so all others have it, too.
+        """This server received its own hello, so what is said reaches it."""
+        self._heard_hello = max(self._heard_hello, number)
 
-        The hello of an earlier connection may arrive before the others have this one.
+    def hello_confirmed(self, number: int) -> None:
+        """The broker has confirmed a hello, so all others will have it, even if it is killed."""
+        self._confirmed_hello = max(self._confirmed_hello, number)
+
+    @property
+    def announced(self) -> bool:
+        """True once all others know this server, so that it may take requests.
+
+        The hello of an earlier connection does not count: others may have missed it.
         """
-        self.announced = self.announced or number == self._hello
+        return self._heard_hello == self._confirmed_hello == self._hello > 0
 
     def is_needed(self, now: float) -> bool:
         """Return True while others may have to ask about what this server has answered before.

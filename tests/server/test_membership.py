@@ -16,8 +16,10 @@ NOTHING = Findings(roll_is_called=False, forgotten=[])
 
 
 def announce(membership: Membership, now: float = START, without_gap: bool = False) -> None:
-    """A connection is open, and the hello on it came back."""
-    membership.heard_own_hello(membership.opened(without_gap, now))
+    """A connection is open, and the hello on it came back, and is safe."""
+    number = membership.opened(without_gap, now)
+    membership.heard_own_hello(number)
+    membership.hello_confirmed(number)
 
 
 def look(
@@ -54,16 +56,38 @@ def test_a_server_is_announced_once_its_latest_hello_came_back() -> None:
     first = membership.opened(without_gap=False, now=START)
     assert not membership.announced
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert membership.announced
     # when it opens another connection, and the hello of the first comes again
     second = membership.opened(without_gap=True, now=START + 1)
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert not membership.announced
     # then it is announced by the second one, and stays so
     membership.heard_own_hello(second)
+    membership.hello_confirmed(second)
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert membership.announced
     assert (first, second, membership.opened_at) == (1, 2, START + 1)
+
+
+def test_a_hello_that_a_killed_broker_may_lose_announces_nobody() -> None:
+    membership = Membership()
+    number = membership.opened(without_gap=False, now=START)
+    membership.heard_own_hello(number)
+    assert not membership.announced
+    membership.hello_confirmed(number)
+    assert membership.announced
+
+
+def test_nor_does_one_that_does_not_come_back() -> None:
+    membership = Membership()
+    number = membership.opened(without_gap=False, now=START)
+    membership.hello_confirmed(number)
+    assert not membership.announced
+    membership.heard_own_hello(number)
+    assert membership.announced
 
 
 @pytest.mark.parametrize(("seconds", "needed"), [(1.0, False), (1.1, True)])

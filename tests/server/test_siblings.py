@@ -47,13 +47,16 @@ class Server:
         self.inbox: deque[bytes] = deque()
         self.verdicts: list[tuple[str, Verdict]] = []
         self.connected = False
+        self.connections = 0
         self.consuming = False
 
     def connect(self, without_gap: bool = True) -> None:
         self.connected = True
         if not without_gap:
             self.inbox.clear()
-        self.siblings.opened(without_gap)
+        self.connections += 1
+        self.group.tell(self.siblings.opened(without_gap))
+        self.siblings.hello_confirmed(self.connections)
         self.group.run()
 
     def consume(self) -> None:
@@ -97,8 +100,7 @@ class Server:
                 self.record.begin(calls[0], first=False)
         messages = self.siblings.take_messages()
         for body in messages:
-            for each in self.group.alive:
-                each.inbox.append(body)
+            self.group.tell(body)
         heard = bool(self.inbox)
         if self.inbox:
             self.siblings.heard(self.inbox.popleft())
@@ -131,6 +133,11 @@ class Group:
         server.siblings.leave()
         self.run()
         self.alive.remove(server)
+
+    def tell(self, body: bytes) -> None:
+        """Something is said to all of them."""
+        for each in self.alive:
+            each.inbox.append(body)
 
     def run(self) -> None:
         """Until nobody has anything to say or to hear."""
@@ -852,18 +859,17 @@ def test_each_hello_says_how_many_connections_were_opened(group: Group) -> None:
     siblings = Server(group, "a").siblings
     assert not siblings.announced
     for number in (1, 2):
-        siblings.opened(without_gap=True)
-        [hello] = [decode(body) for body in siblings.take_messages()]
+        hello = decode(siblings.opened(without_gap=True))
         assert hello == Word("hello", "a", number=number)
+        assert siblings.take_messages() == []
 
 
 def test_a_new_connection_has_no_consumer(group: Group) -> None:
     server = group.start("a")
     server.cut()
 
-    server.siblings.opened(without_gap=True)
+    hello = decode(server.siblings.opened(without_gap=True))
 
-    [hello] = [decode(body) for body in server.siblings.take_messages()]
     assert hello == Word("hello", "a", consumes=False, number=2)
 
 

@@ -184,6 +184,21 @@ FOUND: dict[str, tuple[str, Plan]] = {
             workers=4,
         ),
     ),
+    "b hears its own hello, a does not yet, and the broker is killed and loses that of a": (
+        TWICE,
+        _plan(
+            1045,
+            _call(2.0, "before", 0.01),
+            _call(3.0, "long", 2.0),
+            _start(3.0, "b"),
+            _call(3.02, "call", 0.01),
+            _call(3.025, "after", 0.01),
+            Step(3.06, "kill broker", "", {"seconds": 3.0}),
+            workers=1,
+            prefetch=1,
+            calm=False,
+        ),
+    ),
     "a foreign client that numbers its requests from 1 is started again": (
         WRONG,
         _plan(
