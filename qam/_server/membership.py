@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from qam._broker.messages import QueueState
 from qam._server.known_siblings import VALID, KnownSiblings
-from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.queue_inspections import QueueInspections
 
-#: Seconds in which no broker is killed and started again.
-_SHORT_OUTAGE = 1.0
+#: Seconds within which the broker notices that a connection is dead, and delivers again what was
+#: not acknowledged on it.
+_NOTICED = 30.0
 
 
 class Findings(NamedTuple):
@@ -42,7 +42,7 @@ class Membership:
         #: When the connection was opened.
         self.opened_at = 0.0
         self._lost_at: float | None = None
-        # Until when the broker may deliver what this server has acknowledged already.
+        # Until when the broker may deliver to others what this server has answered already.
         self._needed_until = -inf
         # The number of the latest hello: how many connections were opened.  And the latest ones
         # that came back, and that the broker has confirmed.
@@ -56,8 +56,8 @@ class Membership:
         :param without_gap: True if no word that was said since the last one is missed.
         """
         self.opened_at = now
-        if self._lost_at is not None and now - self._lost_at > _SHORT_OUTAGE:
-            self._needed_until = now + UNSAFE_ACKS
+        if self._lost_at is not None:
+            self._needed_until = now + _NOTICED
         if not without_gap:
             self._vouches_since = None
             self.known.mark_all_unheard()
@@ -89,9 +89,9 @@ class Membership:
     def is_needed(self, now: float) -> bool:
         """Return True while others may have to ask about what this server has answered before.
 
-        A broker that was killed may have lost the last acks.
+        The last acks may be lost with a connection, or with a broker that was killed.
         """
-        return now < self._needed_until
+        return bool(self.known) and now < self._needed_until
 
     # --- what is certain ------------------------------------------------------------
 
@@ -137,19 +137,19 @@ class Membership:
 
     # --- the request queue is inspected -----------------------------------------------
 
-    def next_inspection(self, holds: bool) -> float:
+    def next_inspection(self, holds: bool, now: float) -> float:
         """Return when the request queue is to be inspected; infinite for never.
 
         :param holds: True if this server holds copies of requests that siblings have.
         """
         if not self.announced or (self.vouches and not self.known):
             return inf
-        is_calm = self.vouches and not (self.known.absent or holds)
+        is_calm = self.vouches and not (self.known.absent or holds or self.is_needed(now))
         return self._inspections.next_due(is_calm)
 
     def next_due(self, holds: bool, now: float) -> float:
         """Return when there is something to do, if no word arrives; infinite for never."""
-        soonest = min(self.next_inspection(holds), self.known.roll_call_ends())
+        soonest = min(self.next_inspection(holds, now), self.known.roll_call_ends())
         return min(soonest, self._needed_until) if self.is_needed(now) else soonest
 
     def queue_inspected(
@@ -165,6 +165,7 @@ class Membership:
         calls_roll = self._misses_somebody(state.consumers < expected, holders)
         forgotten: list[str] = []
         if state.messages == 0 and state.consumers == expected:
+            self._needed_until = -inf  # what was delivered again was asked about by now
             calls_roll |= self._note_empty_queue(now)
             forgotten = self._forget_the_judged(now)
         if calls_roll:

@@ -109,7 +109,8 @@ class Siblings:
     @property
     def inspection_is_due(self) -> bool:
         """True if the request queue is to be inspected, see :meth:`queue_inspected`."""
-        return self._clock() >= self._membership.next_inspection(self._holds)
+        now = self._clock()
+        return now >= self._membership.next_inspection(self._holds, now)
 
     def queue_inspected(self, state: QueueState, own_consumers: int) -> None:
         """Learn from the *state* of the request queue, which has *own_consumers* of this server."""

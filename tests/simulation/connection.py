@@ -44,6 +44,7 @@ class ModelConnection:
         self._casts: dict[str, deque[tuple[float, Act]]] = {}
         # At the broker's end.
         self._is_open = True
+        self._why_closed = ("the broker closed it", False)
         self._tags, self._publishes, self._consumer_tags = count(1), count(1), count(1)
         self._held: dict[int, tuple[ModelQueue, ModelConsumer, Stored]] = {}
         self._consumers: dict[str, tuple[ModelQueue, ModelConsumer]] = {}
@@ -104,6 +105,7 @@ class ModelConnection:
     def close_by_broker(self, why: str, by_message: bool) -> None:
         """The broker closes it, or its channel: what it has sent before arrives."""
         self._to_broker.clear()
+        self._why_closed = why, by_message
         now = self._broker.schedule.now
         last = max((at for at, _ in self._to_client), default=now + self._broker.latency())
         # Also if the broker goes down meanwhile.
@@ -161,14 +163,11 @@ class ModelConnection:
             self._broker.later(min(self._silent_until, missed), self.end)
             self._check()
         self.flush()
-        while self._to_broker:
-            self._to_broker.popleft()[1]()
-        for waiting in list(self._casts.values()):
-            while waiting:
-                waiting.popleft()[1]()
-        # What the broker had sent before its answer comes before it.
-        while self._to_client:
-            self._to_client.popleft()[1]()
+        for under_way in (self._to_broker, *self._casts.values(), self._to_client):
+            while under_way:  # what the broker sent before its answer comes before it
+                under_way.popleft()[1]()
+        if not self._is_open:  # and its last word, instead of an answer
+            self._lose(*self._why_closed)
         self._check()
 
     # --- the owner's end: entities -------------------------------------------------------

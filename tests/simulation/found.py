@@ -199,6 +199,19 @@ FOUND: dict[str, tuple[str, Plan]] = {
             calm=False,
         ),
     ),
+    "a loses its acks with its connection, says goodbye, and b gets it again after that": (
+        TWICE,
+        _plan(
+            274,
+            _start(0.1, "b"),
+            _call(3.0, "call", 0.01),
+            _call(3.0, "other", 0.01),
+            Step(3.032, "cut all"),
+            _close(3.2, "a", 1.0),
+            workers=1,
+            calm=False,
+        ),
+    ),
     "a foreign client that numbers its requests from 1 is started again": (
         WRONG,
         _plan(
