@@ -106,6 +106,15 @@ class Call:
             return key_of_body(self.delivery.body, self.runs)
         return CallKey(self.delivery.reply_to or "", correlation_id, self.runs)
 
+    def become_run(self, key: CallKey) -> None:
+        """Stand for *key*, a later run of the same call."""
+        self.key, self.runs = key, key.runs
+
+    @property
+    def is_resent(self) -> bool:
+        """True if its client sent it again, and waits for an answer."""
+        return is_resent(self.delivery)
+
     @property
     def is_anonymous(self) -> bool:
         """True if it has no correlation id, as from a 0.2.x client; then its reply has none.

@@ -69,15 +69,15 @@ class Intake:
 
     # --- the connection -----------------------------------------------------------
 
-    def opened(self, without_gap: bool) -> None:
-        """A connection is open.
+    def opened(self, without_gap: bool) -> bytes:
+        """A connection is open; return the hello to the other servers, with its number in it.
 
         :param without_gap: True if all words of siblings since then wait in the queue for them.
         """
         self.connection_number += 1
         self._is_connected = True
         self._reused_keys.connection_opened(self._clock())
-        self.siblings.opened(without_gap)
+        return self.siblings.opened(without_gap)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
         """The connection is gone: the broker delivers the unacknowledged requests again.
@@ -155,17 +155,26 @@ class Intake:
         if call.marked or suspected:
             self.siblings.ask(call)
             return Decision.NOTHING
-        # A request that was given back does not prove that we have received all later requests
-        # of its client: they may have run elsewhere.
-        return self._begin(call, first=self.siblings.vouches and not call.given_back)
+        # A request that was given back, or runs again, does not prove that we have received all
+        # later requests of its client: they may have run elsewhere.
+        was_elsewhere = call.given_back or call.runs > 1
+        return self._begin(call, first=self.siblings.vouches and not was_elsewhere)
 
     def _judge_known(self, call: Call, key: CallKey) -> Decision:
         if key in self._record.running:
             return self._add_duplicate(call, self._record.running[key])
-        answer = self._record.answer(key)
-        if answer is None and not call.is_anonymous:
-            self.siblings.ask_to_repeat(key.next_run)
-        return self._answer_again(call, answer)
+        asks = call.is_resent and not call.is_anonymous
+        if asks and self._record.is_passed_on(key):
+            return self._judge_next_run(call, key)
+        return self._answer_again(call, self._record.answer(key))
+
+    def _judge_next_run(self, call: Call, key: CallKey) -> Decision:
+        """Decide on *call* as on the next run of *key*, which was published anew.
+
+        Its client asks for an answer, and only who has that run can give one.
+        """
+        call.become_run(key.next_run)
+        return self._judge(call)
 
     def _add_duplicate(self, call: Call, running: Call) -> Decision:
         if running.outlives_its_delivery:
@@ -209,7 +218,9 @@ class Intake:
         decisions = []
         for calls, verdict in self.siblings.take_verdicts():
             first, *others = calls
-            if verdict is Verdict.MINE:
+            if verdict is Verdict.AGAIN:
+                decisions.append((self._judge_next_run(first, first.key), first))
+            elif verdict is Verdict.MINE:
                 self._acknowledge(first)
             else:
                 first.lost = verdict is Verdict.LOST

@@ -10,7 +10,7 @@ No I/O and no clock here.
 from collections.abc import Collection, Iterable, Mapping
 
 from qam._protocol.correlation import CallKey
-from qam._server.call import Call, is_resent
+from qam._server.call import Call
 from qam._server.membership import Membership
 from qam._server.record import Elsewhere, Record
 from qam._server.sibling_outbox import SiblingOutbox
@@ -50,7 +50,7 @@ class Judgement:
         key = call.key
         question = self._questions.get(key)
         if question is None:
-            question = self._question(key, is_resent(call.delivery), now)
+            question = self._question(key, call.is_resent, now)
             self._questions.add(question)
             self._record.note_elsewhere(key)
             self._outbox.ask(key, question.resent)
@@ -125,7 +125,10 @@ class Judgement:
         self._outbox.answer(asker, answers, len(self._membership.known))
 
     def _word_on(self, key: CallKey, resent: bool, asker: str, now: float) -> str:
-        """Return the answer about *key*: mine, done, lost or never; or vouch: no server had it."""
+        """Return the answer about *key*: mine, done, again, lost or never.
+
+        Or vouch: no server had it.
+        """
         if self._record.knows(key):
             return self._word_on_known(key, resent)
         if self._is_lost(key, resent):
@@ -140,9 +143,11 @@ class Judgement:
 
     def _word_on_known(self, key: CallKey, resent: bool) -> str:
         """Return the answer about *key*, which runs here, or was answered here."""
+        self._record.note_elsewhere(key)
+        if resent and self._record.is_passed_on(key):
+            return "again"
         if resent:
             self._to_repeat[key] = None
-        self._record.note_elsewhere(key)
         running = self._record.running.get(key)
         return "done" if running is None or running.outlives_its_delivery else "mine"
 

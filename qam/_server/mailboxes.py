@@ -66,6 +66,8 @@ class SettledCalls:
         self._lock = threading.Lock()
         self._prefetch = 0
         self._is_urgent = False
+        #: The latest connection of which all other servers will know.
+        self.announced = 0
 
     def put(self, calls: Iterable[Call]) -> None:
         """Add *calls*."""
@@ -85,6 +87,11 @@ class SettledCalls:
         with self._lock:
             calls, self._calls = self._calls, []
         return calls
+
+    def announce(self, number: int) -> None:
+        """All other servers will know of the connection *number*; wake the thread that waits."""
+        self.announced = number
+        self.waker.wake()
 
     def set_prefetch(self, prefetch: int) -> None:
         """Set how many unacknowledged requests the broker delivers."""

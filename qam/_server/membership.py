@@ -1,10 +1,10 @@
 """One server among the others of its server_id: whether they know it, and whether it knows them.
 
 Each server has a queue of its own on an exchange that reaches all of them, and says hello there
-before it takes its first request.  The queue outlives a lost connection, so no server misses a
-hello.  A server that has seen the request queue empty, with no consumer that it does not know,
-can *vouch*: each request that is delivered with a mark from then on was received by servers that
-it knows.
+before it takes its first request.  The queue outlives a lost connection, and the hello outlives a
+killed broker once it is confirmed, so no server misses a hello.  A server that has seen the request
+queue empty, with no consumer that it does not know, can *vouch*: each request that is delivered
+with a mark from then on was received by servers that it knows.
 
 No I/O and no clock here.
 """
@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from qam._broker.messages import QueueState
 from qam._server.known_siblings import VALID, KnownSiblings
-from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.queue_inspections import QueueInspections
 
-#: Seconds in which no broker is killed and started again.
-_SHORT_OUTAGE = 1.0
+#: Seconds within which the broker notices that a connection is dead, and delivers again what was
+#: not acknowledged on it.
+_NOTICED = 30.0
 
 
 class Findings(NamedTuple):
@@ -42,12 +42,11 @@ class Membership:
         #: When the connection was opened.
         self.opened_at = 0.0
         self._lost_at: float | None = None
-        # Until when the broker may deliver what this server has acknowledged already.
+        # Until when the broker may deliver to others what this server has answered already.
         self._needed_until = -inf
-        # The number of the latest hello: how many connections were opened.
-        self._hello = 0
-        #: True once all others know this server, so that it may take requests.
-        self.announced = False
+        # The number of the latest hello: how many connections were opened.  And the latest ones
+        # that came back, and that the broker has confirmed.
+        self._hello = self._heard_hello = self._confirmed_hello = 0
 
     # --- the connection -----------------------------------------------------------
 
@@ -57,12 +56,11 @@ class Membership:
         :param without_gap: True if no word that was said since the last one is missed.
         """
         self.opened_at = now
-        if self._lost_at is not None and now - self._lost_at > _SHORT_OUTAGE:
-            self._needed_until = now + UNSAFE_ACKS
+        if self._lost_at is not None:
+            self._needed_until = now + _NOTICED
         if not without_gap:
             self._vouches_since = None
             self.known.mark_all_unheard()
-        self.announced = False
         self._hello += 1
         return self._hello
 
@@ -73,18 +71,27 @@ class Membership:
         self.known.restore_recently_left(now)
 
     def heard_own_hello(self, number: int) -> None:
-        """This server received its own hello, so all others have it, too.
+        """This server received its own hello, so what is said reaches it."""
+        self._heard_hello = max(self._heard_hello, number)
 
-        The hello of an earlier connection may arrive before the others have this one.
+    def hello_confirmed(self, number: int) -> None:
+        """The broker has confirmed a hello, so all others will have it, even if it is killed."""
+        self._confirmed_hello = max(self._confirmed_hello, number)
+
+    @property
+    def announced(self) -> bool:
+        """True once all others know this server, so that it may take requests.
+
+        The hello of an earlier connection does not count: others may have missed it.
         """
-        self.announced = self.announced or number == self._hello
+        return self._heard_hello == self._confirmed_hello == self._hello > 0
 
     def is_needed(self, now: float) -> bool:
         """Return True while others may have to ask about what this server has answered before.
 
-        A broker that was killed may have lost the last acks.
+        The last acks may be lost with a connection, or with a broker that was killed.
         """
-        return now < self._needed_until
+        return bool(self.known) and now < self._needed_until
 
     # --- what is certain ------------------------------------------------------------
 
@@ -130,19 +137,19 @@ class Membership:
 
     # --- the request queue is inspected -----------------------------------------------
 
-    def next_inspection(self, holds: bool) -> float:
+    def next_inspection(self, holds: bool, now: float) -> float:
         """Return when the request queue is to be inspected; infinite for never.
 
         :param holds: True if this server holds copies of requests that siblings have.
         """
         if not self.announced or (self.vouches and not self.known):
             return inf
-        is_calm = self.vouches and not (self.known.absent or holds)
+        is_calm = self.vouches and not (self.known.absent or holds or self.is_needed(now))
         return self._inspections.next_due(is_calm)
 
     def next_due(self, holds: bool, now: float) -> float:
         """Return when there is something to do, if no word arrives; infinite for never."""
-        soonest = min(self.next_inspection(holds), self.known.roll_call_ends())
+        soonest = min(self.next_inspection(holds, now), self.known.roll_call_ends())
         return min(soonest, self._needed_until) if self.is_needed(now) else soonest
 
     def queue_inspected(
@@ -158,6 +165,7 @@ class Membership:
         calls_roll = self._misses_somebody(state.consumers < expected, holders)
         forgotten: list[str] = []
         if state.messages == 0 and state.consumers == expected:
+            self._needed_until = -inf  # what was delivered again was asked about by now
             calls_roll |= self._note_empty_queue(now)
             forgotten = self._forget_the_judged(now)
         if calls_roll:

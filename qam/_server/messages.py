@@ -39,6 +39,8 @@ class Message(Publish):
     call: Call | None = None
     #: Set if this is a reply whose request is settled.
     undelivered: Undelivered | None = None
+    #: If this is a hello to the siblings, the number of the connection that it announces.
+    hello: int = 0
 
 
 # The properties that a request keeps when it is published anew.

@@ -18,7 +18,7 @@ from qam._server.dropped_replies import DroppedReplies
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, declare_server
 from qam._server.recently_written import RecentlyWritten
-from qam._server.reply_fates import Decision, Drop, ReplyFates, SendAgain, Settle
+from qam._server.reply_fates import Announce, Decision, Drop, ReplyFates, SendAgain, Settle
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMConnectionException
 
@@ -130,6 +130,8 @@ class ReplyPublisherThread(PublishingThread):
                     again.append(message)
                 case Drop(message):
                     self._drop(message)
+                case Announce(number):
+                    self._settled.announce(number)
         return again
 
     def _drop(self, message: Message) -> None:

@@ -14,6 +14,8 @@ from qam._server.call import Answer, Call
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+# Stands for a request that is not in the record.
+_NOTHING = object()
 #: How many answers are kept, and how many bytes of them.
 _MAX_ANSWERS, _MAX_BYTES = 20_000, 32 * 1024 * 1024
 #: For how many clients the record knows which of their calls it covers.
@@ -170,6 +172,13 @@ class Record:
     def answer(self, key: CallKey) -> Answer | None:
         """Return the answer to *key*; None if there is none, or it is not known."""
         return self._answers.get(key)
+
+    def is_passed_on(self, key: CallKey) -> bool:
+        """Return True if *key* ended here without an answer: it was published anew to run again.
+
+        If a later run is known here, that one counts.
+        """
+        return self._answers.get(key, _NOTHING) is None and self.latest(key) == key
 
     def is_elsewhere(self, key: CallKey) -> bool:
         """Return True if another server may have *key*, too."""

@@ -50,7 +50,14 @@ class Drop:
     message: Message
 
 
-Decision = Settle | SendAgain | Drop
+@dataclass(slots=True, frozen=True)
+class Announce:
+    """The other servers will know of this connection: its hello is safe."""
+
+    number: int
+
+
+Decision = Settle | SendAgain | Drop | Announce
 
 
 class Kept(Sized, Protocol):
@@ -86,7 +93,8 @@ class ReplyFates:
             case Fate.WRITTEN:  # there will be no other sign
                 return _settle(messages, now)
             case Fate.CONFIRMED:
-                return _settle(messages)
+                hellos = [Announce(each.hello) for each in messages if each.hello]
+                return [*_settle(messages), *hellos]
             case Fate.RETURNED:
                 return [each for message in messages for each in self._returned(message, now)]
             case Fate.REFUSED:

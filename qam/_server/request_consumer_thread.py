@@ -122,7 +122,9 @@ class RequestConsumerThread(ConnectionThread):
         self._request_queue.declare(connection)
         without_gap = self._siblings_queue.open(connection)
         self._upkeep.done(time.monotonic())
-        self._intake.opened(without_gap)
+        hello = self._intake.opened(without_gap)
+        number = self._intake.connection_number
+        self._results.put(self._siblings_queue.message(hello, number))
 
     def _next_due(self) -> float | None:
         due = sooner(self._siblings.next_due(), self._closing.next_due())
@@ -143,6 +145,7 @@ class RequestConsumerThread(ConnectionThread):
         return self._siblings.has_messages and len(self._results) >= _MAX_BACKLOG
 
     def _write(self, connection: Connection) -> None:
+        self._siblings.hello_confirmed(self._settled.announced)
         self._acknowledge(connection)
         if self._intake.waits_for_acks:
             self._request_queue.inspect(connection)

@@ -43,9 +43,9 @@ class SiblingOutbox:
         """True if so many answers wait that further questions are left unanswered."""
         return self._characters >= _MAX_CHARACTERS
 
-    def say(self, kind: str, number: int = 0) -> None:
+    def say(self, kind: str) -> None:
         """Add a word of a *kind* that is about no call."""
-        self._words.append(Word(kind, self._instance, self.consumes, number))
+        self._words.append(Word(kind, self._instance, self.consumes))
 
     def answer(self, to: str, calls: Mapping[CallKey, str], known: int) -> None:
         """Add an answer to the instance *to* about *calls*; it also names the known siblings.

@@ -24,6 +24,7 @@ class Verdict(Enum):
 
     RUN = "run"  # no server has begun to run it
     MINE = "mine"  # another server has answered it
+    AGAIN = "again"  # another server has published it anew, to be run again
     LOST = "lost"  # a server that had it may be gone
 
 
@@ -77,7 +78,7 @@ class Question:
         return Verdict.MINE if self.holders else Verdict.LOST
 
     def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
-        """Take the answer of *sender*: mine, done, lost, never or vouch.
+        """Take the answer of *sender*: mine, done, again, lost, never or vouch.
 
         :param known: True if *sender* is a known sibling.
         """
@@ -89,6 +90,8 @@ class Question:
             self.claimed_by(sender, known)
         elif said == "done":
             self.verdict = Verdict.MINE
+        elif said == "again":
+            self.verdict = Verdict.AGAIN
         elif said == "lost":
             self.lost = True
         elif said == "vouch" and now - self.asked_at < VALID:

@@ -8,7 +8,8 @@ Each is a JSON object with a protocol number::
     consumes  whether that instance takes requests
     number    hello: how many connections that instance has opened
     calls     ask:    [reply_to, correlation_id, runs, whether it was sent again] …
-              answer: [reply_to, correlation_id, runs, mine, done, lost, vouch or never] …
+              answer: [reply_to, correlation_id, runs, mine, done, again, lost, vouch or
+              never] …
               done, repeat: [reply_to, correlation_id, runs, true] …
     to        answer: the instance that asked
     knows     answer: the known instances, and whether each is there; if an answer is sent in
@@ -43,7 +44,7 @@ _NAME = re.compile(r"[0-9A-Za-z _.:-]{1,64}")
 
 _OF_CALLS = frozenset(("ask", "answer", "done", "repeat"))
 _KINDS = _OF_CALLS | {"hello", "here", "bye"}
-_ANSWERS = frozenset(("mine", "done", "lost", "vouch", "never"))
+_ANSWERS = frozenset(("mine", "done", "again", "lost", "vouch", "never"))
 
 
 class NoWordError(Exception):

@@ -24,7 +24,7 @@ from qam._server.membership import Membership
 from qam._server.record import Record
 from qam._server.sibling_outbox import SiblingOutbox
 from qam._server.sibling_questions import Questions, Verdict
-from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode
+from qam._server.sibling_words import MAX_SIBLINGS, NoWordError, Word, decode, encode
 
 
 class Siblings:
@@ -56,8 +56,8 @@ class Siblings:
 
     # --- the connection -----------------------------------------------------------
 
-    def opened(self, without_gap: bool) -> None:
-        """A connection is open.
+    def opened(self, without_gap: bool) -> bytes:
+        """A connection is open; return the hello to say on it.
 
         :param without_gap: True if all words since then wait in this server's queue.
         """
@@ -65,7 +65,11 @@ class Siblings:
             self._record.uncover()
         number = self._membership.opened(without_gap, self._clock())
         self._outbox.consumes = False
-        self._outbox.say("hello", number)
+        return encode(Word("hello", self._instance, number=number))
+
+    def hello_confirmed(self, number: int) -> None:
+        """The broker has confirmed the hello of the connection *number*."""
+        self._membership.hello_confirmed(number)
 
     def lost(self) -> None:
         """The connection is gone; the broker delivers the requests under judgement again."""
@@ -105,7 +109,8 @@ class Siblings:
     @property
     def inspection_is_due(self) -> bool:
         """True if the request queue is to be inspected, see :meth:`queue_inspected`."""
-        return self._clock() >= self._membership.next_inspection(self._holds)
+        now = self._clock()
+        return now >= self._membership.next_inspection(self._holds, now)
 
     def queue_inspected(self, state: QueueState, own_consumers: int) -> None:
         """Learn from the *state* of the request queue, which has *own_consumers* of this server."""

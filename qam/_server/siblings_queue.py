@@ -71,9 +71,12 @@ class SiblingsQueue:
             self._binding = self._binding._replace(queue=queue)
             connection.declare_queue(self._binding, self._arguments)
 
-    def message(self, word: bytes) -> Message:
-        """Return *word* as a message to all servers of the server_id, this one included."""
-        return Message(self._binding.route, word, _PROPERTIES, mandatory=False)
+    def message(self, word: bytes, hello: int = 0) -> Message:
+        """Return *word* as a message to all servers of the server_id, this one included.
+
+        :param hello: the number of the connection that it announces, if it does.
+        """
+        return Message(self._binding.route, word, _PROPERTIES, mandatory=False, hello=hello)
 
     def delete(self, connection: Connection) -> None:
         """Delete the queue: this server needs no more words."""

@@ -115,7 +115,9 @@ class Server:
         if not without_gap:
             self.inbox.clear()
         self.connected = True
-        self.intake.opened(without_gap)
+        hello = self.intake.opened(without_gap)
+        self.broker.publish(Publish(siblings_binding(self.broker.server_id, "").route, hello, {}))
+        self.intake.siblings.hello_confirmed(self.intake.connection_number)
 
     def cut(self) -> None:
         """The connection is lost: the broker takes back what is not acknowledged."""

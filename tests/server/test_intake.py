@@ -339,16 +339,58 @@ class TestARequestThatCame:
         # and nobody else is asked for that
         assert hear_own(intake) == []
 
-    def test_is_asked_for_elsewhere_if_it_was_passed_on(self, intake: Intake) -> None:
+    def test_is_asked_about_as_the_next_run_if_it_was_passed_on(self, intake: Intake) -> None:
         # given one that this server had to publish anew
+        hear(intake, Word("hello", "b", consumes=True, number=1))
         answered(intake, request(), answer=None)
         intake.take_acks()
+        next_run = CallKey(REPLY_TO, "client:1", 2)
         # when
         again = request(resent=5)
         assert intake.received(again) is Decision.NOTHING
-        # then whoever has the next run is to answer, and there is nothing else to do
+        # then whoever has the next run is asked for it, and answers
+        [*_, word] = hear_own(intake)
+        assert (word.kind, word.calls) == ("ask", {next_run: True})
+        hear(intake, Word("answer", "b", to="a", calls={next_run: "done"}))
+        assert intake.take_judged() == []
+        assert acknowledged(intake, again) == [again]
+
+    def test_is_lost_if_whoever_had_the_next_run_is_gone(
+        self, intake: Intake, clock: Clock
+    ) -> None:
+        # given one that was passed on by this server, and another that has left since then
+        hear(intake, Word("hello", "b", consumes=True, number=1))
+        answered(intake, request(), answer=None)
+        hear(intake, Word("bye", "b"))
+        # when its client asks for the answer
+        again = request(resent=5)
+        assert intake.received(again) is Decision.NOTHING
+        hear_own(intake)
+        clock.now += GRACE
+        # then it is not silently dropped
+        assert intake.take_judged() == [(Decision.RUN, again)]
+        assert (again.lost, again.runs) == (True, 2)
+
+    def test_is_followed_from_run_to_run(self, intake: Intake) -> None:
+        # given one that another server has passed on
+        hear(intake, Word("hello", "b", consumes=True, number=1))
+        first = CallKey(REPLY_TO, "client:1")
+        call = request(resent=5)
+        intake.received(call)
+        hear_own(intake)
+        # when that one says so
+        hear(intake, Word("answer", "b", to="a", calls={first: "again"}))
+        # then the next run is asked for
+        assert intake.take_judged() == [(Decision.NOTHING, call)]
         [word] = hear_own(intake)
-        assert word.calls == {CallKey(REPLY_TO, "client:1", 2): True}
+        assert (word.kind, word.calls) == ("ask", {first.next_run: True})
+        assert acknowledged(intake, call) == []
+
+    def test_is_acknowledged_if_it_was_passed_on_and_nobody_asks(self, intake: Intake) -> None:
+        answered(intake, request(), answer=None)
+        again = request(redelivered=True)
+        assert intake.received(again) is Decision.NOTHING
+        assert hear_own(intake) == []
         assert acknowledged(intake, again) == [again]
 
     @pytest.mark.parametrize("mark", [{"redelivered": True}, {"resent": 5}])
@@ -415,9 +457,13 @@ class TestARequestThatCame:
         assert intake.take_acks() == []
         assert intake.is_idle
 
-    def test_that_was_given_back_proves_nothing_of_its_client(self, intake: Intake) -> None:
-        # given one that another server gave back, whose later ones may have run there
-        answered(intake, request(3, given_back=True))
+    @pytest.mark.parametrize("mark", [{"given_back": True}, {"runs": 2}])
+    def test_that_another_server_had_proves_nothing_of_its_client(
+        self, intake: Intake, mark: dict[str, Any]
+    ) -> None:
+        # given one that another server gave back, or published anew to be run again, and the
+        # later ones of its client may have run there
+        answered(intake, request(3, **mark))
         # when a later one is sent again
         call = request(4, resent=5)
         intake.received(call)
@@ -822,7 +868,7 @@ class TestWhatOthersAskFor:
 
     def test_is_asked_for_elsewhere_where_it_was_passed_on(self, intake: Intake) -> None:
         answered(intake, request(), answer=None)
-        hear(intake, Word("ask", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
+        hear(intake, Word("repeat", "b", calls={CallKey(REPLY_TO, "client:1"): True}))
         hear_own(intake)
         assert intake.take_to_repeat() == []
         [word] = hear_own(intake)

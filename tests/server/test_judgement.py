@@ -287,6 +287,18 @@ def test_what_it_has_answered_is_told_and_repeated_if_the_client_asks(server: Se
     assert not server.judgement.has_to_repeat
 
 
+def test_what_it_has_passed_on_is_said_to_run_again_if_the_client_asks(server: Server) -> None:
+    # given a request that ended without an answer, since it was published anew
+    server.record.end([server.take(1)])
+    assert server.says_of(1) == "done"
+    assert server.says_of(1, resent=True) == "again"
+    # when its next run was answered here
+    again = request(1)
+    again.become_run(key(1).next_run)
+    server.record.begin(again, first=False)
+    assert server.says_of(1, resent=True) == "done"
+
+
 def test_what_another_has_answered_is_told_to_be_answered(server: Server) -> None:
     server.judgement.hear_done([key(1)], "z")
 

@@ -9,15 +9,16 @@ from qam._broker.messages import QueueState
 from qam._server import known_siblings
 from qam._server.known_siblings import GRACE, VALID
 from qam._server.membership import Findings, Membership
-from qam._server.open_deliveries import UNSAFE_ACKS
 
 START = 100.0
 NOTHING = Findings(roll_is_called=False, forgotten=[])
 
 
 def announce(membership: Membership, now: float = START, without_gap: bool = False) -> None:
-    """A connection is open, and the hello on it came back."""
-    membership.heard_own_hello(membership.opened(without_gap, now))
+    """A connection is open, and the hello on it came back, and is safe."""
+    number = membership.opened(without_gap, now)
+    membership.heard_own_hello(number)
+    membership.hello_confirmed(number)
 
 
 def look(
@@ -54,34 +55,79 @@ def test_a_server_is_announced_once_its_latest_hello_came_back() -> None:
     first = membership.opened(without_gap=False, now=START)
     assert not membership.announced
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert membership.announced
     # when it opens another connection, and the hello of the first comes again
     second = membership.opened(without_gap=True, now=START + 1)
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert not membership.announced
     # then it is announced by the second one, and stays so
     membership.heard_own_hello(second)
+    membership.hello_confirmed(second)
     membership.heard_own_hello(first)
+    membership.hello_confirmed(first)
     assert membership.announced
     assert (first, second, membership.opened_at) == (1, 2, START + 1)
 
 
-@pytest.mark.parametrize(("seconds", "needed"), [(1.0, False), (1.1, True)])
-def test_after_an_outage_others_may_need_what_it_remembers(
-    membership: Membership, seconds: float, needed: bool
-) -> None:
-    look(membership)
+def test_a_hello_that_a_killed_broker_may_lose_announces_nobody() -> None:
+    membership = Membership()
+    number = membership.opened(without_gap=False, now=START)
+    membership.heard_own_hello(number)
+    assert not membership.announced
+    membership.hello_confirmed(number)
+    assert membership.announced
+
+
+def test_nor_does_one_that_does_not_come_back() -> None:
+    membership = Membership()
+    number = membership.opened(without_gap=False, now=START)
+    membership.hello_confirmed(number)
+    assert not membership.announced
+    membership.heard_own_hello(number)
+    assert membership.announced
+
+
+def test_after_a_loss_others_may_need_what_it_remembers(membership: Membership) -> None:
+    join(membership, "b")
+    look(membership, consumers=2)
     assert not membership.is_needed(START)
+    # when the last acks may be lost with its connection
     membership.lost(START)
-    # when the broker may have been killed meanwhile
-    back = START + seconds
-    announce(membership, back, without_gap=True)
-    # then that ends once no acks of before can be lost
-    assert membership.is_needed(back) is needed
-    end = back + UNSAFE_ACKS
-    assert membership.next_due(holds=False, now=back) == (end if needed else inf)
+    announce(membership, START, without_gap=True)
+    assert membership.is_needed(START)
+    # then it looks soon whether all that is delivered again was asked about
+    assert membership.next_inspection(holds=False, now=START) == START + 1.0
+    look(membership, messages=1, consumers=2)
+    look(membership, consumers=3)
+    assert membership.is_needed(START)
+    look(membership, consumers=2)
+    assert not membership.is_needed(START)
+    assert membership.next_inspection(holds=False, now=START) == START + 10.0
+
+
+def test_after_a_loss_it_is_needed_until_the_broker_has_noticed_that(
+    membership: Membership,
+) -> None:
+    join(membership, "b")
+    membership.lost(START)
+    announce(membership, START, without_gap=True)
+    # when the queue is never empty
+    look(membership, START, messages=1)
+    end = START + 30.0
+    assert membership.is_needed(end - 0.1)
+    assert membership.next_due(holds=False, now=end - 0.5) == START + 1.0
+    # then there is an end to it all the same
     assert not membership.is_needed(end)
-    assert membership.next_due(holds=False, now=end) == inf
+
+
+def test_where_nobody_else_is_there_it_is_not_needed(membership: Membership) -> None:
+    look(membership)
+    membership.lost(START)
+    announce(membership, START + 10.0, without_gap=True)
+    assert not membership.is_needed(START + 10.0)
+    assert membership.next_due(holds=False, now=START + 10.0) == inf
 
 
 def test_a_gap_in_what_it_heard_ends_its_vouching(membership: Membership) -> None:
@@ -234,16 +280,16 @@ def test_a_dead_one_is_forgotten_when_what_it_had_is_judged(membership: Membersh
 
 def test_the_queue_is_inspected_only_by_one_that_is_announced() -> None:
     membership = Membership()
-    assert membership.next_inspection(holds=False) == inf
+    assert membership.next_inspection(holds=False, now=START) == inf
     announce(membership)
-    assert membership.next_inspection(holds=False) == -inf
+    assert membership.next_inspection(holds=False, now=START) == -inf
 
 
 def test_one_that_vouches_and_knows_nobody_has_nothing_to_find_out(membership: Membership) -> None:
     look(membership, messages=1)
-    assert membership.next_inspection(holds=False) == START + 1.0
+    assert membership.next_inspection(holds=False, now=START) == START + 1.0
     look(membership)
-    assert membership.next_inspection(holds=False) == inf
+    assert membership.next_inspection(holds=False, now=START) == inf
 
 
 def test_the_queue_is_inspected_more_often_while_something_is_to_be_found_out(
@@ -251,14 +297,14 @@ def test_the_queue_is_inspected_more_often_while_something_is_to_be_found_out(
 ) -> None:
     join(membership, "b")
     look(membership, messages=1, consumers=2)
-    assert membership.next_inspection(holds=False) == START + 1.0
+    assert membership.next_inspection(holds=False, now=START) == START + 1.0
     # when it vouches
     look(membership, consumers=2)
-    assert membership.next_inspection(holds=False) == START + 10.0
+    assert membership.next_inspection(holds=False, now=START) == START + 10.0
     # then, if a sibling has a request, or may be dead
-    assert membership.next_inspection(holds=True) == START + 1.0
+    assert membership.next_inspection(holds=True, now=START) == START + 1.0
     membership.known.mark_absent("b")
-    assert membership.next_inspection(holds=False) == START + 1.0
+    assert membership.next_inspection(holds=False, now=START) == START + 1.0
 
 
 def test_the_queue_is_inspected_soon_after_a_sibling_has_begun_to_consume(

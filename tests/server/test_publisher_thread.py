@@ -130,6 +130,19 @@ def test_while_nothing_happens_it_waits_without_end_and_does_not_wake(server: Se
     assert server.broker.connection.waits == waits
 
 
+def test_the_thread_that_receives_is_told_that_its_hello_is_safe(server: Server) -> None:
+    server.publisher.add_reply_to_send(
+        Message(siblings_binding("server", "a").route, b"hello", {}, mandatory=False, hello=2)
+    )
+    server.broker.settle()
+    assert (server.settled.announced, server.consumer_was_woken) == (0, False)
+
+    server.broker.connection.confirm_messages(*server.written)
+    server.broker.settle()
+
+    assert (server.settled.announced, server.consumer_was_woken) == (2, True)
+
+
 # --- replies are written -----------------------------------------------------
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from qam._broker.fates import Fate
 from qam._broker.later import Later
-from qam._broker.messages import Delivery, Publish
+from qam._broker.messages import Delivery, Publish, Route
 from qam._protocol.properties import RESENT
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Answer, Call
-from qam._server.messages import Messages
-from qam._server.reply_fates import Decision, Drop, ReplyFates, SendAgain, Settle
+from qam._server.messages import Message, Messages
+from qam._server.reply_fates import Announce, Decision, Drop, ReplyFates, SendAgain, Settle
 from qam.exceptions import QAMConnectionException
 
 MINUTE = 60.0
@@ -100,6 +100,15 @@ def test_what_answers_no_request_settles_none() -> None:
     assert server.hear(Fate.CONFIRMED, word) == []
 
     assert server.settled == []
+
+
+def test_a_confirmed_hello_announces_its_connection() -> None:
+    hello = Message(Route("siblings", "key"), b"hello", {}, mandatory=False, hello=3)
+    fates = ReplyFates(get_serializer("json"), Later())
+
+    assert fates.decide(Fate.REFUSED, [hello], 0.0) == [SendAgain(hello, 1.0)]
+    assert fates.decide(Fate.UNKNOWN, [hello], 0.0) == [SendAgain(hello)]
+    assert fates.decide(Fate.CONFIRMED, [hello], 0.0) == [Announce(3)]
 
 
 def test_a_reply_of_which_no_confirm_will_come_settles_its_request_when_it_is_written() -> None:

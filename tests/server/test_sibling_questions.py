@@ -53,6 +53,14 @@ def test_a_request_that_was_answered_elsewhere_is_decided_at_once() -> None:
     assert (reused.verdict, reused.holders) == (Verdict.MINE, set())
 
 
+def test_a_request_that_was_published_anew_elsewhere_is_decided_at_once() -> None:
+    asked = question()
+
+    asked.take_word("a", known=True, said="again", now=101.0)
+
+    assert asked.verdict is Verdict.AGAIN
+
+
 def test_one_that_has_a_request_says_later_if_it_has_it_no_more() -> None:
     asked = question()
     asked.take_word("a", known=True, said="mine", now=101.0)

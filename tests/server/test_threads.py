@@ -288,9 +288,9 @@ def test_an_unmarked_copy_waits_for_the_verdict_on_the_marked_one(consumer: Cons
     assert consumer._siblings.is_judging(KEY)
 
 
-@pytest.mark.parametrize("by_another", [False, True])
+@pytest.mark.parametrize(("by_another", "how"), [(False, "ask"), (True, "repeat")])
 def test_a_request_that_another_runs_again_is_asked_for_there(
-    consumer: Consumer, messages: Messages, by_another: bool
+    consumer: Consumer, messages: Messages, by_another: bool, how: str
 ) -> None:
     # given one that this server had to pass on, for another run
     passed_on = call()
@@ -301,10 +301,12 @@ def test_a_request_that_another_runs_again_is_asked_for_there(
         consumer._siblings._judgement._to_repeat[KEY] = None
         assert consumer._intake.take_to_repeat() == []
     else:
-        consumer.receive(copy_of(call()))
+        resent = copy_of(call())
+        resent.delivery.properties["headers"] = {RESENT: 1}
+        consumer.receive(Call(resent.delivery, connection_number=0))
     # then the one that has the next run is told
     [said] = [json.loads(body) for body in consumer._siblings.take_messages()]
-    assert (said["kind"], said["calls"]) == ("repeat", [[REPLY_TO, "c:1", 2, True]])
+    assert (said["kind"], said["calls"]) == (how, [[REPLY_TO, "c:1", 2, True]])
     assert consumer.replies() == []
 
 

@@ -45,6 +45,20 @@ class Stored:
         return self.message.properties.get("delivery_mode") == PERSISTENT
 
 
+@dataclass(slots=True)
+class UnderWay:
+    """A message on its way into queues.
+
+    :param number: of its confirm; 0 if there is none.
+    :param queues: how many do not have it for sure yet.
+    """
+
+    message: Publish
+    number: int
+    queues: int
+    is_refused: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class ModelConsumer:
     """A consumer of a queue."""

@@ -11,7 +11,7 @@ from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState
 from qam._broker.unconfirmed import Unconfirmed
 from qam._broker.waker import Waker
 from qam.exceptions import QAMConnectionException
-from tests.simulation.broker import ModelBroker, ModelConsumer, ModelQueue, Stored
+from tests.simulation.broker import ModelBroker, ModelConsumer, ModelQueue, Stored, UnderWay
 from tests.simulation.virtual import Act
 
 #: What is told of traffic: what happened, and to which message.
@@ -44,6 +44,7 @@ class ModelConnection:
         self._casts: dict[str, deque[tuple[float, Act]]] = {}
         # At the broker's end.
         self._is_open = True
+        self._why_closed = ("the broker closed it", False)
         self._tags, self._publishes, self._consumer_tags = count(1), count(1), count(1)
         self._held: dict[int, tuple[ModelQueue, ModelConsumer, Stored]] = {}
         self._consumers: dict[str, tuple[ModelQueue, ModelConsumer]] = {}
@@ -104,6 +105,7 @@ class ModelConnection:
     def close_by_broker(self, why: str, by_message: bool) -> None:
         """The broker closes it, or its channel: what it has sent before arrives."""
         self._to_broker.clear()
+        self._why_closed = why, by_message
         now = self._broker.schedule.now
         last = max((at for at, _ in self._to_client), default=now + self._broker.latency())
         # Also if the broker goes down meanwhile.
@@ -161,14 +163,11 @@ class ModelConnection:
             self._broker.later(min(self._silent_until, missed), self.end)
             self._check()
         self.flush()
-        while self._to_broker:
-            self._to_broker.popleft()[1]()
-        for waiting in list(self._casts.values()):
-            while waiting:
-                waiting.popleft()[1]()
-        # What the broker had sent before its answer comes before it.
-        while self._to_client:
-            self._to_client.popleft()[1]()
+        for under_way in (self._to_broker, *self._casts.values(), self._to_client):
+            while under_way:  # what the broker sent before its answer comes before it
+                under_way.popleft()[1]()
+        if not self._is_open:  # and its last word, instead of an answer
+            self._lose(*self._why_closed)
         self._check()
 
     # --- the owner's end: entities -------------------------------------------------------
@@ -296,8 +295,9 @@ class ModelConnection:
         if not self._broker.has_exchange(message.route.exchange):
             self.close_by_broker(f"no exchange {message.route.exchange}", by_message=True)
         elif queues:
+            under_way = UnderWay(message, number, len(queues))
             for queue in queues:
-                self._cast(queue, partial(self._enqueue, queue, message, number))
+                self._cast(queue, partial(self._enqueue, queue, under_way))
         elif message.mandatory:
             self._tell("returned", message, False)
             self._send_to_client(partial(self._returned, message, number))
@@ -313,27 +313,30 @@ class ModelConnection:
         for event in self._unconfirmed.acked(number, False):
             self._report(event)
 
-    def _enqueue(self, queue: ModelQueue, message: Publish, number: int) -> None:
-        broker = self._broker
+    def _enqueue(self, queue: ModelQueue, under_way: UnderWay) -> None:
+        broker, stored = self._broker, None
         if broker.queues.get(queue.name) is not queue:  # deleted meanwhile
-            stored, refused = None, True
+            under_way.is_refused = True
         else:
-            refused = broker.schedule.now < queue.refuses_until
+            refuses = broker.schedule.now < queue.refuses_until
+            under_way.is_refused = under_way.is_refused or refuses
             # A queue that dies before it confirms may have the message all the same.
-            taken = not refused or broker.chance.random() < 0.5
-            stored = broker.enqueue(queue, message) if taken else None
-        if number:
-            tell = self._nacked if refused else self._confirmed
-            kept = partial(self._kept, stored, partial(tell, message, number))
-            broker.later(broker.schedule.now + 2 * broker.latency(), kept)
-        elif stored is not None:
-            broker.later(broker.schedule.now + 2 * broker.latency(), partial(_keep, stored))
+            taken = not refuses or broker.chance.random() < 0.5
+            stored = broker.enqueue(queue, under_way.message) if taken else None
+        kept = partial(self._kept, stored, under_way)
+        broker.later(broker.schedule.now + 2 * broker.latency(), kept)
 
-    def _kept(self, stored: Stored | None, tell: Act) -> None:
-        """A message is on the disk: from now on it survives, and its publisher learns it."""
-        _keep(stored)
-        if self._is_open:
-            self._send_to_client(tell)
+    def _kept(self, stored: Stored | None, under_way: UnderWay) -> None:
+        """A message is on the disk of one queue: from now on it survives there.
+
+        Its publisher learns it when it is on those of all queues.
+        """
+        if stored is not None:
+            stored.safe = True
+        under_way.queues -= 1
+        if self._is_open and under_way.number and not under_way.queues:
+            tell = self._nacked if under_way.is_refused else self._confirmed
+            self._send_to_client(partial(tell, under_way.message, under_way.number))
 
     def _confirmed(self, message: Publish, number: int) -> None:
         if self._error is None:
@@ -380,8 +383,3 @@ def _as_sent(message: Publish) -> Publish:
     if "headers" in properties:
         properties["headers"] = {**properties["headers"]}
     return Publish(message.route, message.body, properties, message.mandatory, message.confirm)
-
-
-def _keep(stored: Stored | None) -> None:
-    if stored is not None:
-        stored.safe = True

@@ -17,8 +17,8 @@ def _plan(seed: object, *steps: Step, **options: Any) -> Plan:
     return Plan(seed, tuple(in_time), **{"calm": True, **options})
 
 
-def _call(at: float, token: str, runs: float) -> Step:
-    return Step(at, "call", token, {"of": "client", "method": "work", "runs": runs})
+def _call(at: float, token: str, runs: float, method: str = "work") -> Step:
+    return Step(at, "call", token, {"of": "client", "method": method, "runs": runs})
 
 
 def _start(at: float, name: str) -> Step:
@@ -39,6 +39,10 @@ def _cut(at: float, name: str, which: str, seconds: float) -> Step:
 
 def _silence(at: float, name: str, which: str, seconds: float) -> Step:
     return Step(at, "silence", name, {"which": which, "seconds": seconds})
+
+
+def _lose_replies(at: float) -> Step:
+    return Step(at, "delete reply queue", "client")
 
 
 def _foreign(at: float, token: str) -> Step:
@@ -143,6 +147,69 @@ FOUND: dict[str, tuple[str, Plan]] = {
             Step(5.29, "refuse", "", {"seconds": 0.1}),
             workers=1,
             prefetch=8,
+        ),
+    ),
+    "a and c leave with what they ran, b runs again what a had, and takes that for the first": (
+        TWICE,
+        _plan(
+            3,
+            _call(3.6, "before", 0.03),
+            _start(3.9, "b"),
+            _start(6.6, "c"),
+            _call(7.49, "first", 2.0, "again"),
+            _cut(7.5, "client", "receives", 3.0),
+            _call(7.5, "second", 0.3),
+            _lose_replies(8.2),
+            _call(8.2, "third", 0.02),
+            _close(9.4, "a", 5.0),
+            _start(10.2, "d"),
+            _close(10.2, "c", 1.0),
+            _start(12.3, "e"),
+            workers=1,
+        ),
+    ),
+    "a passes it on, c runs it again, answers a queue that is gone, and leaves": (
+        HANGS,
+        _plan(
+            3,
+            _start(0.0, "b"),
+            _call(0.6, "call", 4.0, "again"),
+            _call(0.7, "short", 0.6),
+            _call(0.7, "other", 2.0),
+            _close(0.705, "b", 0.2),
+            _start(0.8, "c"),
+            _cut(9.1, "client", "receives", 5.0),
+            _lose_replies(9.3),
+            _close(11.6, "c", 1.0),
+            workers=4,
+        ),
+    ),
+    "b hears its own hello, a does not yet, and the broker is killed and loses that of a": (
+        TWICE,
+        _plan(
+            1045,
+            _call(2.0, "before", 0.01),
+            _call(3.0, "long", 2.0),
+            _start(3.0, "b"),
+            _call(3.02, "call", 0.01),
+            _call(3.025, "after", 0.01),
+            Step(3.06, "kill broker", "", {"seconds": 3.0}),
+            workers=1,
+            prefetch=1,
+            calm=False,
+        ),
+    ),
+    "a loses its acks with its connection, says goodbye, and b gets it again after that": (
+        TWICE,
+        _plan(
+            274,
+            _start(0.1, "b"),
+            _call(3.0, "call", 0.01),
+            _call(3.0, "other", 0.01),
+            Step(3.032, "cut all"),
+            _close(3.2, "a", 1.0),
+            workers=1,
+            calm=False,
         ),
     ),
     "a foreign client that numbers its requests from 1 is started again": (
