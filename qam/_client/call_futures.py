@@ -33,7 +33,10 @@ class CallFuture(Future[Any]):
     @property
     def _condition(self) -> threading.Condition:
         made: threading.Condition | None = self.__dict__.get("condition")
-        return made or self.__dict__.setdefault("condition", threading.Condition())
+        if made is None:
+            condition = threading.Condition()
+            made = self.__dict__.setdefault("condition", condition)
+        return made
 
     @_condition.setter
     def _condition(self, made_by_init: threading.Condition) -> None:

@@ -17,6 +17,16 @@ OTHER = {
     "qam/_broker/messages.py": ["protocol/test_entities", "server/test_request_consumer_thread"],
     "qam/_protocol/entities.py": ["protocol/test_entities", "server/test_siblings_queue"],
     "qam/_client/pending_call.py": ["client/test_call_fates"],
+    "qam/_serialization/strangers.py": ["serialization/test_refusals"],
+    "qam/_protocol/hidden_names.py": ["server/test_method_registry"],
+    # Ways to make a call: what each promises is tested where it is promised.
+    "qam/_client/call_futures.py": ["scenarios/test_futures"],
+    "qam/_client/call_options.py": ["scenarios/test_call_options"],
+    "qam/_client/client_threads.py": ["scenarios/test_connecting_late"],
+    "qam/_client/waited_calls.py": ["scenarios/test_qam_proxy"],
+    "qam/_common/served_call.py": ["scenarios/test_call_options"],
+    "qam/_protocol/metadata.py": ["scenarios/test_call_options"],
+    "qam/_protocol/multicalls.py": ["scenarios/test_multicalls"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
     # What errors look like, which the two sides of their way show.
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
