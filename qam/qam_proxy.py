@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._broker.tls import TLSOption
 from qam._client.call_futures import submit
 from qam._client.call_options import CallOptions, Metadata
 from qam._client.callback_items import FINISHED
@@ -156,7 +157,7 @@ class QAMProxy(_RemoteNames):
         vhost: str = "/",
         client_id: str | None = None,
         serializer: str = "pickle",
-        ssl: Any = False,
+        ssl: TLSOption = False,
         *,
         timeout: float | None = None,
         pickle_protocol: int | None = None,
@@ -538,6 +539,15 @@ class SynchronTimeout(_RemoteNames):
         return f"<{seconds} on {self._parent!r}>"
 
 
+if TYPE_CHECKING:
+
+    class _CallbackMethod(_Method):
+        """A remote method of a Callback: its calls return uids."""
+
+        def __getattr__(self, name: str) -> "_CallbackMethod": ...
+        def __call__(self, /, *args: Any, **kwargs: Any) -> str: ...
+
+
 class Callback(_RemoteNames):
     """Calls the methods of a proxy without a wait; its functions get the outcomes.
 
@@ -548,6 +558,10 @@ class Callback(_RemoteNames):
     :param id: the slot that was reserved for the call.
     :param client_id: names the routing key by which the reply comes back.
     """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> "_CallbackMethod": ...
 
     # The reserved slot; None once a call has used it, and before __init__ has run.
     _id: int | None = None

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from logging import DEBUG
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
 from qam._broker.messages import MAX_MESSAGE_BYTES
+from qam._broker.tls import TLSOption
 from qam._common.checks import (
     check_count,
     check_entity_name,
@@ -56,6 +57,8 @@ offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
 
 #: The same class, by its documented name.
 PublisherThread = ReplyPublisherThread
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
 
@@ -120,7 +123,7 @@ class QAMServer:
         vhost: str = "/",
         server_id: str = "testqamserver",
         serializer: str = "pickle",
-        ssl: Any = False,
+        ssl: TLSOption = False,
         *,
         max_workers: int = 32,
         max_nested: int = 256,
@@ -196,6 +199,14 @@ class QAMServer:
 
     # --- methods ----------------------------------------------------------------
 
+    @overload
+    def register_function(
+        self, method: Function, name: str | None = None, *, idempotent: bool = False
+    ) -> Function: ...
+    @overload
+    def register_function(
+        self, method: None = None, name: str | None = None, *, idempotent: bool = False
+    ) -> Callable[[Function], Function]: ...
     def register_function(
         self,
         method: Callable[..., Any] | None = None,

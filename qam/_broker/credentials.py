@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
 from urllib.parse import urlsplit
 
 from kombu.utils.url import maybe_sanitize_url, parse_url
 
 from qam._broker.endpoint import Endpoint, address
-from qam._broker.tls import TLS, check_tls_option, make_tls
+from qam._broker.tls import TLS, TLSOption, check_tls_option, make_tls
 from qam._common.checks import check_heartbeat
 
 _PORT, _TLS_PORT = 5672, 5671
@@ -54,7 +53,7 @@ class AMQPCredentials:
     username: str = _USER
     password: str = _PASSWORD
     vhost: str = _VHOST
-    ssl: Any = False
+    ssl: TLSOption = False
     heartbeat: int = HEARTBEAT
 
     def __post_init__(self) -> None:

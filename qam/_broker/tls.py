@@ -34,6 +34,10 @@ class TLS(NamedTuple):
     server_hostname: str | None = None
 
 
+#: What ``ssl=`` may be.
+TLSOption = bool | ssl.SSLContext | Mapping[str, Any] | None
+
+
 def check_tls_option(option: object) -> None:
     """Raise TypeError or ValueError unless *option* is a valid value of ``ssl=``."""
     if option is None or isinstance(option, (bool, ssl.SSLContext)):

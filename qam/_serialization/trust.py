@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from qam._common.static_inspection import Name, own_class
 
@@ -112,7 +112,10 @@ def _imported(name: str) -> tuple[ModuleType, list[str]]:
 EVERYWHERE = Trusted()
 
 
-def trust(*things: Any) -> Any:
+Thing = TypeVar("Thing")
+
+
+def trust(*things: Thing) -> Thing:
     """Allow pickled messages to build instances of classes of the application.
 
     Write ``qam.trust(Point)``, or ``qam.trust('myapp.models')`` for all classes that this

@@ -132,7 +132,8 @@ def test_what_is_due_already_is_not_waited_for(
     past = parent.callback_observer_thread._wait()
 
     assert parent.bell.waits == [0.0]
-    assert [each for each, _ in past] == [uid]
+    slot = parent.callback_observer_thread.get_callback_item(uid)["id"]
+    assert past == [parent.results.slots[slot]["call"].call_id]
     # and once
     parent.bell.ring()
     assert parent.callback_observer_thread._wait() == []

@@ -1,0 +1,1 @@
+"""A proxy at module level, in servers that fork their workers."""
