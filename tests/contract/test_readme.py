@@ -94,6 +94,16 @@ def test_the_first_steps_print_what_their_comments_say(capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines() == _PRINTS.findall(block) != []
 
 
+def test_the_ways_to_call_print_what_their_comments_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = "\n".join(python_blocks("docs/topics/calling.md"))
+
+    execute(page)
+
+    assert capsys.readouterr().out.splitlines() == _PRINTS.findall(page) != []
+
+
 def test_the_readme_has_a_server_and_clients() -> None:
     kinds = [is_server(block) for block in python_blocks("README.md")]
 
@@ -115,6 +125,7 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
         "docs/index.md",
         "docs/project/architecture.md",
         "docs/project/glossary.md",
+        "docs/topics/calling.md",
         "docs/topics/performance.md",
         "docs/topics/debugging.md",
         "docs/topics/threads.md",
