@@ -78,7 +78,7 @@ class Parent:
     def conclude(self, uid: str, outcome: Any) -> None:
         """The outcome of a call is there."""
         item = self.callback_observer_thread.get_callback_item(uid)
-        call = item["call"]
+        call = self.results.slots[item["id"]]["call"]
         assert self.results.conclude(call.call_id, outcome)
 
 

@@ -41,7 +41,7 @@ def came_with(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 def test_the_result_has_remote_names_and_other_options(proxy: QAMProxy) -> None:
     hasty = with_options(proxy, timeout=1e-9)
     with pytest.raises(QAMTimeoutException):
-        hasty.add(1, 2)
+        hasty.hold()
     assert proxy.add(1, 2) == 3, "it is not changed"
     assert with_options(hasty, timeout=None).add(1, 2) == 3
     assert with_options(hasty, metadata={}, timeout=LONG)._options.timeout == LONG

@@ -148,7 +148,7 @@ def test_the_examples_of_xmlrpc_print_the_same(
 
 def test_a_multicall_takes_the_options_of_its_target(proxy: QAMProxy) -> None:
     calls = MultiCall(with_options(proxy, timeout=1e-9))
-    calls.add(1, 2)
+    calls.hold()
     with pytest.raises(QAMTimeoutException):
         calls()
     with pytest.raises(TypeError, match="MultiCall needs a proxy"):
