@@ -6,7 +6,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.request_maker import RequestMaker
 from qam._common.deadline import Deadline
 from qam._protocol.entities import request_binding
-from qam._protocol.properties import RESENT
+from qam._protocol.properties import ONE_WAY, RESENT
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import QAMSerializationException
 
@@ -105,3 +105,22 @@ def test_a_return_belongs_to_a_call_of_this_client_or_to_none(
     correlation_id: str | None, call_id: int | None
 ) -> None:
     assert maker().call_id_of(correlation_id) == call_id
+
+
+def test_metadata_travels_with_each_copy_of_a_request() -> None:
+    call = PendingCall(1, 7, "add", b"body", times_written=1, metadata={"trace": "a1"})
+    assert maker().request(call, now=5.0).properties["headers"] == {"trace": "a1"}
+
+    call.times_written = 2
+    again = maker().request(call, now=6.0)
+    assert again.properties["headers"] == {"trace": "a1", RESENT: 1000}
+
+
+def test_a_one_way_request_says_so_and_has_no_expiration() -> None:
+    deadline = Deadline(60.0)
+    call = PendingCall(1, 7, "note", b"body", deadline, times_written=1, one_way=True)
+
+    message = maker().request(call, now=5.0)
+
+    assert message.properties["headers"] == {ONE_WAY: True}
+    assert "expiration" not in message.properties

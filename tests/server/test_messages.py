@@ -7,7 +7,7 @@ import pytest
 
 from qam._broker.messages import Delivery, Route
 from qam._protocol.correlation import CallKey
-from qam._protocol.properties import GIVEN_BACK, RESENT, RUNS
+from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS
 from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Answer, Call
@@ -144,3 +144,26 @@ class TestARequestThatIsPublishedAnew:
     def test_for_another_run_says_which_and_nothing_else(self, messages: Messages) -> None:
         anew = messages.request_anew(call(headers={RESENT: 7}), now=102.0, runs=2)
         assert anew.properties["headers"] == {RUNS: 2}
+
+
+# --- what stays with a call, however often its request is published anew ----------
+
+
+@pytest.mark.parametrize("runs", [None, 2], ids=["given back", "run again"])
+def test_metadata_and_the_mark_of_one_way_stay_with_a_request(
+    messages: Messages, runs: int | None
+) -> None:
+    # given
+    came_with = {"trace": "a1", "x-other": "text", "number": 5, ONE_WAY: True, RESENT: 7}
+    # when
+    anew = messages.request_anew(call(headers=came_with), now=101.0, runs=runs)
+    # then
+    marks = {GIVEN_BACK: True, RESENT: 7} if runs is None else {RUNS: 2}
+    assert anew.properties["headers"] == {"trace": "a1", ONE_WAY: True, **marks}
+
+
+def test_the_reply_to_a_one_way_call_does_not_come_back(messages: Messages) -> None:
+    reply = messages.reply(call(headers={ONE_WAY: True}), Answer("nobody", b""))
+
+    assert not reply.mandatory
+    assert reply.confirm
