@@ -38,6 +38,7 @@ def _elsewhere(name: str, module: str, requirements: str, packages: str) -> Cont
 _ALL = (
     _here("raw", "raw"),
     _here("qam", "qam_rpc", packages="qam kombu amqp"),
+    _here("qam-futures", "qam_rpc", "futures", packages="qam kombu amqp"),
     _here("qam-transient", "qam_rpc", "transient", packages="qam kombu amqp"),
     _here("amqp-confirms", "amqp_confirms"),
     _here("kombu", "kombu_acks", packages="kombu amqp"),

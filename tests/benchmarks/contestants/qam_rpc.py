@@ -1,18 +1,23 @@
 """qam with its defaults: persistent messages, confirms, acknowledgements on both sides.
 
-The variant "transient" has a proxy whose messages are not persistent. The server has its
-defaults too: 32 workers at most, and a prefetch that the library chooses.
+The variant "transient" has a proxy whose messages are not persistent, and the outcomes of the
+pipelined calls of the variant "futures" come as futures. The server has its defaults too: 32
+workers at most, and a prefetch that the library chooses.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-from qam import QAMProxy, QAMServer
+from qam import QAMProxy, QAMServer, submit
 from tests.benchmarks.contract import Window, add, check, echo
 from tests.benchmarks.place import Place
 
-_VARIANTS: dict[str, dict[str, Any]] = {"": {}, "transient": {"persistent": False}}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "futures": {},
+    "transient": {"persistent": False},
+}
 _FINISHED = 2
 
 
@@ -23,17 +28,22 @@ class Client:
 
     def __init__(self, place: Place, variant: str) -> None:
         self._proxy = QAMProxy(place.name, hostname=place.url, **_VARIANTS[variant])
+        self._begin = self._submit if variant == "futures" else self._call_back
         self.add = self._proxy.add
         self.echo = self._proxy.echo
         self.close = self._proxy.close
 
     def pipeline(self, calls: int, outstanding: int) -> None:
-        proxy = self._proxy
-        window = Window(
-            lambda: proxy.callback(window.on_result, window.on_error).add(2, 3), calls, outstanding
-        )
+        window = Window(lambda: self._begin(window), calls, outstanding)
         window.open()
         window.wait()
+
+    def _call_back(self, window: Window) -> None:
+        self._proxy.callback(window.on_result, window.on_error).add(2, 3)
+
+    def _submit(self, window: Window) -> None:
+        future = submit(self._proxy.add, 2, 3)
+        future.add_done_callback(lambda done: window.on_result(done.result()))
 
     def begin(self, calls: int) -> None:
         for _ in range(calls):
