@@ -1,5 +1,6 @@
 """Remote procedure calls over AMQP for threaded Python."""
 
+import re
 from typing import Any
 
 from qam._common.doors import offer
@@ -62,12 +63,19 @@ __all__ = [
 offer(__name__, trust)
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version: (1, 0, 0) for 1.0.0a1."""
+    numbers = (re.match(r"\d+", part) for part in version.split("."))
+    return tuple(int(number[0]) for number in numbers if number)
+
+
 def __getattr__(name: str) -> Any:
     """Return ``__version__``, which is looked up only when it is used."""
-    if name == "__version__":
+    if name in ("__version__", "VERSION"):
         from importlib.metadata import version  # takes longer than the rest of the import
 
-        return version("qam")
+        text = version("qam")
+        return text if name == "__version__" else _numbers(text)
     if name == "aio":
         import qam.aio  # loads asyncio
 

@@ -10,11 +10,10 @@ import atexit
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from logging import DEBUG
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
@@ -27,10 +26,12 @@ from qam._common.checks import (
     check_flag,
     check_queue_arguments,
     check_timeout,
+    check_timeout_or_none,
     check_wait,
 )
 from qam._common.deadline import Deadline
 from qam._common.doors import offer
+from qam._common.error_texts import describe
 from qam._common.fork import disown_in_child
 from qam._common.job_queue import JobQueue
 from qam._common.logs import FLUSH_TIMEOUT, get_logger
@@ -48,10 +49,21 @@ from qam._server.prefetch import MAX_PREFETCH, Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
 from qam._server.settings import ServerSettings
+from qam._server.stop_signals import closing_on, signals_to_stop_on
 from qam._server.worker_pool import WorkerPool
-from qam.exceptions import QAMClosedException
+from qam.exceptions import QAMClosedException, QAMException, QAMMethodNotFoundException
 
-__all__ = ["ExecuteMethodThread", "PublisherThread", "QAMServer"]
+__all__ = [
+    "ExecuteMethodThread",
+    "Health",
+    "MEthodNotFoundException",
+    "MethodNotFoundException",
+    "PublisherThread",
+    "QAMException",
+    "QAMMEthodNotFoundException",
+    "QAMMethodNotFoundException",
+    "QAMServer",
+]
 
 offer(__name__, ExecuteMethodThread, ReplyPublisherThread)
 
@@ -60,10 +72,22 @@ PublisherThread = ReplyPublisherThread
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_NEVER_HANDLED = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
-
-
 log = get_logger("qam.qam_server")
+
+#: The exception for a method that is not registered, by its names in the original.
+MethodNotFoundException = MEthodNotFoundException = QAMMethodNotFoundException
+QAMMEthodNotFoundException = QAMMethodNotFoundException
+
+
+class Health(NamedTuple):
+    """What :meth:`QAMServer.health` says."""
+
+    #: Whether the server can go on.
+    live: bool
+    #: Whether requests reach it, and replies their clients.
+    ready: bool
+    #: Why it is not ready; empty if it is.
+    reason: str
 
 
 class QAMServer:
@@ -164,6 +188,7 @@ class QAMServer:
         # First the mailboxes between the threads, then the threads.
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()
+        self._results = results
         credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
         self._publisher = ReplyPublisherThread(
             credentials, settings, results, settled, self._publisher_ended
@@ -266,54 +291,49 @@ class QAMServer:
 
     # --- serving ----------------------------------------------------------------
 
-    def serve(self, *, stop_on: Iterable[signal.Signals] = ()) -> None:
+    def serve(
+        self,
+        *,
+        stop_on: Iterable[signal.Signals] | None = None,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
         """Receive and answer requests until :meth:`close`; blocks.
 
-        Ctrl-C closes the server, then raises KeyboardInterrupt.  A lost connection is opened
+        SIGTERM closes the server, and then this returns.  Ctrl-C closes it too, then raises
+        KeyboardInterrupt.  A second signal ends the process at once.  A lost connection is opened
         again.  Returns at once if the server was closed before.
 
-        :param stop_on: signals that close the server meanwhile, such as ``[signal.SIGTERM]``;
-            only in the main thread.
-        :raises TypeError: *stop_on* is no list.
+        :param stop_on: the signals that close the server meanwhile, such as ``[signal.SIGTERM]``,
+            or ``()`` for none; only in the main thread.  None stands for SIGTERM in the main
+            thread, unless the application handles it.
+        :param close_timeout: seconds that the requests at hand get then, see :meth:`close`.
+        :raises TypeError: *stop_on* is no list, or *close_timeout* no number.
         :raises ValueError: *stop_on* is used outside the main thread, or contains an object
-            that is no signal, or a signal that can't be handled.
+            that is no signal, or a signal that can't be handled; or *close_timeout* is not
+            positive.
         :raises QAMClosedException: the process was forked after the server was made; or
             the server died of an internal error.
         :raises QAMConnectionException: the broker can't be reached at the start.
         :raises RuntimeError: the server serves already, or has served.
         """
-        stop_on = _check_signals(stop_on)
-        if stop_on and threading.current_thread() is not threading.main_thread():
-            raise ValueError("stop_on: signals can be handled in the main thread only")
-        if not self._begin(partial(self._serve, stop_on)):
+        signals = signals_to_stop_on(stop_on)
+        close_timeout = check_timeout(close_timeout, "close_timeout")
+        if not self._begin(partial(self._serve, signals, close_timeout)):
             return
         if self._life.failure is not None:
             raise QAMClosedException("the server died of an internal error") from self._life.failure
 
-    def _serve(self, stop_on: Iterable[signal.Signals]) -> None:
+    def _serve(self, signals: Iterable[signal.Signals], close_timeout: float) -> None:
         self._waits_in_serve = threading.current_thread()
         try:
-            with self._closing_on(stop_on):
+            with closing_on(signals, partial(self.close, close_timeout)):
                 self._start_threads()
                 self._life.wait()
         except KeyboardInterrupt:
             if self._workers:  # else it had no threads yet
-                self._consumer.begin_to_close(Deadline(CLOSE_TIMEOUT))
-                self._life.wait(CLOSE_TIMEOUT + CLOSE_GRACE)  # a second Ctrl-C does not
+                self._consumer.begin_to_close(Deadline(close_timeout))
+                self._life.wait(close_timeout + CLOSE_GRACE)  # a second Ctrl-C does not
             raise
-
-    @contextmanager
-    def _closing_on(self, signals: Iterable[signal.Signals]) -> Iterator[None]:
-        """While the context lasts, let *signals* close the server."""
-        before: dict[signal.Signals, Any] = {}
-        try:
-            for each in signals:
-                before[each] = signal.getsignal(each)
-                signal.signal(each, lambda *_: self.close())
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
     def start(self) -> None:
         """Serve in other threads; waits until the server consumes requests, then returns.
@@ -325,6 +345,45 @@ class QAMServer:
         """
         if not self._begin(self._start_threads):
             raise QAMClosedException("the server is closed; make a new one")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has ended; return whether it has.
+
+        A server that :meth:`start` has started serves meanwhile.
+
+        :param timeout: seconds to wait, at most; None for any time.
+        :raises TypeError, ValueError: *timeout* is not a positive number.
+        """
+        self._life.wait(check_timeout_or_none(timeout))
+        return self._life.is_over
+
+    @property
+    def serving(self) -> bool:
+        """True while it receives and answers requests: from its start until :meth:`close`."""
+        return self._life.serves
+
+    @property
+    def closed(self) -> bool:
+        """True once :meth:`close` was called, or it has ended otherwise."""
+        return self._life.is_closed
+
+    def health(self) -> Health:
+        """Return whether the server lives, and whether requests reach it; does not wait.
+
+        A server lives until it ends, also while the broker is away.  It is ready while it
+        consumes requests and its replies can be sent.
+        """
+        if self._life.failure is not None:
+            return Health(False, False, f"it died: {describe(self._life.failure)}")
+        if not self._life.serves:
+            return Health(not self._life.is_over, False, f"the server is {self._life}")
+        if not self._consumer.takes_requests:
+            why = self._consumer.why_not_connected or "it has just lost its connection"
+            return Health(True, False, f"it receives no requests: {why}")
+        if not self._publisher.is_connected:
+            why = self._publisher.why_not_connected or "it has just lost its connection"
+            return Health(True, False, f"it can't send replies: {why}")
+        return Health(True, True, "")
 
     def _begin(self, go_on: Callable[[], None]) -> bool:
         """Begin to serve, which a server does once, and *go_on*; return False if it is closed."""
@@ -366,6 +425,33 @@ class QAMServer:
         """In a forked child, which does not have the threads of the server: be closed."""
         self._life.after_fork()
         _serving.discard(self)
+
+    # --- as in 0.2.x --------------------------------------------------------------
+
+    @property
+    def method_dict(self) -> dict[str, Any]:
+        """The registered functions by name; a copy."""
+        return self._methods.functions
+
+    @property
+    def instance_dict(self) -> dict[str, Any]:
+        """The registered instances by name; a copy."""
+        return dict(self._methods.instances)
+
+    @property
+    def result_queue(self) -> list[Any]:
+        """The replies that are not sent yet, oldest first; a copy."""
+        return list(self._results.messages)
+
+    @property
+    def kill(self) -> bool:
+        """True once it was asked to end."""
+        return self._life.is_closed or self._consumer.kill
+
+    @property
+    def finished(self) -> bool:
+        """True once its threads have ended."""
+        return self._life.is_over
 
     # --- closing ----------------------------------------------------------------
 
@@ -419,17 +505,6 @@ class QAMServer:
         connected = self._publisher.is_connected and self._consumer.is_connected
         calls = f"{self._workers.running} running, {len(self._calls)} queued"
         return f", {'connected' if connected else 'not connected'}; calls: {calls}"
-
-
-def _check_signals(stop_on: Iterable[signal.Signals]) -> tuple[signal.Signals, ...]:
-    if isinstance(stop_on, (int, str)) or not isinstance(stop_on, Iterable):
-        raise TypeError(f"stop_on must be a list of signals, as [signal.SIGTERM], not {stop_on!r}")
-    signals = tuple(stop_on)
-    can_be_handled = signal.valid_signals() - _NEVER_HANDLED
-    for each in signals:
-        if each not in can_be_handled:
-            raise ValueError(f"stop_on: {each!r} is no signal, or none that can be handled")
-    return signals
 
 
 _serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()

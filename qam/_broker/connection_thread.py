@@ -191,6 +191,11 @@ class ConnectionThread(OwnThread, ABC):
         """Whether there is a connection at this moment."""
         return self._connection is not None
 
+    @property
+    def why_not_connected(self) -> str:
+        """Why there is no connection; empty while there is one, or before the reason is known."""
+        return self._reconnection.reason
+
     def wake(self) -> None:
         """Make this thread look for work; any thread may call it."""
         self._waker.wake()

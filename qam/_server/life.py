@@ -44,6 +44,21 @@ class Life:
         """True while the server serves or closes."""
         return self._state in (State.SERVING, State.CLOSING)
 
+    @property
+    def serves(self) -> bool:
+        """True from the start until close() is called or the server ends."""
+        return self._state is State.SERVING
+
+    @property
+    def is_closed(self) -> bool:
+        """True once close() was called, or the server has ended."""
+        return self._state not in (State.NEW, State.SERVING)
+
+    @property
+    def is_over(self) -> bool:
+        """True if it has no threads any more, and never will."""
+        return self._state in (State.ENDED, State.CLOSED, State.FORKED)
+
     def begin(self, by: object = None) -> bool:
         """Begin to serve, which a server does once; return False if it is closed.
 

@@ -33,11 +33,19 @@ class MethodRegistry:
         self._idempotent: set[str] = set()
         # The methods that each instance offers, by its name.
         self._instances: dict[str, dict[str, Method]] = {}
+        #: The registered instances themselves, by name.
+        self.instances: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
         """The names of all methods, in order."""
         return sorted(self._methods)
+
+    @property
+    def functions(self) -> dict[str, Method]:
+        """The registered functions, without the methods of instances, by name."""
+        of_instances = {key for methods in self._instances.values() for key in methods}
+        return {name: each for name, each in self._methods.items() if name not in of_instances}
 
     def add_function(
         self, method: Method, name: str | None = None, idempotent: bool = False
@@ -78,6 +86,7 @@ class MethodRegistry:
         _warn_if_hidden(list(methods))
         # The instance replaces an earlier one of that name, with all methods of that.
         before, self._instances[name] = self._instances.get(name, {}), methods
+        self.instances[name] = instance
         self._methods.update(methods)
         for each in offered:
             self._set_idempotent(f"{name}.{each}", each in repeatable)

@@ -108,6 +108,11 @@ class RequestConsumerThread(ConnectionThread):
         self._settled.hurry()
         self.wake()
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether there is a consumer on the request queue at this moment."""
+        return self.is_connected and self._request_queue.is_attached
+
     def exit(self) -> None:
         """Take no more requests, answer those at hand, and end; waits for that.
 

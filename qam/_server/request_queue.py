@@ -39,6 +39,11 @@ class RequestQueue:
         return self._consumer is not None
 
     @property
+    def is_attached(self) -> bool:
+        """True while requests come, or would come if a worker were free."""
+        return self.is_consumed or self.stands_back
+
+    @property
     def is_as_wanted(self) -> bool:
         """True if there is a consumer with the prefetch that is wanted now, or is to be none."""
         if self.stands_back:

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 import amqp
@@ -305,7 +304,7 @@ def test_ctrl_c_as_it_starts_leaves_no_request_that_was_taken_unanswered(
 
 
 #: What runs in the thread that starts a server, of which a step may be the last one.
-STARTING = ("/qam_server.py", "/life.py", "/worker_pool.py")
+STARTING = ("/qam_server.py", "/life.py", "/worker_pool.py", "/stop_signals.py")
 
 
 def test_ctrl_c_at_any_moment_of_its_start_leaves_no_server_that_closing_waits_for(
@@ -329,14 +328,14 @@ def test_ctrl_c_at_any_moment_of_serve_ends_the_server(server_id: str) -> None:
         # given
         server = make_server(Service(), server_id=server_id, hostname=f"memory://{server_id}")
         # when
-        serve = partial(server.serve, stop_on=[signal.SIGTERM])
+        serve = server.serve
         struck.append(interrupted_at(len(struck) + 1, serve, *STARTING))
         # then
         assert not server._life.has_threads
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         server.close()
         assert repr(server).startswith("<closed")
-    assert {"QAMServer.serve", "Life.begin", "QAMServer._closing_on"} < set(struck)
+    assert {"QAMServer.serve", "Life.begin", "closing_on"} < set(struck)
 
 
 def test_close_answers_what_runs_also_where_another_server_got_its_request(
@@ -377,7 +376,6 @@ def test_close_answers_what_runs_also_where_another_server_got_its_request(
     [
         (signal.SIGTERM, TypeError),
         ("SIGTERM", TypeError),
-        (None, TypeError),
         (["SIGTERM"], ValueError),
         ([signal.SIGTERM, signal.SIGKILL], ValueError),
         ([12345], ValueError),

@@ -274,11 +274,13 @@ class Forwarder:
         """Forward what can be forwarded of a connection; end it when it has ended."""
         try:
             for way in link.ways:
+                if link not in self._links:  # a trap has cut it; its last reads go on
+                    return
                 self._move_way(way, ready)
         except OSError:  # one side has reset it, so the other is told the same
             link.reset()
             self._forget(link)
-        if link.done:
+        if link.done and link in self._links:
             link.close()
             self._forget(link)
 

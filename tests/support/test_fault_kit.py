@@ -272,6 +272,22 @@ def test_a_cut_can_come_after_a_chunk(forwarder: Forwarder, connected: Connect) 
     assert passes(connected())
 
 
+def test_a_cut_may_come_as_the_other_side_ends(forwarder: Forwarder, connected: Connect) -> None:
+    for answer in (b"", b"answer"):
+        ends = connected()
+        cut = forwarder.cut_after(lambda chunk, towards_broker: b"last" in chunk)
+        # when both happen in one turn
+        forwarder.stall()
+        ends.client.sendall(b"the last")
+        ends.broker.sendall(answer)
+        ends.broker.shutdown(socket.SHUT_WR)
+        forwarder.resume()
+        # then
+        assert cut.wait(PATIENCE)
+        assert receive(ends.broker, 8) == b"the last"
+        assert passes(connected())
+
+
 def test_a_forwarder_that_is_closed_leaves_nothing(listener: socket.socket) -> None:
     before = set(threading.enumerate()), open_descriptors()
     forwarder = Forwarder(*listener.getsockname())
