@@ -12,7 +12,6 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from logging import DEBUG
 from typing import Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
@@ -23,7 +22,7 @@ from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
-from qam._client.publisher_thread import PublisherThread, log
+from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
 from qam._common.checks import (
@@ -247,38 +246,44 @@ class QAMProxy(_RemoteNames):
                 "proxy, or by a finalizer or signal handler inside another call; use a callback",
                 executed="no",
             )
-        deadline = Deadline(timeout)
-        id = self.consumer_thread.get_free_result_list_id()
-        call: PendingCall | None = None
-        sent: PendingCall | None = None
+        call = self._make_call(client_id, method_name, args, kwargs, Deadline(timeout))
         try:
-            call = self._begin_call(id, client_id, method_name, args, kwargs, deadline)
-            sent = self.publisher_thread.send(call, waits=True)
-            if not self._wait(id, deadline):
-                raise self.publisher_thread.give_up(call)
-        except BaseException as error:
-            self.publisher_thread.look_again()
-            if sent is not None:  # as after Ctrl-C: nobody waits for the call any more
-                self.publisher_thread.withdraw(sent)
-            self.consumer_thread.free_result_item(id)
-            if call is not None and log.isEnabledFor(DEBUG):
-                self.publisher_thread.stations.ended(call, f"by a {type(error).__name__}")
+            try:
+                message = self._outcome_of(call)
+            except BaseException as error:
+                self._abandon(call)
+                self.publisher_thread.note_end(call, error)
+                raise
+        except BaseException:
+            self._abandon(call)  # again: a signal may have interrupted it
             raise
-        # This also frees the slot.  To free it twice might take it from another call.
-        return self.consumer_thread.get_result(id)
+        return self.consumer_thread.read_outcome(message, call)
 
-    def _wait(self, id: int, deadline: Deadline) -> bool:
-        """Wait for the outcome of a call; return False if it did not come until *deadline*."""
+    def _outcome_of(self, call: PendingCall) -> Any:
+        """Send a call, wait for its outcome, and return that."""
+        self._results.reserve(call=call)
+        self._results.begin(call)  # from here on a reply, a thread of the proxy or a close ends it
+        self.publisher_thread.send(call, waits=True)
+        if not self._wait(call):
+            raise self.publisher_thread.give_up(call)
+        return self._results.end(call)
+
+    def _wait(self, call: PendingCall) -> bool:
+        """Wait for the outcome of a call; return False if it did not come until its deadline."""
         soon = Deadline(_SOON)
         with waiting():
-            if soon.at < deadline.at and self._results.wait(id, soon):
+            if soon.at < call.deadline.at and self._results.wait(call.slot_id, soon):
                 return True
             self.publisher_thread.look_again()  # the broker may have returned or refused it
-            return self._results.wait(id, deadline)
+            return self._results.wait(call.slot_id, call.deadline)
 
-    def _begin_call(
+    def _abandon(self, call: PendingCall) -> None:
+        """Leave nothing of a call that failed; to do that again does nothing."""
+        self.publisher_thread.abandon(call)
+        self._results.end(call)
+
+    def _make_call(
         self,
-        id: int,
         client_id: str,
         method_name: str,
         args: tuple[Any, ...],
@@ -286,9 +291,7 @@ class QAMProxy(_RemoteNames):
         deadline: Deadline,
     ) -> PendingCall:
         routing_key = reply_routing_key(client_id)
-        return self.publisher_thread.begin_call(
-            id, method_name, args, kwargs, routing_key, deadline
-        )
+        return self.publisher_thread.make_call(method_name, args, kwargs, routing_key, deadline)
 
     def set_timeout(self, timeout: float | None) -> "SynchronTimeout":
         """Return an object whose calls wait for *timeout* seconds at most; does not wait.
@@ -325,8 +328,8 @@ class QAMProxy(_RemoteNames):
             raise TypeError(f"callback_method must be callable or None, not {callback_method!r}")
         if exception_method is not None and not callable(exception_method):
             raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
-        id = self._results.reserve(callback_method, exception_method)
-        return Callback(self, id, self.consumer_thread.client_id)
+        functions = callback_method, exception_method
+        return Callback(self, None, self.consumer_thread.client_id, functions=functions)
 
     def get_callback_state(self, uid: str) -> int:
         """Return the state of a callback: 0 waiting, 1 being executed, 2 finished.
@@ -476,20 +479,30 @@ class Callback(_RemoteNames):
     :meth:`QAMProxy.get_callback_state`.  Each use makes another call.
 
     :param parent: the :class:`QAMProxy`.
-    :param id: the slot that was reserved for the call.
+    :param id: the slot that was reserved for the first call; None to reserve one then.
     :param client_id: names the routing key by which the reply comes back.
+    :param functions: the two functions; by default those of the slot *id*.
     """
 
-    # The reserved slot; None once a call has used it, and before __init__ has run.
-    _id: int | None = None
-
-    def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
+    def __init__(
+        self,
+        parent: QAMProxy,
+        id: int | None,
+        client_id: str,
+        *,
+        functions: tuple[Any, Any] = (None, None),
+    ) -> None:
         self._parent = parent
         self._client_id = client_id
         self._timeout = parent._timeout
-        self._id = id
-        slot = parent._results.slots[id]
-        self._functions = slot["callback_method"], slot["exception_method"]
+        self._functions = functions
+        # The reserved slot, which is freed if no call ever uses it.
+        self._reserved: weakref.finalize[..., Any] | None = None
+        if id is not None:
+            slot = parent._results.slots[id]
+            self._functions = slot["callback_method"], slot["exception_method"]
+            self._reserved = weakref.finalize(self, parent.consumer_thread.free_result_item, id)
+            self._reserved.atexit = False
 
     def set_timeout(self, timeout: float | None) -> Self:
         """Let the calls take *timeout* seconds at most, or any time; return this Callback.
@@ -502,38 +515,42 @@ class Callback(_RemoteNames):
         return self
 
     def _send(self, method_name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        parent, observer = self._parent, self._parent.callback_observer_thread
-        id = self._take_slot()
         deadline = NO_END if self._timeout is None else Deadline(self._timeout)
-        uid = ""
-        call: PendingCall | None = None
+        call = self._parent._make_call(self._client_id, method_name, args, kwargs, deadline)
         try:
-            uid = observer.add_item(id, deadline)
-            call = parent._begin_call(id, self._client_id, method_name, args, kwargs, deadline)
-            parent.publisher_thread.send(call)
-            if deadline is not NO_END:
-                observer.watch(uid, call)
+            try:
+                self._begin(call)
+            except BaseException:
+                self._abandon(call)
+                raise
         except BaseException:
-            observer.give_up(uid, id)
-            parent._results.take_back(id, call)
+            self._abandon(call)  # again: a signal may have interrupted it
             raise
-        return uid
+        return call.uid
 
-    def _take_slot(self) -> int:
-        """Return the reserved slot; for a second use reserve another one."""
-        id, self._id = self._id, None
-        if id is None:
-            id = self._parent.consumer_thread.get_free_result_list_id(*self._functions)
-        return id
+    def _begin(self, call: PendingCall) -> None:
+        """Send a call, whose outcome one of the functions gets."""
+        parent, observer = self._parent, self._parent.callback_observer_thread
+        if self._reserved is not None:
+            self._reserved()  # frees it, for the next line to take
+        parent._results.reserve(*self._functions, call)
+        observer.add_item(call.slot_id, call.deadline, call)
+        parent._results.begin(call)  # from here on it gets an outcome
+        parent.publisher_thread.send(call)
+        if call.deadline is not NO_END:
+            observer.watch(call.uid, call)
+
+    def _abandon(self, call: PendingCall) -> None:
+        """Leave nothing of a call that failed; to do that again does nothing."""
+        parent = self._parent
+        parent.callback_observer_thread.give_up(call)
+        parent.publisher_thread.abandon(call)
+        parent._results.take_back(call)
 
     def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
         """Call the remote method *method_name*; return the uid of the call, without a wait."""
         uid: str = self[method_name](*args, **kwargs)
         return uid
-
-    def __del__(self) -> None:
-        if self._id is not None:
-            self._parent.consumer_thread.free_result_item(self._id)
 
     def __repr__(self) -> str:
         return f"<callback {self._functions[0]!r} on {self._parent!r}>"

@@ -60,20 +60,28 @@ class Loan:
         """Call *use* with the connection, in the calling thread; does not wait.
 
         :param use: returns whether it has used the connection.
-        :returns: the result of *use*; False if there is no connection, or a thread uses it;
-            True if *use* has lost the connection.
+        :returns: the result of *use*; False if there is no connection, or a thread uses it, also
+            this one; True if *use* has lost the connection.
         """
+        if self.is_here:
+            return False
         try:
-            # Acquired inside the try, because Ctrl-C may strike right after it.
-            free = self.in_use.acquire(blocking=False)
-            if not free or self._lent is None or self._borrowed or self._loss_noticed:
-                return False
-            return self._borrow(self._lent, use)
+            try:
+                return self._borrow_if_free(use)
+            finally:
+                self._leave()
         finally:
-            try:  # no suppress(): Ctrl-C could strike in that call  # noqa: SIM105
-                self.in_use.release()
-            except RuntimeError:  # another thread holds it
-                pass
+            self._leave()  # again: Ctrl-C may have interrupted it
+
+    def _borrow_if_free(self, use: Callable[[Connection], bool]) -> bool:
+        free = self.in_use.acquire(blocking=False)
+        if not free or self._lent is None or self._borrowed or self._loss_noticed:
+            return False
+        return self._borrow(self._lent, use)
+
+    def _leave(self) -> None:
+        if self.is_here:
+            self.in_use.release()
 
     def _borrow(self, connection: Connection, use: Callable[[Connection], bool]) -> bool:
         try:

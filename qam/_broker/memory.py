@@ -56,6 +56,19 @@ class _Queue:
         return None
 
 
+def _delivery(tag: int, reader: _Reader, message: _Message) -> Delivery:
+    size, limit = len(message.body), reader.max_bytes
+    too_large = TooLarge(size, limit) if limit is not None and size > limit else None
+    return Delivery(
+        b"" if too_large else message.body,
+        tag,
+        message.redelivered,
+        message.properties,
+        reader.tag,
+        too_large,
+    )
+
+
 class _Broker:
     """The queues and bindings of one broker."""
 
@@ -211,23 +224,26 @@ class MemoryConnection:
         return queue
 
     def deliver(self, queue: _Queue, reader: _Reader, message: _Message) -> None:
-        """Receive a message for *reader*; under the broker's lock, from any thread."""
-        self._last_tag += 1
-        if not reader.no_ack:
-            self._unacknowledged[self._last_tag] = queue, reader, message
-            reader.unacknowledged += 1
-        size, limit = len(message.body), reader.max_bytes
-        too_large = TooLarge(size, limit) if limit is not None and size > limit else None
-        self.report(
-            Delivery(
-                b"" if too_large else message.body,
-                self._last_tag,
-                message.redelivered,
-                message.properties,
-                reader.tag,
-                too_large,
-            )
-        )
+        """Receive a message for *reader*; under the broker's lock, from any thread.
+
+        If Ctrl-C strikes that thread, the message is lost with its call, and takes no room.
+        """
+        tag = self._last_tag = self._last_tag + 1
+        try:
+            if not reader.no_ack:
+                self._unacknowledged[tag] = queue, reader, message
+                reader.unacknowledged += 1
+            self.report(_delivery(tag, reader, message))
+        except BaseException:
+            self._lose(tag, reader)
+            raise
+
+    def _lose(self, tag: int, reader: _Reader) -> None:
+        self._unacknowledged.pop(tag, None)
+        held = [each for _, each, _ in self._unacknowledged.values() if each is reader]
+        reader.unacknowledged = len(held)
+        events = [each for each in self._events if getattr(each, "delivery_tag", None) != tag]
+        self._events = deque(events)
 
     def report(self, event: Event) -> None:
         """Hand an event to the owner, and wake it; under the broker's lock, from any thread."""

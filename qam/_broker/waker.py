@@ -60,8 +60,8 @@ class Waker:
         return bool(self._lock._is_owned())
 
     def _write(self) -> None:
-        self._awake = True
         try:
+            self._awake = True
             with suppress(BlockingIOError):  # full, so the descriptor is ready
                 os.write(self._writer, _ONE)
         except BaseException:  # Ctrl-C: perhaps nothing was written

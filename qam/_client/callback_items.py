@@ -33,12 +33,17 @@ class CallbackItems:
         # A uid is unique: no other proxy and no earlier callback has it.
         self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
 
-    def add(self, slot_id: int, deadline: Deadline, parent: Any) -> str:
+    def add(
+        self, slot_id: int, deadline: Deadline, parent: Any, call: PendingCall | None = None
+    ) -> str:
         """Add a callback in the state 0 (waiting), and return its uid.
 
         :param parent: the proxy, which the item keeps alive while it waits.
+        :param call: its call, which gets the uid before there is an item.
         """
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
+        if call is not None:
+            call.uid = uid
         # Five entries at most: many items may wait, and a dict of six is twice as large.
         item = {
             "id": slot_id,

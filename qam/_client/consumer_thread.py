@@ -13,6 +13,7 @@ from qam._broker.credentials import AMQPCredentials
 from qam._broker.events import Cancelled, Consumer, Event
 from qam._broker.messages import MAX_MESSAGE_BYTES, Delivery
 from qam._broker.upkeep import Upkeep
+from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import PublisherThread
 from qam._client.reply_queue import ReplyQueue
 from qam._client.result_list import DONE, FREE, WAITING, Outcome, Slot
@@ -170,12 +171,17 @@ class ConsumerThread(ConnectionThread):
         slot = self._results.slots[id]
         if slot["state"] != DONE:  # a callback's slot has its outcome already
             self._results.wait(id, NO_END)
-        message = slot["result_message"]
-        call = slot["call"] if log.isEnabledFor(DEBUG) else None
+        message, call = slot["result_message"], slot["call"]
         self.free_result_item(id)
+        return self.read_outcome(message, call)
+
+    def read_outcome(self, message: Any, call: PendingCall | None) -> Any:
+        """Return the result in *message*, the outcome of *call*, or raise what :meth:`get_result`
+        raises.
+        """
         if isinstance(message, Delivery):
             message = self._decode(message)
-        if call is not None:
+        if call is not None and log.isEnabledFor(DEBUG):
             self._publisher.stations.ended(call, _how_it_ended(message))
         if isinstance(message, QAMException):
             raise message

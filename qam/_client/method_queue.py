@@ -86,19 +86,35 @@ class MethodQueue:
             if call.times_written:
                 return False
             if not call.withdrawn:
-                call.withdrawn = True
-                self._withdrawn += 1
-                self._drop_withdrawn()
-                self._room.notify()
+                self._withdraw(call)
         return True
 
+    def _withdraw(self, call: PendingCall) -> None:
+        try:
+            call.withdrawn = True
+            self._withdrawn += 1
+            # Only when they are at least half of the queue.  So each costs a constant time, and
+            # an outage in which every call times out does not fill the memory.
+            if 2 * self._withdrawn >= len(self.calls):
+                self._drop_withdrawn()
+            self._room.notify()
+        except BaseException:  # Ctrl-C: it may not be counted
+            self._drop_withdrawn()
+            self._room.notify_all()
+            raise
+
     def _drop_withdrawn(self) -> None:
-        # Only when they are at least half of the queue.  So each costs a constant time, and
-        # an outage in which every call times out does not fill the memory.
-        if 2 * self._withdrawn >= len(self.calls):
-            seen = len(self.calls)
-            self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
-            self._withdrawn = 0
+        seen = len(self.calls)
+        self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
+        self._withdrawn = 0
+
+    def abandon(self, call: PendingCall) -> None:
+        """Withdraw a call that may be in the queue or not, such as one whose caller got Ctrl-C."""
+        with self._lock:
+            if not (call.times_written or call.withdrawn):
+                call.withdrawn = True
+                self._drop_withdrawn()
+                self._room.notify_all()
 
     def withdraw_all(self) -> list[PendingCall]:
         """Withdraw all calls whose requests were not written; return them."""

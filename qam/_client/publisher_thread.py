@@ -36,6 +36,8 @@ from qam.exceptions import (
 
 log = get_logger("qam.qam_proxy")
 
+_NO_SLOT_YET = -1
+
 
 class PublisherThread(PublishingThread):
     """Sends the requests in the method queue to the server; sleeps while there are none.
@@ -146,12 +148,27 @@ class PublisherThread(PublishingThread):
         :raises QAMClosedException: the proxy is closed.
         :raises ValueError: the slot is not reserved.
         """
-        call_id = self.results.new_call_id()
-        body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
-        call = PendingCall(slot_id, call_id, method_name, body, deadline)
+        call = self.make_call(method_name, params, kwargs, routing_key, deadline)
+        call.slot_id = slot_id
         # From here on a reply, this thread or a close concludes it.
         self.results.begin(call)
         return call
+
+    def make_call(
+        self,
+        method_name: str,
+        params: Sequence[Any],
+        kwargs: dict[str, Any],
+        routing_key: str,
+        deadline: Deadline,
+    ) -> PendingCall:
+        """Encode the request of a call, which has no slot yet.
+
+        :raises QAMSerializationException: the arguments can't be encoded.
+        """
+        call_id = self.results.new_call_id()
+        body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
+        return PendingCall(_NO_SLOT_YET, call_id, method_name, body, deadline)
 
     def send(self, call: PendingCall, waits: bool = False) -> PendingCall:
         """Append a call to the method queue, or write its request at once; return the call.
@@ -192,6 +209,16 @@ class PublisherThread(PublishingThread):
     def withdraw(self, call: PendingCall) -> bool:
         """Withdraw a call; return True if its request was not written and never will be."""
         return self._queue.withdraw(call)
+
+    def abandon(self, call: PendingCall) -> None:
+        """Withdraw a call whose caller does not wait any more, as after Ctrl-C in the middle."""
+        self.look_again()
+        self._queue.abandon(call)
+
+    def note_end(self, call: PendingCall, error: BaseException) -> None:
+        """Log that the caller of *call* gets *error* at once, and no outcome of it."""
+        if log.isEnabledFor(DEBUG):
+            self.stations.ended(call, f"by a {type(error).__name__}")
 
     def give_up(self, call: PendingCall) -> QAMTimeoutException:
         """Withdraw a call whose time is up; return the exception that it ends with."""

@@ -25,7 +25,15 @@ _ID_LIMIT = 2**53
 _ID_BASE_LIMIT = 2**52
 
 Slot = dict[str, Any]
-_NO_SLOT: Slot = {"state": FREE}
+_UNUSED: Slot = {
+    "state": FREE,
+    "result_message": None,
+    "callback_method": None,
+    "exception_method": None,
+    "call": None,
+    "owner": None,
+}
+_NO_SLOT = _UNUSED.copy()
 #: The id of a call on the wire, or None if it is no call of ours; and the outcome for it.
 Outcome = tuple[int | None, Any]
 #: Makes the exception of a call that ends with the list; its argument says whether it ran.
@@ -38,11 +46,9 @@ class ResultList:
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.free_ids: list[int] = []
-        # Guards the contents of reserved slots, and all attributes below.  Reentrant, because
-        # the finalizer of an unused Callback frees its slot, and may run while this thread
-        # holds the lock.  So each critical section is consistent before it allocates, since
-        # an allocation may run a finalizer.  It does not guard which slots are free: a slot is
-        # appended to slots, or taken from free_ids, in one step, and has one user from then on.
+        # Guards the slots, the free ids, and all attributes below.  Reentrant, because a
+        # finalizer may make a call while this thread holds the lock.  So each critical section
+        # is consistent before it allocates, since an allocation may run a finalizer.
         self._lock: Any = threading.RLock()
         # The open calls by their ids on the wire.  Only the thread that takes an entry out
         # decides the outcome of that call.
@@ -59,32 +65,52 @@ class ResultList:
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
 
-    def reserve(self, callback_method: Any = None, exception_method: Any = None) -> int:
-        """Reserve a slot, which is in the state WAITING then; return its id."""
+    def reserve(
+        self,
+        callback_method: Any = None,
+        exception_method: Any = None,
+        call: PendingCall | None = None,
+    ) -> int:
+        """Reserve a slot, which is in the state WAITING then; return its id.
+
+        :param call: the call that owns the slot, and gets its id: :meth:`end` frees it.
+        """
+        owned = {
+            "callback_method": callback_method,
+            "exception_method": exception_method,
+            "owner": call,
+            "state": WAITING,
+        }
         try:
-            slot_id = self.free_ids.pop()
-        except IndexError:
-            slot_id = self._grow()
-        slot = self.slots[slot_id]
-        slot["callback_method"] = callback_method
-        slot["exception_method"] = exception_method
-        slot["state"] = WAITING  # last: from here on close() may conclude it
+            with self._lock:
+                slot_id = self._take_free_id()
+                if call is not None:
+                    call.slot_id = slot_id
+                self.slots[slot_id].update(owned)  # one step: from here on close() may conclude it
+        except BaseException:
+            self._find_free_ids()
+            raise
         return slot_id
+
+    def _take_free_id(self) -> int:
+        while self.free_ids:
+            slot_id = self.free_ids.pop()
+            if self.slots[slot_id]["state"] == FREE:
+                return slot_id
+        return self._grow()
 
     def _grow(self) -> int:
         arrived = threading.Lock()
         arrived.acquire()  # released when the outcome is stored
-        slot: Slot = {
-            "state": FREE,
-            "result_message": None,
-            "callback_method": None,
-            "exception_method": None,
-            "arrived": arrived,
-            "call": None,
-        }
+        slot: Slot = {**_UNUSED, "arrived": arrived}
         self.slots.append(slot)
-        # A finalizer that makes a call, or another thread, may have appended a slot behind it.
+        # A finalizer that makes a call may have appended a slot behind it.
         return next(id for id in reversed(range(len(self.slots))) if self.slots[id] is slot)
+
+    def _find_free_ids(self) -> None:
+        """Find the ids of the free slots, after Ctrl-C has struck between slot and list."""
+        with self._lock:
+            self.free_ids[:] = [id for id, slot in enumerate(self.slots) if slot["state"] == FREE]
 
     def new_call_id(self) -> int:
         """Return an id for one call on the wire, which no other call ever gets."""
@@ -99,11 +125,10 @@ class ResultList:
         with self._lock:
             if self._closed_by is not None:
                 raise self._closed_by("no")
-            slot_id = call.slot_id
-            slot = self.slots[slot_id] if 0 <= slot_id < len(self.slots) else _NO_SLOT
+            slot = self._slot_of(call)
             if slot["state"] != WAITING or slot["call"] is not None:
                 raise ValueError(
-                    f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
+                    f"id: no call is waiting in the slot {call.slot_id!r}; reserve one first"
                 )
             slot["call"] = call  # first: free() finds the entry by it, also after Ctrl-C
             self._calls[call.call_id] = call
@@ -183,31 +208,53 @@ class ResultList:
             elif slot["state"] == DONE:
                 _end_wait(slot)
 
-    def take_back(self, slot_id: int, call: PendingCall | None) -> None:
-        """Free a slot, unless its call has begun and has its outcome already.
+    def end(self, call: PendingCall) -> Any:
+        """Free the slot of *call*, if it still has one; return the outcome of the call, or None.
 
-        The receiver of that outcome frees the slot, and another call may use it by now.
+        To end it again does nothing, also if the slot belongs to another call by then.
         """
         with self._lock:
-            if call is None or call.call_id in self._calls:
-                self.free(slot_id)
+            slot = self._slot_of(call)
+            if slot["owner"] is not call:
+                return None
+            message = slot["result_message"]
+            self.free(call.slot_id)
+        return message
+
+    def take_back(self, call: PendingCall) -> None:
+        """End *call*, unless it has begun and has its outcome already.
+
+        The receiver of that outcome frees the slot.
+        """
+        with self._lock:
+            slot = self._slot_of(call)
+            if slot["call"] is not call or slot["state"] != DONE:
+                self.end(call)
+
+    def _slot_of(self, call: PendingCall) -> Slot:
+        """Return the slot that *call* has or had; an empty one if it never had any."""
+        return self.slots[call.slot_id] if 0 <= call.slot_id < len(self.slots) else _NO_SLOT
 
     def free(self, slot_id: int) -> None:
         """Free a slot; a slot that is free already stays free."""
-        with self._lock:
-            slot = self.slots[slot_id]
-            if slot["state"] == FREE:
-                return
-            # Objects of the application, which may have finalizers.  They live as long as this
-            # name, so until the lock is released.
-            held = slot.copy()  # noqa: F841
-            if slot["call"] is not None:
-                self._calls.pop(slot["call"].call_id, None)
-            slot["arrived"].acquire(False)
-            slot["state"] = FREE
-            slot["result_message"] = slot["call"] = None
-            slot["callback_method"] = slot["exception_method"] = None
-            self.free_ids.append(slot_id)
+        try:
+            with self._lock:
+                slot = self.slots[slot_id]
+                # Objects of the application, which may have finalizers.  They live as long as
+                # this name, so until the lock is released.
+                held = slot.copy()  # noqa: F841
+                if slot["state"] != FREE:
+                    self._free(slot_id, slot)
+        except BaseException:
+            self._find_free_ids()
+            raise
+
+    def _free(self, slot_id: int, slot: Slot) -> None:
+        if slot["call"] is not None:
+            self._calls.pop(slot["call"].call_id, None)
+        slot["arrived"].acquire(False)
+        slot.update(_UNUSED)
+        self.free_ids.append(slot_id)
 
     # --- waiting and closing --------------------------------------------------
 

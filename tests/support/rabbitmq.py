@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import amqp
+
 from tests.support.lean_home import without_plugins
 from tests.support.programs import find_program, how_to_install
 from tests.support.tethered import TetheredProcess
@@ -262,6 +264,16 @@ class RabbitMQNode:
         Raises RuntimeError if there is none of that name.
         """
         self.evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
+
+    def delete_exchange(self, name: str) -> None:
+        """Deletes an exchange of the vhost `/` with its bindings; one that is not there too."""
+        with amqp.Connection(f"{self.host}:{self.port}") as connection:
+            connection.channel().exchange_delete(name)
+
+    def unbind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Deletes a binding of a queue of the vhost `/`, which has to exist."""
+        with amqp.Connection(f"{self.host}:{self.port}") as connection:
+            connection.channel().queue_unbind(queue, exchange, routing_key)
 
     def consumers(self, queue: str, vhost: str = "/") -> int:
         """How many consumers a queue has. Quick.
