@@ -37,7 +37,8 @@ from qam._common.deadline import NO_END, Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import flush as flush_logs
-from qam._common.own_threads import in_own_thread, waiting
+from qam._common.own_locks import holds_own_lock
+from qam._common.own_threads import in_own_thread, may_wait_here, waiting
 from qam._protocol.entities import reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
@@ -238,12 +239,12 @@ class QAMProxy(_RemoteNames):
         timeout: float | None,
     ) -> Any:
         """Call a remote method, and wait for its result."""
-        if self.consumer_thread.is_here or self.publisher_thread.is_here:
-            # The call would wait for its own thread.  A finalizer may run in any thread, in the
+        if not may_wait_here() or holds_own_lock():
+            # The call might wait for its own thread.  A finalizer may run in any thread, in the
             # middle of any code.
             raise QAMException(
                 f"{method_name}() can't wait for its result here: it was called in a thread of the "
-                "proxy, or by a finalizer or signal handler inside another call; use a callback",
+                "library, or by a finalizer or signal handler inside another call; use a callback",
                 executed="no",
             )
         call = self._make_call(client_id, method_name, args, kwargs, Deadline(timeout))

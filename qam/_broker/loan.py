@@ -1,11 +1,10 @@
 """Lends a connection to other threads while the thread that owns it sleeps."""
 
-import threading
 from collections.abc import Callable
-from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.waker import Waker
+from qam._common.own_locks import own_lock
 from qam.exceptions import QAMConnectionException
 
 
@@ -19,7 +18,7 @@ class Loan:
         self._waker = waker
         #: Held by the thread that uses the connection.  It guards the connection and the three
         #: attributes below.  Reentrant, because a finalizer that stops the owner may run inside.
-        self.in_use: Any = threading.RLock()
+        self.in_use = own_lock()
         self._lent: Connection | None = None
         # True while a thread borrows the connection.  If it stays True afterwards, Ctrl-C has
         # interrupted the borrower, and nobody knows how much it has read or written.
@@ -53,7 +52,7 @@ class Loan:
 
     def after_fork(self) -> None:
         """Stop lending, and replace the lock, which no thread releases; in a forked child."""
-        self.in_use = threading.RLock()
+        self.in_use = own_lock()
         self._lent = None
 
     def borrow(self, use: Callable[[Connection], bool]) -> bool:

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from threading import Lock, RLock
 from typing import Any
 
 from qam._broker.events import Cancelled, Confirmed, Consumer, Event, Returned, Unroutable
 from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState, Route, TooLarge
 from qam._broker.waker import Waker
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +75,7 @@ class _Broker:
     def __init__(self) -> None:
         # Guards everything below, and the deliveries and events of the connections.
         # Reentrant only so that a thread can tell that it holds it: see `congested`.
-        self.lock: Any = RLock()
+        self.lock = own_lock()
         self.queues: dict[str, _Queue] = {}
         self.bindings: dict[Route, list[str]] = {}
 
@@ -107,7 +107,7 @@ class _Brokers:
 
     def __init__(self) -> None:
         # Guards _brokers.
-        self._lock = Lock()
+        self._lock = own_lock()
         self._brokers: dict[str, _Broker] = {}
         disown_in_child(self)
 
@@ -117,7 +117,7 @@ class _Brokers:
 
     def _after_fork(self) -> None:
         """Start without brokers, and replace the lock; in a forked child."""
-        self._lock = Lock()
+        self._lock = own_lock()
         self._brokers = {}
 
 

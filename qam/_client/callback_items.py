@@ -8,6 +8,7 @@ from typing import Any
 from qam._client.callback_timeouts import CallbackTimeouts
 from qam._client.pending_call import PendingCall
 from qam._common.deadline import Deadline
+from qam._common.own_locks import own_lock
 
 #: States of a callback.
 WAITING, PROCESSING, FINISHED = 0, 1, 2
@@ -24,7 +25,7 @@ class CallbackItems:
         #: Guards which items there are, and their timeouts.  Looking up an item and storing
         #: its state are single steps, which need no lock.  Reentrant, because a finalizer
         #: that makes a call may run while this thread holds it.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = own_lock()
         self.timeouts = CallbackTimeouts()
         # The uid by slot, until the slot is freed.  Only after that another callback can use
         # the slot, so no lock is needed.  A call that could not be made leaves its entry
@@ -101,5 +102,5 @@ class CallbackItems:
 
     def clear_after_fork(self) -> None:
         """In a forked child: drop all items, and make a new lock, which nobody holds."""
-        self.lock = threading.RLock()
+        self.lock = own_lock()
         self.by_uid.clear()

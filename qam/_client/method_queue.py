@@ -1,11 +1,11 @@
 """The calls that wait to be written."""
 
 import threading
-from typing import Any
 
 from qam._broker.messages import batch_length
 from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
+from qam._common.own_locks import own_lock
 
 
 class MethodQueue:
@@ -27,7 +27,7 @@ class MethodQueue:
         # Without max_queued a caller appends without the lock; so each section uses only the
         # length that it has read.  Reentrant, because a finalizer of the application that
         # makes a call may run while this thread holds it.
-        self._lock: Any = threading.RLock()
+        self._lock = own_lock()
         # Notified when there is room again, and when the calls that wait for it have ended.
         self._room = threading.Condition(self._lock)
 
@@ -173,5 +173,5 @@ class MethodQueue:
 
     def renew_lock(self) -> None:
         """In a forked child: make a new lock, which nobody holds."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._room = threading.Condition(self._lock)

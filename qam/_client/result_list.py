@@ -15,6 +15,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.ready_callbacks import ReadyCallbacks
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 from qam.exceptions import Executed, QAMClosedException, QAMException
 
 FREE, WAITING, DONE = 0, 1, 2
@@ -49,7 +50,7 @@ class ResultList:
         # Guards the slots, the free ids, and all attributes below.  Reentrant, because a
         # finalizer may make a call while this thread holds the lock.  So each critical section
         # is consistent before it allocates, since an allocation may run a finalizer.
-        self._lock: Any = threading.RLock()
+        self._lock = own_lock()
         # The open calls by their ids on the wire.  Only the thread that takes an entry out
         # decides the outcome of that call.
         self._calls: dict[int, PendingCall] = {}
@@ -292,7 +293,7 @@ class ResultList:
 
     def _after_fork(self) -> None:
         """In a forked child: let no call begin, and make a new lock, which nobody holds."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._closed_by = _forked
 
     def fail_all(self, failure: FailureFactory) -> None:

@@ -274,7 +274,8 @@ class Signals:
     def strike(self, act: Callable[[], object]) -> None:
         """Act, and be struck meanwhile, or not if it takes no time."""
         self._go.release()
-        with suppress(Struck):
+        # The latter where it came while arguments were encoded: that might be an error of theirs.
+        with suppress(Struck, QAMSerializationException):
             try:
                 self._armed = True
                 act()
