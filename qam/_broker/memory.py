@@ -152,6 +152,10 @@ class MemoryConnection:
             found = self._broker.queues.get(queue)
             return QueueState(len(found.waiting), len(found.readers)) if found else None
 
+    def has_queue(self, name: str) -> bool:
+        """Return True if there is that queue."""
+        return self.inspect_queue(name) is not None
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages; cancel its consumers."""
         with self._broker.lock:

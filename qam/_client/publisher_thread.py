@@ -1,5 +1,6 @@
 """The thread of a proxy that sends requests."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ from qam.exceptions import (
 log = get_logger("qam.qam_proxy")
 
 _NO_SLOT_YET = -1
+#: Seconds between two questions whether the request queue exists.
+_ASK_INTERVAL = 1.0
 
 
 class PublisherThread(PublishingThread):
@@ -81,6 +84,8 @@ class PublisherThread(PublishingThread):
         #: The result list, which gets the outcomes.
         self.results = results
         self._persistent = persistent
+        # Whether the request queue was there when the broker was asked last, and when next.
+        self._is_there, self._ask_at = False, -math.inf
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
         self._requests = RequestMaker(
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
@@ -301,11 +306,26 @@ class PublisherThread(PublishingThread):
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
         keeps_record = self.results.server_keeps_record
-        decisions = self._fates.decide(fate, calls, keeps_record, error)
+        is_there = fate is Fate.RETURNED and keeps_record is None and self._has_request_queue()
+        decisions = self._fates.decide(fate, calls, keeps_record, error, is_there)
         # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
         return self._carry_out(decisions)
+
+    def _has_request_queue(self) -> bool:
+        """Return True if the request queue is there: somebody has deleted exchange or binding.
+
+        Asked at most once a second, since many requests may come back.
+        """
+        now = time.monotonic()
+        if self._connection is not None and now >= self._ask_at:
+            try:
+                self._is_there = self._connection.has_queue(self._requests.queue)
+            except QAMConnectionException:  # the requests are sent again on the next connection
+                return True
+            self._ask_at = now + _ASK_INTERVAL
+        return self._is_there
 
     def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
         """Carry out *decisions*; return the calls that are to be sent again at once."""
