@@ -1,7 +1,27 @@
 """Tells the threads of this library from those of the application."""
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any
+
+from qam._common.deadline import Deadline
+
+Run = Callable[[Any], None]
+
+
+def tells_its_end(run: Run) -> Run:
+    """Let the method *run* of an :class:`OwnThread` tell those that join the thread."""
+
+    @wraps(run)
+    def run_and_tell(thread: "OwnThread") -> None:
+        try:
+            run(thread)
+        finally:
+            thread._over.set()
+
+    return run_and_tell
 
 
 class OwnThread(threading.Thread):
@@ -9,6 +29,26 @@ class OwnThread(threading.Thread):
 
     #: True while it runs code of the application, which may wait for calls.
     runs_user_code = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._over = threading.Event()
+
+    @tells_its_end
+    def run(self) -> None:
+        """Do all the work; called by ``start``.  One that takes its place tells its end, too."""
+        super().run()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of the thread, *timeout* seconds at most.
+
+        If a signal handler raises meanwhile, the next join waits again.  That of CPython 3.11 and
+        3.12 does not: it takes the thread for ended then.
+        """
+        deadline = Deadline(timeout)
+        if self.ident is not None and self is not threading.current_thread():
+            self._over.wait(deadline.wait_time())
+        super().join(deadline.wait_time())
 
     def waiting(self) -> AbstractContextManager[None]:
         """Return what surrounds a wait of this thread for a call of this library."""

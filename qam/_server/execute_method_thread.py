@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.own_threads import OwnThread, user_code
+from qam._common.own_threads import OwnThread, tells_its_end, user_code
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._common.served_call import served_call
@@ -93,6 +93,7 @@ class ExecuteMethodThread(OwnThread):
         self._warnings = warnings
         self._pool = pool
 
+    @tells_its_end
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
