@@ -72,7 +72,7 @@ class MethodRegistry:
         idempotent: Iterable[str] = (),
     ) -> None:
         """Offer the public methods of *instance*, or *only* the named ones, as ``name.method``."""
-        if issubclass(type(instance), str) and not isinstance(name, str):
+        if issubclass(type(instance), str) and not issubclass(type(name), str):
             raise TypeError("register_class takes the instance first, and then its name")
         check_instance(instance, name)
         _check_name(name)
