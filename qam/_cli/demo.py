@@ -13,7 +13,7 @@ from typing import Any
 
 from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
-from qam._protocol.entities import request_binding
+from qam._protocol.entities import presence_binding, request_binding
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException, QAMException
 from qam.qam_proxy import QAMProxy
@@ -78,7 +78,7 @@ def _stage(broker: str, server_id: str) -> Iterator[Stage]:
     endpoint = AMQPCredentials(broker).endpoints()[0]
     with ExitStack() as stack:
         server = QAMServer(broker, server_id=server_id, expected_exceptions=[ZeroDivisionError])
-        stack.callback(_delete_request_queue, endpoint, server_id)
+        stack.callback(_delete_queues, endpoint, server_id)
         stack.enter_context(server)
         proxy = stack.enter_context(QAMProxy(server_id, broker, timeout=_TIMEOUT))
         # The server closes before the proxy: it also answers the call that has timed out, and
@@ -107,10 +107,11 @@ def _register(server: QAMServer, stage: Stage) -> None:
     server.register_class(Counter(), "counter")
 
 
-def _delete_request_queue(endpoint: Endpoint, server_id: str) -> None:
+def _delete_queues(endpoint: Endpoint, server_id: str) -> None:
     connection = connect(endpoint, _TIMEOUT)
     try:
-        connection.delete_queue(request_binding(server_id).queue)
+        for binding in (request_binding(server_id), presence_binding(server_id)):
+            connection.delete_queue(binding.queue)
     finally:
         connection.close()
 
