@@ -13,7 +13,12 @@ from typing import Any
 
 from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
-from qam._protocol.entities import reply_exchange, request_binding, siblings_binding
+from qam._protocol.entities import (
+    presence_binding,
+    reply_exchange,
+    request_binding,
+    siblings_binding,
+)
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException, QAMException
 from qam.qam_proxy import QAMProxy
@@ -110,11 +115,12 @@ def _register(server: QAMServer, stage: Stage) -> None:
 
 
 def _delete_entities(endpoint: Endpoint, server_id: str) -> None:
-    """Delete the request queue and the exchanges of the server; other queues are gone by now."""
+    """Delete the queues and the exchanges of the server that are not gone by now."""
     requests, words = request_binding(server_id), siblings_binding(server_id, "")
     connection = connect(endpoint, _TIMEOUT)
     try:
-        connection.delete_queue(requests.queue)
+        for binding in (requests, presence_binding(server_id)):
+            connection.delete_queue(binding.queue)
         for exchange in (requests.exchange, reply_exchange(server_id), words.exchange):
             connection.delete_exchange(exchange)
     finally:

@@ -9,6 +9,7 @@ auto-delete::
     reply queue       <client_id>_client_queue    <client_id>_client_routing_key
     siblings exchange <server_id>_server_siblings_exchange *
     siblings queue    <server_id>_server_siblings_queue.<instance>, one per server *
+    presence queue    <server_id>_server_presence_queue *
 
 Request body::
 

@@ -37,6 +37,18 @@ def siblings_binding(server_id: str, instance: str) -> QueueBinding:
     )
 
 
+def presence_binding(server_id: str) -> QueueBinding:
+    """Return the queue whose consumers are the servers of *server_id* that are there.
+
+    Nothing is published with its routing key.
+    """
+    return QueueBinding(
+        f"{server_id}_server_presence_queue",
+        f"{server_id}_server_siblings_exchange",
+        f"{server_id}_server_presence_routing_key",
+    )
+
+
 def reply_exchange(server_id: str) -> str:
     """Return the exchange to which *server_id* publishes its replies."""
     return f"{server_id}_client_exchange"

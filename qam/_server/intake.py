@@ -69,15 +69,16 @@ class Intake:
 
     # --- the connection -----------------------------------------------------------
 
-    def opened(self, without_gap: bool) -> bytes:
+    def opened(self, without_gap: bool, follows: bool = False) -> bytes:
         """A connection is open; return the hello to the other servers, with its number in it.
 
         :param without_gap: True if all words of siblings since then wait in the queue for them.
+        :param follows: True if another server may have gone just before, and none is there.
         """
         self.connection_number += 1
         self._is_connected = True
         self._reused_keys.connection_opened(self._clock())
-        return self.siblings.opened(without_gap)
+        return self.siblings.opened(without_gap, follows)
 
     def lost(self, not_started: Iterable[Call], by_message: bool) -> None:
         """The connection is gone: the broker delivers the unacknowledged requests again.

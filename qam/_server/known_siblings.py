@@ -77,6 +77,10 @@ class KnownSiblings:
         sibling = self._known[instance]
         return sibling.heard and sibling.consumes and instance not in self._absent
 
+    def count_present(self) -> int:
+        """Return how many siblings are there, whether they take requests or not."""
+        return sum(self._known[instance].heard for instance in self.present)
+
     def count_consumers(self) -> int:
         """Return how many siblings have a consumer on the request queue."""
         return sum(map(self.is_consuming, self._known))
@@ -133,9 +137,13 @@ class KnownSiblings:
         if instance not in self._known or len(self._left) >= MAX_SIBLINGS:
             return False
         self._forget(instance)
+        self.note_departure(instance, now)
+        return True
+
+    def note_departure(self, instance: str, now: float) -> None:
+        """Note that *instance*, which is not known, left just now; or may have, by any name."""
         self._left.pop(instance, None)
         self._left[instance] = now
-        return True
 
     def restore_recently_left(self, now: float) -> None:
         """Take those that left just now for dead: a killed broker may have lost their acks."""

@@ -89,8 +89,11 @@ class SettledCalls:
         return calls
 
     def announce(self, number: int) -> None:
-        """All other servers will know of the connection *number*; wake the thread that waits."""
-        self.announced = number
+        """All other servers will know of the connection *number*; wake the thread that waits.
+
+        The hello of an earlier connection may be sent again, and be confirmed later.
+        """
+        self.announced = max(self.announced, number)
         self.waker.wake()
 
     def set_prefetch(self, prefetch: int) -> None:

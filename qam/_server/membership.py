@@ -3,8 +3,8 @@
 Each server has a queue of its own on an exchange that reaches all of them, and says hello there
 before it takes its first request.  The queue outlives a lost connection, and the hello outlives a
 killed broker once it is confirmed, so no server misses a hello.  A server that has seen the request
-queue empty, with no consumer that it does not know, can *vouch*: each request that is delivered
-with a mark from then on was received by servers that it knows.
+queue empty, with no consumer and no server that it does not know, can *vouch*: each request that is
+delivered with a mark from then on was received by servers that it knows.
 
 No I/O and no clock here.
 """
@@ -39,6 +39,10 @@ class Membership:
         self.known = KnownSiblings()
         self._inspections = QueueInspections()
         self._vouches_since: float | None = None
+        # How many other servers were there when they were counted last, and whether that shows
+        # that all of them are known.
+        self._others = 0
+        self._all_are_known = False
         #: When the connection was opened.
         self.opened_at = 0.0
         self._lost_at: float | None = None
@@ -152,6 +156,14 @@ class Membership:
         soonest = min(self.next_inspection(holds, now), self.known.roll_call_ends())
         return min(soonest, self._needed_until) if self.is_needed(now) else soonest
 
+    def servers_counted(self, others: int | None) -> None:
+        """So many *others* are there; None if they can't be counted.
+
+        If one has just gone, the broker may be about to deliver again what it had.
+        """
+        before, self._others = self._others, others or 0
+        self._all_are_known = others is not None and before <= others == self.known.count_present()
+
     def queue_inspected(
         self, state: QueueState, own_consumers: int, holders: Iterable[str], now: float
     ) -> Findings:
@@ -164,7 +176,7 @@ class Membership:
         expected = own_consumers + self.known.count_consumers()
         calls_roll = self._misses_somebody(state.consumers < expected, holders)
         forgotten: list[str] = []
-        if state.messages == 0 and state.consumers == expected:
+        if self._all_are_known and state == (0, expected):
             self._needed_until = -inf  # what was delivered again was asked about by now
             calls_roll |= self._note_empty_queue(now)
             forgotten = self._forget_the_judged(now)

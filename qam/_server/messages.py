@@ -129,7 +129,9 @@ class Messages:
         time_left = expiration(call.time_left(now))
         anew |= properties(self._serializer, call.delivery.persistent, expiration=time_left)
         if runs is None:
-            anew["headers"] = {**_own_headers(call.delivery), GIVEN_BACK: True}
+            # Who may have a copy of it may run that: whoever gets this one has to ask.
+            mark = {RESENT: 0} if call.is_elsewhere else {}
+            anew["headers"] = {**mark, **_own_headers(call.delivery), GIVEN_BACK: True}
         else:
             anew["headers"] = {**_lasting_headers(call.delivery), RUNS: runs}
         return Message(self._request_route, call.delivery.body, anew, mandatory=False, call=call)

@@ -25,6 +25,7 @@ from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.open_deliveries import UNSAFE_ACKS
 from qam._server.prefetch import Prefetch
+from qam._server.presence_queue import PresenceQueue
 from qam._server.request_queue import RequestQueue
 from qam._server.settings import ServerSettings
 from qam._server.siblings_queue import SiblingsQueue
@@ -94,6 +95,7 @@ class RequestConsumerThread(ConnectionThread):
         self._upkeep = Upkeep()
         self._request_queue = RequestQueue(settings, prefetch)
         self._siblings_queue = SiblingsQueue(settings, instance)
+        self._presence_queue = PresenceQueue(settings)
         #: Set once the server consumes requests, or never will.
         self.taking = threading.Event()
 
@@ -125,9 +127,11 @@ class RequestConsumerThread(ConnectionThread):
 
     def _on_open(self, connection: Connection) -> None:
         self._request_queue.declare(connection)
+        follows = self._presence_queue.declare(connection)
         without_gap = self._siblings_queue.open(connection)
+        self._presence_queue.consume(connection)
         self._upkeep.done(time.monotonic())
-        hello = self._intake.opened(without_gap)
+        hello = self._intake.opened(without_gap, follows)
         number = self._intake.connection_number
         self._results.put(self._siblings_queue.message(hello, number))
 
@@ -152,6 +156,8 @@ class RequestConsumerThread(ConnectionThread):
     def _write(self, connection: Connection) -> None:
         self._siblings.hello_confirmed(self._settled.announced)
         self._acknowledge(connection)
+        if self._siblings.inspection_is_due:
+            self._inspect_request_queue(connection)
         if self._intake.waits_for_acks:
             self._request_queue.inspect(connection)
             self._carry_out(self._intake.acks_arrived(), connection)
@@ -159,8 +165,6 @@ class RequestConsumerThread(ConnectionThread):
         self._send_acks(connection)  # perhaps nothing else happens for long
         if not self._is_overloaded:
             self._send_words()
-        if self._siblings.inspection_is_due:
-            self._inspect_request_queue(connection)
         if self._closing.begun:
             self._close_down(connection)
             return
@@ -175,6 +179,7 @@ class RequestConsumerThread(ConnectionThread):
     def _declare_again(self, connection: Connection) -> None:
         self._request_queue.declare(connection)
         self._siblings_queue.declare_again(connection)
+        self._presence_queue.declare_again(connection)
         self._upkeep.done(time.monotonic())
 
     def _share_work(self, connection: Connection, now: float) -> None:
@@ -201,7 +206,11 @@ class RequestConsumerThread(ConnectionThread):
             self._results.put(self._messages.request_anew(call, now))
 
     def _inspect_request_queue(self, connection: Connection) -> None:
+        # The servers first: what one had that is not there any more is in the queue by then.
+        self._siblings.servers_counted(self._presence_queue.count_others(connection))
         state = self._request_queue.inspect(connection)
+        # What was delivered before the queue was seen empty may have been anybody's.
+        self._on_events(connection.take_events())
         self._siblings.queue_inspected(state, own_consumers=self._request_queue.is_consumed)
 
     def _consume(self, connection: Connection) -> None:
@@ -239,12 +248,13 @@ class RequestConsumerThread(ConnectionThread):
 
     def _on_events(self, events: Sequence[Event]) -> None:
         now, siblings_tag = time.monotonic(), self._siblings_queue.consumer_tag
+        presence_tag = self._presence_queue.consumer_tag
         is_watched = log.isEnabledFor(DEBUG)
         for event in events:
             if isinstance(event, Delivery):
                 if event.consumer_tag == siblings_tag:
                     self._intake.heard(event)
-                else:
+                elif event.consumer_tag != presence_tag:
                     call = Call(event, self._intake.connection_number, arrived=now)
                     call.alone = len(events) == 1
                     if is_watched:
@@ -254,6 +264,8 @@ class RequestConsumerThread(ConnectionThread):
                 if event.consumer == siblings_tag:
                     queue = self._siblings_queue.name
                     raise QAMConnectionException(f"the queue {queue} was deleted")
+                if event.consumer == presence_tag:
+                    raise self._presence_queue.deleted()
                 raise self._request_queue.deleted()
 
     # --- decisions are carried out -----------------------------------------------

@@ -56,14 +56,18 @@ class Siblings:
 
     # --- the connection -----------------------------------------------------------
 
-    def opened(self, without_gap: bool) -> bytes:
+    def opened(self, without_gap: bool, follows: bool = False) -> bytes:
         """A connection is open; return the hello to say on it.
 
         :param without_gap: True if all words since then wait in this server's queue.
+        :param follows: True if another server may have gone just before, and none is there.
         """
+        now = self._clock()
         if not without_gap:
             self._record.uncover()
-        number = self._membership.opened(without_gap, self._clock())
+            if follows:
+                self._membership.known.note_departure(f"before {self._instance}", now)
+        number = self._membership.opened(without_gap, now)
         self._outbox.consumes = False
         return encode(Word("hello", self._instance, number=number))
 
@@ -111,6 +115,13 @@ class Siblings:
         """True if the request queue is to be inspected, see :meth:`queue_inspected`."""
         now = self._clock()
         return now >= self._membership.next_inspection(self._holds, now)
+
+    def servers_counted(self, others: int | None) -> None:
+        """So many *others* are there; None if they can't be counted.
+
+        They are counted before each inspection of the request queue.
+        """
+        self._membership.servers_counted(others)
 
     def queue_inspected(self, state: QueueState, own_consumers: int) -> None:
         """Learn from the *state* of the request queue, which has *own_consumers* of this server."""

@@ -16,6 +16,14 @@ _EXPIRES = 10
 _PROPERTIES = {"content_type": "application/json", "delivery_mode": PERSISTENT}
 
 
+def arguments_of_siblings(settings: ServerSettings) -> dict[str, Any]:
+    """Return with what a queue between servers is declared: it is of the request queue's type."""
+    arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
+    if "x-queue-type" in settings.queue_arguments:
+        arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
+    return arguments
+
+
 class SiblingsQueue:
     """The queue, the consumer on it, and the route to all such queues.
 
@@ -29,9 +37,7 @@ class SiblingsQueue:
         # How often the queue was declared, and whether words were missed since the last success.
         self._openings = 0
         self._has_gap = True
-        self._arguments: dict[str, Any] = {"x-expires": _EXPIRES * 1000}
-        if "x-queue-type" in settings.queue_arguments:  # the same type as the request queue
-            self._arguments["x-queue-type"] = settings.queue_arguments["x-queue-type"]
+        self._arguments = arguments_of_siblings(settings)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,12 @@ import pytest
 import qam
 from qam import QAMProxy, QAMServer
 from qam._common.logs import flush
-from qam._protocol.entities import reply_binding, request_binding, siblings_binding
+from qam._protocol.entities import (
+    presence_binding,
+    reply_binding,
+    request_binding,
+    siblings_binding,
+)
 from tests.conftest import Broker
 from tests.support.waiting import finish, until
 from tests.support.watched_calls import CLIENT, SERVER, WatchedCalls, watching
@@ -169,6 +174,7 @@ def test_the_reprs_of_the_page_are_those_of_the_library(server_id: str) -> None:
         (request_binding("SERVER").queue, "<server_id>_server_queue"),
         (reply_binding("SERVER", "CLIENT.1").queue, "<client_id>.…_client_queue"),
         (siblings_binding("SERVER", "1").queue, "<server_id>_server_siblings_queue.…"),
+        (presence_binding("SERVER").queue, "<server_id>_server_presence_queue"),
     ],
 )
 def test_the_queues_of_the_page_are_named_so(name: str, pattern: str) -> None:

@@ -169,6 +169,8 @@ class Server:
         return True
 
     def inspect(self) -> None:
+        others = sum(each.connected for each in self.broker.servers) - 1
+        self.intake.siblings.servers_counted(others)
         self.intake.siblings.queue_inspected(self.broker.state(), own_consumers=self.consuming)
 
     def _hear(self) -> bool:

@@ -80,6 +80,13 @@ class TestSettledCalls:
         assert noted == [True]
         assert len(settled.take_all()) == 1
 
+    def test_may_be_taken_from_the_latest_connection_that_others_know_of(self) -> None:
+        settled = SettledCalls()
+        for number in (1, 3, 2):
+            settled.announce(number)
+        assert settled.announced == 3
+        settled.waker.close()
+
     def test_wake_at_once_when_the_server_closes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settled = SettledCalls()
         noted = wakes(settled.waker, monkeypatch)

@@ -27,8 +27,10 @@ def look(
     messages: int = 0,
     consumers: int = 1,
     holders: Iterable[str] = (),
+    strangers: int = 0,
 ) -> Findings:
     """Inspect the request queue, which this server consumes from."""
+    membership.servers_counted(membership.known.count_present() + strangers)
     return membership.queue_inspected(QueueState(messages, consumers), 1, holders, now)
 
 
@@ -214,11 +216,44 @@ def test_without_room_for_all_it_does_not_vouch(
     assert look(membership) == NOTHING
     # then the roll is called once there is room again
     membership.known.leave("b", START)
+    assert look(membership) == NOTHING
     assert look(membership) == Findings(roll_is_called=True, forgotten=[])
     assert not membership.vouches
     assert not membership.is_in_doubt
     # and it vouches if nobody else shows up
     look(membership)
+    assert membership.vouches
+
+
+def test_one_that_takes_no_requests_and_says_nothing_is_a_stranger_too(
+    membership: Membership,
+) -> None:
+    # given one that closes, and can't speak, while a method of its runs
+    look(membership, strangers=1)
+    assert not membership.vouches
+    # when it has just gone, the broker may be about to deliver again what it had
+    look(membership)
+    assert not membership.vouches
+    # then that is in the queue at the next look
+    look(membership, messages=1)
+    assert not membership.vouches
+    look(membership)
+    assert membership.vouches
+
+
+def test_where_the_others_cant_be_counted_it_does_not_vouch(membership: Membership) -> None:
+    membership.servers_counted(None)
+    membership.queue_inspected(QueueState(0, 1), 1, (), START)
+    assert not membership.vouches
+
+
+def test_one_that_takes_no_requests_any_more_is_counted(membership: Membership) -> None:
+    join(membership, "b", consumes=False)
+    membership.servers_counted(0)
+    membership.queue_inspected(QueueState(0, 1), 1, (), START)
+    assert not membership.vouches
+    membership.servers_counted(1)
+    membership.queue_inspected(QueueState(0, 1), 1, (), START)
     assert membership.vouches
 
 

@@ -141,6 +141,15 @@ class TestARequestThatIsPublishedAnew:
         anew = messages.request_anew(call(headers=came), now=102.0)
         assert anew.properties["headers"] == {**goes, GIVEN_BACK: True}
 
+    @pytest.mark.parametrize(("came", "mark"), [({}, 0), ({RESENT: 7}, 7)], ids=repr)
+    def test_is_marked_if_another_server_may_have_a_copy(
+        self, messages: Messages, came: dict[str, Any], mark: int
+    ) -> None:
+        request = call(headers=came)
+        request.is_elsewhere = True
+        anew = messages.request_anew(request, now=102.0)
+        assert anew.properties["headers"] == {RESENT: mark, GIVEN_BACK: True}
+
     def test_for_another_run_says_which_and_nothing_else(self, messages: Messages) -> None:
         anew = messages.request_anew(call(headers={RESENT: 7}), now=102.0, runs=2)
         assert anew.properties["headers"] == {RUNS: 2}

@@ -13,7 +13,12 @@ from qam._broker.events import Cancelled
 from qam._broker.messages import Delivery, QueueState, TooLarge
 from qam._common.deadline import Deadline
 from qam._protocol.correlation import CallKey
-from qam._protocol.entities import reply_routing_key, request_binding, siblings_binding
+from qam._protocol.entities import (
+    presence_binding,
+    reply_routing_key,
+    request_binding,
+    siblings_binding,
+)
 from qam._protocol.properties import GIVEN_BACK
 from qam._serialization.serializers import get_serializer
 from qam._server import request_consumer_thread
@@ -35,6 +40,7 @@ LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2, max_message_bytes=1000)
 QUEUE = request_binding("server").queue
 SIBLINGS = siblings_binding("server", "")
+PRESENCE = presence_binding("server").queue
 REPLY_TO = reply_routing_key("client")
 
 
@@ -76,6 +82,7 @@ class Server:
     ) -> None:
         self.clock = clock
         self.broker = FakeBroker(clock)
+        self.count_servers(1)
         self.workers: Any = Workers()
         self.results = ResultQueue() if results is None else results
         self.settled = SettledCalls()
@@ -103,6 +110,10 @@ class Server:
         self.echo()
         self.broker.queue_states[QUEUE] = QueueState(0, 1)
         assert self.consumer.taking.is_set()
+
+    def count_servers(self, number: int) -> None:
+        """So many servers are there, this one included."""
+        self.broker.queue_states[PRESENCE] = QueueState(0, number)
 
     # --- what the others of its id say ----------------------------------------------
 
@@ -251,7 +262,8 @@ def other(kind: str, **more: Any) -> Word:
 
 def test_it_takes_no_request_before_all_others_can_have_heard_of_it(starting: Server) -> None:
     assert starting.broker.connection.did("declare queue")[0] == QUEUE
-    [siblings_queue] = starting.broker.connection.did("consume")
+    siblings_queue, presence = starting.broker.connection.did("consume")
+    assert presence == PRESENCE
     assert siblings_queue.startswith(SIBLINGS.queue)
     assert not starting.consumer.taking.is_set()
     # when it hears its own hello
@@ -289,9 +301,10 @@ def test_while_nothing_happens_it_declares_again_now_and_then_and_does_not_wake_
 def test_it_inspects_the_queue_now_and_then_while_there_are_others(server: Server) -> None:
     server.hear(other("hello", number=1))
     server.broker.queue_states[QUEUE] = QueueState(0, 2)
+    server.count_servers(2)
     server.echo()
     server.broker.let_pass(1.0)
-    before = len(server.broker.connection.did("inspect"))
+    before = server.broker.connection.did("inspect").count(QUEUE)
     wait_time = server.broker.connection.wait_time
     assert wait_time is not None
     # when
@@ -299,7 +312,7 @@ def test_it_inspects_the_queue_now_and_then_while_there_are_others(server: Serve
         server.broker.let_pass(10.0)
     # then
     assert 5.0 < wait_time <= 10.0
-    assert len(server.broker.connection.did("inspect")) == before + 3
+    assert server.broker.connection.did("inspect").count(QUEUE) == before + 3
 
 
 def test_a_queue_that_is_not_there_any_more_is_declared_again(
@@ -311,6 +324,35 @@ def test_a_queue_that_is_not_there_any_more_is_declared_again(
 
     assert "the request queue of 'server' was deleted" in caplog.text
     assert len(server.broker.connections) > 1
+
+
+def test_the_queue_by_which_servers_are_counted_is_declared_again_if_it_is_deleted(
+    server: Server,
+) -> None:
+    server.receive(Cancelled(server.broker.tag(PRESENCE)))
+    assert len(server.broker.connections) == 2
+    assert PRESENCE in server.broker.connection.did("consume")
+
+
+def test_what_somebody_sends_to_that_queue_is_no_request(server: Server) -> None:
+    server.receive(Delivery(b"{}", 1, consumer_tag=server.broker.tag(PRESENCE)))
+    assert server.workers.waiting == []
+
+
+def test_what_came_before_it_saw_the_queue_empty_may_have_been_anybodys(starting: Server) -> None:
+    # given a newcomer that finds requests, of which a server may have died
+    starting.broker.queue_states[QUEUE] = QueueState(1, 1)
+    starting.echo()
+    # when the last one is delivered while it looks at the queue, which is empty then
+    starting.broker.queue_states[QUEUE] = QueueState(0, 1)
+    starting.broker.connection.comes_with_inspection = [starting.request(1, redelivered=True)]
+    starting.broker.let_pass(1.0)
+    starting.echo()
+    assert starting.consumer._siblings.vouches
+    # then that does not run
+    starting.broker.let_pass(GRACE + 0.1)
+    [call] = starting.workers.waiting
+    assert call.lost
 
 
 # --- requests come -----------------------------------------------------------
@@ -502,7 +544,9 @@ def test_requests_are_taken_again_only_when_it_has_heard_itself_again(server: Se
 
     assert QUEUE in server.broker.connection.did("consume")
     # with the queue of the siblings read in place of whoever is still served
-    priorities = [priority for name, _, priority in server.broker.consumed if name != QUEUE]
+    priorities = [
+        priority for name, _, priority in server.broker.consumed if name not in (QUEUE, PRESENCE)
+    ]
     assert priorities == [1, 2]
 
 
@@ -675,18 +719,19 @@ class TestMoreThanItCanStart:
         server.broker.queue_states[QUEUE] = state
         server.echo()
         server.hear(other("here"))
+        server.count_servers(2)
         server.broker.let_pass(1.0)
         self.hold(server)
         server.broker.let_pass(1.0)
         assert server.broker.connection.did("cancel")
-        inspections = len(server.broker.connection.did("inspect"))
+        inspections = server.broker.connection.did("inspect").count(QUEUE)
         # when a worker is free
         server.workers.oldest, server.workers.has_room = None, True
         server.consumer.wake()
         server.broker.settle()
         # then it looks who else consumes if it can't vouch, and consumes
         assert server.broker.connection.asked[-1] == ("consume", QUEUE)
-        looks = len(server.broker.connection.did("inspect")) - inspections
+        looks = server.broker.connection.did("inspect").count(QUEUE) - inspections
         assert looks == (0 if vouches else 1)
 
     def test_is_passed_on_once(self, server: Server) -> None:
@@ -991,6 +1036,7 @@ def test_what_is_held_back_when_the_time_is_up_is_given_back(server: Server) -> 
 def test_after_a_loss_it_stays_while_others_may_need_its_record(server: Server) -> None:
     # given one whose last acks may be lost with its connection
     server.hear(other("hello", number=1))
+    server.count_servers(2)
     server.reconnect()
     # when it closes, and has nothing to do, and somebody else still has requests of it
     server.broker.queue_states[QUEUE] = QueueState(0, 2)

@@ -157,6 +157,7 @@ def make_siblings(clock: Callable[[], float] | None = None) -> Siblings:
     siblings = Siblings("a", Record(), clock, RareWarnings(log, clock))
     siblings.opened(without_gap=False)
     settle(siblings)
+    siblings.servers_counted(0)
     siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
     return siblings
 
@@ -328,10 +329,13 @@ def test_nothing_that_is_marked_runs_where_not_all_are_known() -> None:
     assert [verdict for _, verdict in siblings.take_verdicts()] == [Verdict.LOST]
     # and when one has left, and the queue is empty, it vouches again
     siblings.heard(encode(Word("bye", everybody[0])))
+    others = MAX_SIBLINGS - 1
+    siblings.servers_counted(others)
     siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
     assert not siblings.vouches
     for name in everybody[1:MAX_SIBLINGS]:
         siblings.heard(encode(Word("here", name, consumes=False)))
+    siblings.servers_counted(others)
     siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
     assert siblings.vouches
 
@@ -354,6 +358,7 @@ def test_a_word_of_another_version_keeps_a_server_from_vouching_for_its_sender()
     server.siblings.heard(b'{"protocol": 2, "kind": "hello", "from": "c"}')
     later = group.start("c2")
     # then whoever does not know it does not vouch while it consumes
+    later.siblings.servers_counted(3)
     later.siblings.queue_inspected(QueueState(0, 4), own_consumers=1)
     assert not later.siblings.vouches
 

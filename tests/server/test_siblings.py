@@ -49,12 +49,12 @@ class Server:
         self.connections = 0
         self.consuming = False
 
-    def connect(self, without_gap: bool = True) -> None:
+    def connect(self, without_gap: bool = True, follows: bool = False) -> None:
         self.connected = True
         if not without_gap:
             self.inbox.clear()
         self.connections += 1
-        self.group.tell(self.siblings.opened(without_gap))
+        self.group.tell(self.siblings.opened(without_gap, follows))
         self.siblings.hello_confirmed(self.connections)
         self.group.run()
 
@@ -89,6 +89,8 @@ class Server:
     def look(self, messages: int = 0) -> None:
         consumers = sum(each.consuming for each in self.group.alive)
         state = QueueState(messages, consumers)
+        others = sum(each.connected for each in self.group.alive) - self.connected
+        self.siblings.servers_counted(others)
         self.siblings.queue_inspected(state, own_consumers=int(self.consuming))
 
     def step(self) -> bool:
@@ -509,6 +511,8 @@ class TestAmongOthers:
         # when the queue is empty, and again some time later
         assert one.siblings.inspection_is_due
         one.look()
+        group.wait(1.0)
+        one.look()
         group.wait(3 * GRACE)
         one.look(messages=1)
         group.wait(GRACE)
@@ -675,6 +679,26 @@ class TestAmongOthers:
         one.receive(1)
         group.run()
         assert one.verdicts == [("client:1", Verdict.LOST)]
+
+    @pytest.mark.parametrize(("seconds", "verdict"), [(4.9, Verdict.LOST), (5.0, Verdict.RUN)])
+    def test_so_is_one_that_left_just_before_a_newcomer_came(
+        self, group: Group, seconds: float, verdict: Verdict
+    ) -> None:
+        # given one that came just after the last one had gone
+        newcomer = Server(group, "b")
+        group.alive.append(newcomer)
+        newcomer.connect(without_gap=False, follows=True)
+        newcomer.consume()
+        newcomer.look()
+        # when the broker dies, and has lost the acks of that one, or may not have
+        group.clock.now += seconds
+        newcomer.cut()
+        newcomer.connect()
+        newcomer.receive(1)
+        group.run()
+        group.wait(GRACE)
+        # then what it had answered does not run again
+        assert newcomer.verdicts == [("client:1", verdict)]
 
     def test_a_newcomer_takes_the_word_of_one_that_was_there(self, group: Group) -> None:
         # given

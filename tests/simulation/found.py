@@ -1,8 +1,4 @@
-"""Stories that broke a promise when they were found, each as short as it could be made.
-
-Those in OPEN do so today.  Whoever mends one finds its test passing, takes it out of OPEN, and
-leaves the story here.
-"""
+"""Stories that broke a promise when they were found, each as short as it could be made."""
 
 from typing import Any
 
@@ -212,6 +208,20 @@ FOUND: dict[str, tuple[str, Plan]] = {
             calm=False,
         ),
     ),
+    "a and b die, and another one gets the last of their requests as it sees the queue empty": (
+        TWICE,
+        _plan(
+            "killed servers/501219",
+            _start(0.0, "b"),
+            _call(1.8, "before", 0.008),
+            _call(11.9, "first", 1.0),
+            _call(11.9, "second", 0.6),
+            Step(11.919, "kill client", "client"),
+            _kill(11.92, "b"),
+            _kill(12.3, "a"),
+            workers=1,
+        ),
+    ),
     "a foreign client that numbers its requests from 1 is started again": (
         WRONG,
         _plan(
@@ -222,11 +232,4 @@ FOUND: dict[str, tuple[str, Plan]] = {
             _foreign(5.0, "second"),
         ),
     ),
-}
-
-
-#: Those that nobody has mended yet.
-OPEN = {
-    "a says goodbye, b starts, and the broker is killed that has not kept the ack of a",
-    "a closes and can't say what it has, b starts, and vouches",
 }

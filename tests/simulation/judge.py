@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from qam.exceptions import QAMException
+from qam.exceptions import QAMException, QAMServerLostException
 from tests.simulation.client import Outcome
 from tests.simulation.story import Evidence
 
@@ -69,5 +69,7 @@ def _of_failure(
         yield Violation(LIES, outcome.token, f"it ran, and {error!r} says no")
     if error.executed == "yes" and not ended:
         yield Violation(LIES, outcome.token, f"it did not run, and {error!r} says yes")
+    if isinstance(error, QAMServerLostException) and ended and evidence.nobody_is_missed:
+        yield Violation(NEEDLESS, outcome.token, f"it ran to its end, and {error!r}")
     if evidence.peaceful and outcome.timeout is None:
         yield Violation(NEEDLESS, outcome.token, repr(error))

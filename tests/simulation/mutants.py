@@ -8,6 +8,8 @@ from unittest.mock import patch
 from qam._broker.fates import Fate
 from qam._client.call_fates import CallFates
 from qam._client.result_list import ResultList
+from qam._protocol.correlation import CallKey
+from qam._server import reply_fates
 from qam._server.intake import Intake
 from qam._server.known_siblings import KnownSiblings
 from qam._server.open_deliveries import OpenDeliveries
@@ -20,6 +22,7 @@ _take_verdicts = Siblings.take_verdicts
 _settled = Intake.settled
 _decide = ReplyFates.decide
 _decide_call = CallFates.decide
+_take_word = Question.take_word
 
 
 def _never_lost(siblings: Siblings) -> Any:
@@ -43,6 +46,23 @@ def _unknown_replies_dropped(fates: ReplyFates, fate: Fate, messages: Any, *rest
 def _unknown_requests_dropped(fates: CallFates, fate: Fate, calls: Any, *rest: Any) -> Any:
     """A request of which nobody knows whether it arrived is not sent again."""
     return [] if fate is Fate.UNKNOWN else _decide_call(fates, fate, calls, *rest)
+
+
+def _idle_without_deliveries(intake: Intake) -> bool:
+    """What has no open delivery does not run."""
+    return len(intake._deliveries) <= intake.siblings.held
+
+
+def _gives_its_copy_away(question: Question, *_: Any) -> None:
+    """Another server has it: there is no need to keep a copy of it."""
+    question.verdict = Verdict.MINE
+
+
+def _lost_at_once(question: Question, sender: str, known: bool, said: str, now: float) -> None:
+    """Who says that it is lost is right, whatever others say."""
+    _take_word(question, sender, known, said, now)
+    if said == "lost":
+        question.verdict = Verdict.LOST
 
 
 class Mutant(NamedTuple):
@@ -75,6 +95,19 @@ MUTANTS = {
     "a server covers all": Mutant(Record, "covers", lambda *_: True, "lost replies and deploys"),
     "who leaves is forgotten with what it ran": Mutant(
         Record, "uncover", lambda _: None, "lost replies and deploys"
+    ),
+    "what has no open delivery does not run": Mutant(
+        Intake, "is_idle", property(_idle_without_deliveries), "cuts and deploys"
+    ),
+    "the only copy is given away": Mutant(
+        Question, "claimed_by", _gives_its_copy_away, "cuts and deploys"
+    ),
+    "lost wins over mine": Mutant(Question, "take_word", _lost_at_once, "lost replies and cuts"),
+    "what is given back again is not marked": Mutant(
+        reply_fates, "_mark_copy", lambda _: None, "giving back"
+    ),
+    "a key is never used again": Mutant(
+        CallKey, "is_unique", property(lambda _: True), "foreign clients"
     ),
     "outcomes go anywhere": Mutant(ResultList, "new_call_id", lambda _: 1, "peace"),
 }

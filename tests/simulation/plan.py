@@ -8,6 +8,7 @@ from tests.simulation.virtual import drawn
 
 #: Seconds of a story in which something is made to happen.
 _LONG = 12.0
+_FOREIGNER = "foreigner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,13 @@ class Mix:
     :param faults: how often each is drawn.
     :param servers: how many there are at first, at least and at most.
     :param long: the methods are long, so that requests wait in the servers.
+    :param foreign: there is a client of another library, too.
     """
 
     faults: dict[str, int]
     servers: tuple[int, int] = (1, 3)
     long: bool = False
+    foreign: bool = False
 
 
 _OF_NETWORK = {"cut": 10, "silence": 2, "stop": 2, "cut all": 2}
@@ -102,9 +105,14 @@ MIXES = {
     "brokers": Mix({**_OF_BROKER, "kill client": 1, "start server": 1, "refuse": 1}),
     "killed servers": Mix({"kill server": 4, "start server": 2, "stop": 1, **_OF_CLIENTS}),
     "deploys": Mix({**_OF_DEPLOYS, "stop": 1, **_OF_CLIENTS}),
+    "cuts and deploys": Mix({"cut": 8, **_OF_DEPLOYS}, servers=(2, 3), long=True),
     "giving back": Mix({"deploy": 4, "give back": 4, "start server": 1}, servers=(2, 4), long=True),
     "lost replies": Mix({"lose replies": 6, "start server": 1, "kill server": 1}),
+    "lost replies and cuts": Mix(
+        {"lose replies": 5, "cut all": 5, "cut": 1}, servers=(3, 4), long=True
+    ),
     "lost replies and deploys": Mix({"lose replies": 6, "deploy": 3, "start server": 1}),
+    "foreign clients": Mix({"start foreign client": 3, "start server": 1}, foreign=True),
     "peace": Mix({"start server": 1}),
 }
 
@@ -125,6 +133,8 @@ class _Drawer:
         self._clients = [f"client-{number}" for number in range(1, chance.randint(1, 2) + 1)]
         self._steps += [Step(0.0, "start client", name) for name in self._clients]
         self._draw_calls(chance.randint(1, 12))
+        if self._mix.foreign:
+            self._draw_foreign_calls(chance.randint(1, 6))
         for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4, 6))):
             self._draw_fault()
         steps = tuple(sorted(self._steps, key=lambda step: step.at))
@@ -154,6 +164,15 @@ class _Drawer:
             at = self._chance.choice(bursts) + self._chance.uniform(0, 0.05)
             at = at if near else self._time()
             self._steps.append(Step(round(at, 3), "call", f"call-{token}", self._call()))
+
+    def _draw_foreign_calls(self, number: int) -> None:
+        self._steps.append(Step(0.0, "start foreign client", _FOREIGNER))
+        for token in range(1, number + 1):
+            runs = round(10 ** self._chance.uniform(-3, 0), 3)
+            options = {"of": _FOREIGNER, "method": "work", "runs": runs}
+            self._steps.append(
+                Step(self._time(), "call of a foreign client", f"foreign-{token}", options)
+            )
 
     def _call(self) -> dict[str, Any]:
         chance = self._chance
@@ -194,6 +213,8 @@ class _Drawer:
                 self._lose_replies(at)
             case "start server":
                 self._start_server(at)
+            case "start foreign client":
+                self._step(at, what, [_FOREIGNER])
             case "close server":
                 self._step(at, what, self._servers, timeout=self._seconds(-1, 1.3))
             case "cut" | "silence":

@@ -23,6 +23,8 @@ _PEACEFUL = {
     *("start server", "start client", "call"),
     *("start foreign client", "call of a foreign client"),
 }
+# Steps that no server is lost by, unless they take long.
+_SHORT = {"cut", "cut all"}
 
 
 @dataclass
@@ -40,6 +42,15 @@ class Evidence:
     @property
     def peaceful(self) -> bool:
         return all(step.what in _PEACEFUL for step in self.plan.steps)
+
+    @property
+    def nobody_is_missed(self) -> bool:
+        """No server is away for so long that others may take it for dead."""
+        return all(
+            step.what in _PEACEFUL | _SHORT and step.options.get("seconds", 0.0) < 1.0
+            for step in self.plan.steps
+            if not step.whom.startswith("client")
+        )
 
     def times(self, what: str, token: str) -> int:
         """How often something happened to a call."""

@@ -44,6 +44,8 @@ class FakeConnection:
         #: The tag of the last one that was handed over, at each inspection of a queue.
         self.last_acks_at_inspections: list[int] = []
         self._last_ack = 0
+        #: What the broker sends before it answers the next inspection of a queue.
+        self.comes_with_inspection: list[Event] = []
         #: What the broker has sent and the owner has not read.
         self.events: list[Event] = []
         #: Why it is lost, if it is.
@@ -80,6 +82,8 @@ class FakeConnection:
     def inspect_queue(self, queue: str) -> QueueState | None:
         self._ask("inspect", queue)
         self.last_acks_at_inspections.append(self._last_ack)
+        arrived, self.comes_with_inspection = self.comes_with_inspection, []
+        self.events += arrived
         return self._broker.queue_states.get(queue, QueueState(0, 0))
 
     def has_queue(self, name: str) -> bool:
