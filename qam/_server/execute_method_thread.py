@@ -1,6 +1,7 @@
 """The threads of a server that run its methods."""
 
 import time
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from logging import DEBUG, ERROR
 from typing import Any, Protocol
@@ -107,6 +108,8 @@ class ExecuteMethodThread(OwnThread):
 
     def _handle(self, call: Call) -> None:
         reply = self._answer(call)
+        if call.cut_off:
+            return
         if reply is None:
             self._settled.put_now(call)
         elif call.alone and self._calls.waiting_since() is None:
@@ -197,7 +200,8 @@ class ExecuteMethodThread(OwnThread):
         try:
             return result_reply(request.id, method())
         except BaseException as error:
-            self._log_exception(request.method_name, error)
+            call.cut_off = call.given_up
+            self._log_exception(call, request.method_name, error)
             return self._exception_reply(call, error)
         finally:
             served_call.reset(served)
@@ -233,8 +237,8 @@ class ExecuteMethodThread(OwnThread):
             return internal_reply(request.id, REQUEST_UNREADABLE, str(error))
         started, replies = time.monotonic(), []
         for each in calls:
-            time_left = call.time_left(time.monotonic())
-            if time_left is not None and time_left <= 0:
+            if call.is_cancelled(time.monotonic()):
+                call.cut_off = call.given_up
                 break
             call.method_name = each.called_name
             replies.append(self._encode(call, self._run(call, each)))
@@ -251,10 +255,11 @@ class ExecuteMethodThread(OwnThread):
             log.warning("%s() was sent one way, and failed: %s", call.method_name, why)
         return result_reply(reply["id"], None)
 
-    def _log_exception(self, method_name: str, error: BaseException) -> None:
+    def _log_exception(self, call: Call, method_name: str, error: BaseException) -> None:
         """Log what a method raised, with its traceback; its caller gets the exception too."""
         if self._settings.log_exceptions:
-            expected = isinstance(error, self._settings.expected_exceptions)
+            ended = isinstance(error, CancelledError) and call.is_cancelled(time.monotonic())
+            expected = ended or isinstance(error, self._settings.expected_exceptions)
             level = DEBUG if expected else ERROR
             log.log(level, "%s() raised an exception", method_name, exc_info=error)
 

@@ -346,6 +346,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _give_up_call(self, call: Call) -> Message | None:
         """Return the reply to a call whose method still runs; None if another server answers it."""
+        call.given_up = True  # first: what its method raises because of that is no answer
         method = f"{printable(call.method_name)}()" if call.method_name else "a method"
         log.warning("%s still runs, and the server closes: its reply will be lost", method)
         if call.idempotent:  # the broker delivers the request to another server, which runs it

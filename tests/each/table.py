@@ -25,6 +25,7 @@ OTHER = {
     "qam/_client/client_threads.py": ["scenarios/test_connecting_late"],
     "qam/_client/waited_calls.py": ["scenarios/test_qam_proxy"],
     "qam/_common/served_call.py": ["scenarios/test_call_options"],
+    "qam/_protocol/users.py": ["server/test_current_call"],
     "qam/_protocol/multicalls.py": ["protocol/test_multicalls", "scenarios/test_multicalls"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
     # What errors look like, which the two sides of their way show.
