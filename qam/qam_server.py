@@ -44,6 +44,7 @@ from qam._server.life import Life
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
+from qam._server.middleware import Middleware, check_middleware
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
@@ -110,6 +111,9 @@ class QAMServer:
         *password*, *vhost*, *ssl* and *heartbeat*.
     :param wait_for_broker: seconds for which the constructor tries to connect again where nobody
         can be reached, as while the broker starts.  A wrong password or vhost is told at once.
+    :param middleware: functions of ``(call, proceed)`` around the registered methods, outermost
+        first.  Each gets the :class:`qam.CurrentCall`, and calls ``proceed()`` to go on; what it
+        returns or raises is what the caller gets.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
@@ -138,6 +142,7 @@ class QAMServer:
         heartbeat: int = HEARTBEAT,
         credentials: AMQPCredentials | None = None,
         wait_for_broker: float = 0.0,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         check_entity_name(server_id, "server_id")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
@@ -149,6 +154,7 @@ class QAMServer:
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
             log_exceptions=check_flag(log_exceptions, "log_exceptions"),
             expected_exceptions=check_exceptions(expected_exceptions, "expected_exceptions"),
+            middleware=check_middleware(middleware),
             connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
             serializer=get_serializer(serializer, trusted=trusted),
             queue_arguments=check_queue_arguments(queue_arguments),

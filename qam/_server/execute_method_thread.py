@@ -1,6 +1,7 @@
 """The threads of a server that run its methods."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from logging import DEBUG, ERROR
@@ -34,6 +35,7 @@ from qam._server.call import Answer, Call, code_if_not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
+from qam._server.middleware import surrounded
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
@@ -194,10 +196,16 @@ class ExecuteMethodThread(OwnThread):
         except QAMSerializationException as error:
             code = code_if_not_run(call, REQUEST_UNREADABLE)
             return internal_reply(request.id, code, str(error))
+        return self._call(call, request, method)
+
+    def _call(self, call: Call, request: Request, method: Callable[[], Any]) -> dict[str, Any]:
+        """Call *method* inside the middleware; return the body of the reply, also if it raises."""
         self._log_station(call, "started", request.method_name)
         started = time.monotonic()
         served = served_call.set(call)
         try:
+            if not request.is_for_system:
+                method = surrounded(method, call, self._settings.middleware)
             return result_reply(request.id, method())
         except BaseException as error:
             call.cut_off = call.given_up
