@@ -222,15 +222,16 @@ class QAMServer:
     ) -> Any:
         """Offer a function to the proxies; can also be used as a decorator; does not wait.
 
-        ``@server.register_function`` or ``@server.register_function(name='plus')``.
+        ``@server.register_function`` or ``@server.register_function(name='plus')``.  An
+        ``async def`` function runs on the event loop of the server, while a worker waits for it.
 
         :param method: the function.
         :param name: the name by which it is called; by default its own.
         :param idempotent: True if running it again for the same call does no harm.  If the
             server dies while it runs, another server runs it again, three times in all at most.
         :returns: the function.
-        :raises TypeError: *method* is not callable, or it is a coroutine or generator
-            function, also inside a :func:`functools.partial` or a cache.
+        :raises TypeError: *method* is not callable, or it is a generator function, also inside
+            a :func:`functools.partial` or a cache.
         :raises ValueError: *name* is not a valid method name: it is not an identifier, or
             begins with an underscore.
         """
@@ -263,8 +264,7 @@ class QAMServer:
         :param idempotent: the names of the methods that may run again, see
             :meth:`register_function`.
         :raises TypeError: *instance* is a class, or has no public methods; or one of the
-            methods to offer is a coroutine or generator function, which can't be called
-            remotely.
+            methods to offer is a generator function, which can't be called remotely.
         :raises ValueError: *name* is not a valid name, or one of *methods* or *idempotent* is
             no public method.
         """
@@ -393,7 +393,8 @@ class QAMServer:
         if not self._life.close():
             return
         self._consumer.begin_to_close(Deadline(timeout))
-        if threading.current_thread() not in (self._waits_in_serve, *self._workers):
+        in_serve = threading.current_thread() is self._waits_in_serve
+        if not (in_serve or self._workers.run_here):
             self._life.wait(Deadline(timeout + CLOSE_GRACE - FLUSH_TIMEOUT).wait_time())
             flush_logs()
 

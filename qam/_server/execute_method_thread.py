@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from logging import DEBUG, ERROR
+from types import CoroutineType
 from typing import Any, Protocol
 
 from qam._common.error_texts import describe
@@ -54,6 +55,14 @@ class Pool(Protocol):
 
     def dismisses(self, worker: "ExecuteMethodThread") -> bool:
         """Return True if *worker* is to end, since there are too many."""
+
+
+def _no_coroutine(result: Any) -> Any:
+    """Return *result*; raise TypeError if it is a coroutine, which nobody would await."""
+    if type(result) is CoroutineType:
+        result.close()
+        raise TypeError("a plain function returned a coroutine; register the async function itself")
+    return result
 
 
 class ExecuteMethodThread(OwnThread):
@@ -206,7 +215,7 @@ class ExecuteMethodThread(OwnThread):
         try:
             if not request.is_for_system:
                 method = surrounded(method, call, self._settings.middleware)
-            return result_reply(request.id, method())
+            return result_reply(request.id, _no_coroutine(method()))
         except BaseException as error:
             call.cut_off = call.given_up
             self._log_exception(call, request.method_name, error)

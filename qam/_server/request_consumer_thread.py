@@ -339,6 +339,7 @@ class RequestConsumerThread(ConnectionThread):
         at_hand = self._intake.at_hand
         running = [call for call in at_hand if call.answer is None]
         messages += [told for call in running if (told := self._give_up_call(call)) is not None]
+        self._workers.cancel()
         for message in messages:
             self._results.put(message)
         # What is answered waits for the broker's confirm.
