@@ -5,6 +5,7 @@ from typing import Any
 
 from qam._common.doors import offer
 from qam._serialization.trust import trust
+from qam._server.current_call import CurrentCall, current_call
 from qam.amqp_credentials import AMQPCredentials
 from qam.calls import MultiCall, ping, send, submit, with_options
 from qam.exceptions import (
@@ -41,6 +42,9 @@ __all__ = [
     "MultiCall",
     "ping",
     "with_options",
+    # inside a method
+    "current_call",
+    "CurrentCall",
     # the parts of a proxy
     "Callback",
     "SynchronTimeout",
@@ -60,7 +64,7 @@ __all__ = [
     "RemoteException",
 ]
 
-offer(__name__, trust)
+offer(__name__, trust, current_call, CurrentCall)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

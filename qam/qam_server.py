@@ -45,6 +45,7 @@ from qam._server.life import Life
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
 from qam._server.method_registry import MethodRegistry
+from qam._server.middleware import Middleware, check_middleware
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
@@ -134,6 +135,9 @@ class QAMServer:
         *password*, *vhost*, *ssl* and *heartbeat*.
     :param wait_for_broker: seconds for which the constructor tries to connect again where nobody
         can be reached, as while the broker starts.  A wrong password or vhost is told at once.
+    :param middleware: functions of ``(call, proceed)`` around the registered methods, outermost
+        first.  Each gets the :class:`qam.CurrentCall`, and calls ``proceed()`` to go on; what it
+        returns or raises is what the caller gets.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
@@ -162,6 +166,7 @@ class QAMServer:
         heartbeat: int = HEARTBEAT,
         credentials: AMQPCredentials | None = None,
         wait_for_broker: float = 0.0,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         check_entity_name(server_id, "server_id")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
@@ -173,6 +178,7 @@ class QAMServer:
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
             log_exceptions=check_flag(log_exceptions, "log_exceptions"),
             expected_exceptions=check_exceptions(expected_exceptions, "expected_exceptions"),
+            middleware=check_middleware(middleware),
             connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
             serializer=get_serializer(serializer, trusted=trusted),
             queue_arguments=check_queue_arguments(queue_arguments),
@@ -241,15 +247,16 @@ class QAMServer:
     ) -> Any:
         """Offer a function to the proxies; can also be used as a decorator; does not wait.
 
-        ``@server.register_function`` or ``@server.register_function(name='plus')``.
+        ``@server.register_function`` or ``@server.register_function(name='plus')``.  An
+        ``async def`` function runs on the event loop of the server, while a worker waits for it.
 
         :param method: the function.
         :param name: the name by which it is called; by default its own.
         :param idempotent: True if running it again for the same call does no harm.  If the
             server dies while it runs, another server runs it again, three times in all at most.
         :returns: the function.
-        :raises TypeError: *method* is not callable, or it is a coroutine or generator
-            function, also inside a :func:`functools.partial` or a cache.
+        :raises TypeError: *method* is not callable, or it is a generator function, also inside
+            a :func:`functools.partial` or a cache.
         :raises ValueError: *name* is not a valid method name: it is not an identifier, or
             begins with an underscore.
         """
@@ -282,8 +289,7 @@ class QAMServer:
         :param idempotent: the names of the methods that may run again, see
             :meth:`register_function`.
         :raises TypeError: *instance* is a class, or has no public methods; or one of the
-            methods to offer is a coroutine or generator function, which can't be called
-            remotely.
+            methods to offer is a generator function, which can't be called remotely.
         :raises ValueError: *name* is not a valid name, or one of *methods* or *idempotent* is
             no public method.
         """
@@ -473,7 +479,8 @@ class QAMServer:
         if not self._life.close():
             return
         self._consumer.begin_to_close(Deadline(timeout))
-        if threading.current_thread() not in (self._waits_in_serve, *self._workers):
+        in_serve = threading.current_thread() is self._waits_in_serve
+        if not (in_serve or self._workers.run_here):
             self._life.wait(Deadline(timeout + CLOSE_GRACE - FLUSH_TIMEOUT).wait_time())
             flush_logs()
 

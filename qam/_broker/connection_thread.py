@@ -27,7 +27,7 @@ from qam._broker.reconnection import Reconnection
 from qam._broker.waker import Waker
 from qam._common.deadline import Deadline, sooner
 from qam._common.fork import disown_in_child
-from qam._common.own_threads import OwnThread, tells_its_end
+from qam._common.own_threads import OwnThread
 from qam._common.stations import Stations
 from qam.exceptions import QAMConnectionException
 
@@ -220,7 +220,6 @@ class ConnectionThread(OwnThread, ABC):
 
     # --- the loop -------------------------------------------------------------
 
-    @tells_its_end
     def run(self) -> None:
         """Own the connection until :meth:`exit` is called."""
         failure: BaseException | None = None

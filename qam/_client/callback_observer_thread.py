@@ -14,7 +14,7 @@ from qam._common.deadline import NO_END, Deadline
 from qam._common.error_texts import describe_received
 from qam._common.fork import disown_in_child
 from qam._common.logs import get_logger
-from qam._common.own_threads import OwnThread, tells_its_end
+from qam._common.own_threads import OwnThread
 from qam._common.pool_rule import PoolRule
 from qam._common.printable import printable
 
@@ -171,7 +171,6 @@ class CallbackObserverThread(OwnThread):
 
     # --- the thread -------------------------------------------------------------
 
-    @tells_its_end
     def run(self) -> None:
         """Watch until :meth:`exit`, and after it until no ready callback waits for a thread."""
         try:

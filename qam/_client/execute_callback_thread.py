@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
-from qam._common.own_threads import OwnThread, tells_its_end, user_code
+from qam._common.own_threads import OwnThread, user_code
 
 #: A callback that is ready: the function, its argument, and the uid of the callback.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]
@@ -45,7 +45,6 @@ class ExecuteCallbackThread(OwnThread):
         """The proxy whose callbacks this thread executes; None once the proxy is gone."""
         return self._parent()
 
-    @tells_its_end
     def run(self) -> None:
         """Execute the method, then other ready callbacks; called by ``start``."""
         job: CallbackJob | None = (self.method, self.params, self.uid)

@@ -11,9 +11,7 @@ from qam._common.deadline import Deadline
 Run = Callable[[Any], None]
 
 
-def tells_its_end(run: Run) -> Run:
-    """Let the method *run* of an :class:`OwnThread` tell those that join the thread."""
-
+def _telling_its_end(run: Run) -> Run:
     @wraps(run)
     def run_and_tell(thread: "OwnThread") -> None:
         try:
@@ -34,9 +32,14 @@ class OwnThread(threading.Thread):
         super().__init__(**options)
         self._over = threading.Event()
 
-    @tells_its_end
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "run" in vars(cls):
+            cls.run = _telling_its_end(cls.run)  # type: ignore[method-assign]
+
+    @_telling_its_end
     def run(self) -> None:
-        """Do all the work; called by ``start``.  One that takes its place tells its end, too."""
+        """Do all the work; called by ``start``.  That of a subclass tells its end, too."""
         super().run()
 
     def join(self, timeout: float | None = None) -> None:

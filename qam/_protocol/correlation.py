@@ -21,6 +21,13 @@ def number_of(correlation_id: str | None, client_id: str) -> int | None:
     return int(number) if own == client_id and _is_number(number) else None
 
 
+def label_of(correlation_id: str | None) -> str | None:
+    """Return the label of the client in *correlation_id*; None if no proxy has made that."""
+    client_id, _, number = (correlation_id or "").rpartition(":")
+    label = client_id.rpartition(".")[0]
+    return label if label and _is_number(number) else None
+
+
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
 

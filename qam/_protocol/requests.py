@@ -9,6 +9,7 @@ from qam.exceptions import QAMSerializationException
 
 #: The instance name of methods that a 0.2.x server must refuse.
 SYSTEM = "system"
+_OF_SYSTEM = f"{SYSTEM}."
 #: ``system.apply(method_name, params, kwargs)``: a call with keyword arguments.
 APPLY = "system.apply"
 #: ``system.multicall(method_names, arguments)``: several calls, each with its params and kwargs.
@@ -76,6 +77,11 @@ class Request:
         if self.method_name == APPLY and self.params and isinstance(self.params[0], str):
             return self.params[0]
         return self.method_name
+
+    @property
+    def is_for_system(self) -> bool:
+        """True if it calls a method of the server itself, and none that was registered."""
+        return self.called_name.startswith(_OF_SYSTEM)
 
 
 def apply_message(

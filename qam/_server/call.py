@@ -82,6 +82,10 @@ class Call:
     given_back = False
     #: Nobody waits for its reply.
     one_way = False
+    #: The server closes, and waits no longer for its method.
+    given_up = False
+    #: Its method was ended by that, and is not answered: its caller was told, or it runs elsewhere.
+    cut_off = False
 
     def __init__(self, delivery: Delivery, connection_number: int, arrived: float = 0.0) -> None:
         self.delivery = delivery
@@ -147,6 +151,14 @@ class Call:
         if time_to_live is None:
             return None
         return time_to_live - (now - self.arrived)
+
+    def is_cancelled(self, now: float) -> bool:
+        """Return True if nobody waits for its method any more.
+
+        :param now: the time on the clock of the server.
+        """
+        time_left = self.time_left(now)
+        return self.given_up or (time_left is not None and time_left <= 0)
 
     def limit(self, own: Deadline) -> Deadline:
         """Return the deadline of a call that its method makes, and that has one of its *own*."""

@@ -1,14 +1,17 @@
 """The threads of a server that run its methods."""
 
 import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from logging import DEBUG, ERROR
+from types import CoroutineType
 from typing import Any, Protocol
 
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.own_threads import OwnThread, tells_its_end, user_code
+from qam._common.own_threads import OwnThread, user_code
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._common.served_call import served_call
@@ -33,6 +36,7 @@ from qam._server.call import Answer, Call, code_if_not_run
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
+from qam._server.middleware import surrounded
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
@@ -51,6 +55,14 @@ class Pool(Protocol):
 
     def dismisses(self, worker: "ExecuteMethodThread") -> bool:
         """Return True if *worker* is to end, since there are too many."""
+
+
+def _no_coroutine(result: Any) -> Any:
+    """Return *result*; raise TypeError if it is a coroutine, which nobody would await."""
+    if type(result) is CoroutineType:
+        result.close()
+        raise TypeError("a plain function returned a coroutine; register the async function itself")
+    return result
 
 
 class ExecuteMethodThread(OwnThread):
@@ -93,7 +105,6 @@ class ExecuteMethodThread(OwnThread):
         self._warnings = warnings
         self._pool = pool
 
-    @tells_its_end
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
@@ -108,6 +119,8 @@ class ExecuteMethodThread(OwnThread):
 
     def _handle(self, call: Call) -> None:
         reply = self._answer(call)
+        if call.cut_off:
+            return
         if reply is None:
             self._settled.put_now(call)
         elif call.alone and self._calls.waiting_since() is None:
@@ -193,13 +206,20 @@ class ExecuteMethodThread(OwnThread):
         except QAMSerializationException as error:
             code = code_if_not_run(call, REQUEST_UNREADABLE)
             return internal_reply(request.id, code, str(error))
+        return self._call(call, request, method)
+
+    def _call(self, call: Call, request: Request, method: Callable[[], Any]) -> dict[str, Any]:
+        """Call *method* inside the middleware; return the body of the reply, also if it raises."""
         self._log_station(call, "started", request.method_name)
         started = time.monotonic()
         served = served_call.set(call)
         try:
-            return result_reply(request.id, method())
+            if not request.is_for_system:
+                method = surrounded(method, call, self._settings.middleware)
+            return result_reply(request.id, _no_coroutine(method()))
         except BaseException as error:
-            self._log_exception(request.method_name, error)
+            call.cut_off = call.given_up
+            self._log_exception(call, request.method_name, error)
             return self._exception_reply(call, error)
         finally:
             served_call.reset(served)
@@ -235,8 +255,8 @@ class ExecuteMethodThread(OwnThread):
             return internal_reply(request.id, REQUEST_UNREADABLE, str(error))
         started, replies = time.monotonic(), []
         for each in calls:
-            time_left = call.time_left(time.monotonic())
-            if time_left is not None and time_left <= 0:
+            if call.is_cancelled(time.monotonic()):
+                call.cut_off = call.given_up
                 break
             call.method_name = each.called_name
             replies.append(self._encode(call, self._run(call, each)))
@@ -253,10 +273,11 @@ class ExecuteMethodThread(OwnThread):
             log.warning("%s() was sent one way, and failed: %s", call.method_name, why)
         return result_reply(reply["id"], None)
 
-    def _log_exception(self, method_name: str, error: BaseException) -> None:
+    def _log_exception(self, call: Call, method_name: str, error: BaseException) -> None:
         """Log what a method raised, with its traceback; its caller gets the exception too."""
         if self._settings.log_exceptions:
-            expected = isinstance(error, self._settings.expected_exceptions)
+            ended = isinstance(error, CancelledError) and call.is_cancelled(time.monotonic())
+            expected = ended or isinstance(error, self._settings.expected_exceptions)
             level = DEBUG if expected else ERROR
             log.log(level, "%s() raised an exception", method_name, exc_info=error)
 

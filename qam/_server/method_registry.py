@@ -4,7 +4,7 @@ import functools
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qam._common.checks import check_flag
 from qam._common.logs import get_logger
@@ -13,12 +13,16 @@ from qam._protocol.hidden_names import is_hidden
 from qam._protocol.requests import APPLY, MULTICALL, PING, SYSTEM
 from qam._server.offered_methods import (
     Method,
-    check_called_plainly,
     check_instance,
+    check_result,
+    is_coroutine_function,
     named_methods,
     public_methods,
 )
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
+
+if TYPE_CHECKING:
+    from qam._server.coroutines import Coroutines
 
 log = get_logger("qam.qam_server")
 
@@ -35,6 +39,8 @@ class MethodRegistry:
         self._instances: dict[str, dict[str, Method]] = {}
         #: The registered instances themselves, by name.
         self.instances: dict[str, Any] = {}
+        #: Runs the methods that are coroutine functions; None if there are none.
+        self.coroutines: Coroutines | None = None
 
     @property
     def names(self) -> list[str]:
@@ -53,7 +59,7 @@ class MethodRegistry:
         """Offer *method* under *name*; by default under its own name."""
         if not callable(method):
             raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
-        check_called_plainly(method, f"method: {method!r}")
+        check_result(method, f"method: {method!r}")
         if name is None:
             name = getattr(method, "__name__", None)
             if name is None:
@@ -61,7 +67,7 @@ class MethodRegistry:
         _check_name(name, method)
         check_flag(idempotent, "idempotent")
         _warn_if_hidden([name])
-        self._methods[name] = method
+        self._methods[name] = self._waited_for(method)
         self._set_idempotent(name, idempotent)
 
     def add_instance(
@@ -82,7 +88,7 @@ class MethodRegistry:
         repeatable = set(idempotent)
         for each in repeatable - offered.keys():
             raise ValueError(f"idempotent: {each!r} is none of the offered methods of the instance")
-        methods = {f"{name}.{each}": method for each, method in offered.items()}
+        methods = {f"{name}.{each}": self._waited_for(it) for each, it in offered.items()}
         _warn_if_hidden(list(methods))
         # The instance replaces an earlier one of that name, with all methods of that.
         before, self._instances[name] = self._instances.get(name, {}), methods
@@ -93,6 +99,15 @@ class MethodRegistry:
         for key in before.keys() - methods.keys():
             if self._methods.get(key) is before[key]:
                 del self._methods[key]
+
+    def _waited_for(self, method: Method) -> Method:
+        """Return *method*, or a plain function that waits for it if it is a coroutine function."""
+        if not is_coroutine_function(method):
+            return method
+        from qam._server.coroutines import Awaited, Coroutines  # loads asyncio
+
+        self.coroutines = self.coroutines or Coroutines()
+        return Awaited(method, self.coroutines)
 
     def _set_idempotent(self, name: str, idempotent: bool) -> None:
         (self._idempotent.add if idempotent else self._idempotent.discard)(name)

@@ -20,8 +20,7 @@ from qam._common.static_inspection import is_class, mro_of, name_of, namespace_o
 Method = Callable[..., Any]
 
 # A call of these returns an object that can't be sent, and that would do nothing at the caller.
-_NOT_CALLED_PLAINLY: dict[str, Callable[[object], bool]] = {
-    "a coroutine function": inspect.iscoroutinefunction,
+_GENERATORS: dict[str, Callable[[object], bool]] = {
     "a generator function": inspect.isgeneratorfunction,
     "an asynchronous generator function": inspect.isasyncgenfunction,
 }
@@ -51,7 +50,7 @@ def check_instance(instance: Any, name: str) -> None:
 def public_methods(instance: Any) -> dict[str, Method]:
     """Return the public methods of the type of *instance*, bound to it, by their names.
 
-    :raises TypeError: there are none, or one is a coroutine or generator function.
+    :raises TypeError: there are none, or one is a generator function.
     """
     methods = {
         name: _bound(found, instance, name)
@@ -69,7 +68,7 @@ def public_methods(instance: Any) -> dict[str, Method]:
 def named_methods(instance: Any, names: Iterable[str]) -> dict[str, Method]:
     """Return the methods of *instance* with *names*; they may be attributes of the instance itself.
 
-    :raises TypeError: one is a coroutine or generator function.
+    :raises TypeError: one is a generator function.
     :raises ValueError: one is private, or can't be called.
     """
     return {name: _named(instance, name) for name in names}
@@ -148,27 +147,60 @@ def _binding_of(found: object) -> Any:
 def _bound(found: Any, instance: Any, name: str) -> Method:
     _checked(found, name)
     binding = _binding_of(found)
-    return found if binding is None else binding(found, instance, type(instance))  # type: ignore[no-any-return]
+    method = found if binding is None else binding(found, instance, type(instance))
+    hides_it = is_coroutine_function(found) and not is_coroutine_function(method)
+    return _awaiting(method) if hides_it else method
+
+
+def _awaiting(method: Method) -> Method:
+    """Return *method*, of which some of several are coroutine functions, as one of these."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return call
 
 
 def _checked(found: Any, name: str) -> Method:
-    check_called_plainly(
-        found, f"instance: its method {name!r}", "; methods=[...] can leave it out"
-    )
+    check_result(found, f"instance: its method {name!r}", "; methods=[...] can leave it out")
     return found  # type: ignore[no-any-return]
 
 
-def check_called_plainly(method: object, what: str, hint: str = "") -> None:
-    """Raise TypeError if a call of *method* returns a coroutine or a generator.
+def check_result(method: object, what: str, hint: str = "") -> None:
+    """Raise TypeError if what *method* returns can't be sent.
 
     :param what: the name of the method in the error's text.
     :param hint: the end of the error's text: what to do instead.
     """
+    for kind, is_kind in _GENERATORS.items():
+        if any(map(is_kind, _called(method))):
+            raise TypeError(f"{what} is {kind}; return a list{hint}")
+    if is_coroutine_function(method) and _is_cached(method):
+        raise TypeError(f"{what} is a cache of a coroutine, which can be awaited only once{hint}")
+
+
+def check_called_plainly(method: object, what: str) -> None:
+    """Raise TypeError if a call of *method* returns a generator or a coroutine."""
+    check_result(method, what)
+    if is_coroutine_function(method):
+        raise TypeError(f"{what} is a coroutine function; a plain function is needed")
+
+
+def is_coroutine_function(method: object) -> bool:
+    """Return True if what *method* returns has to be awaited."""
+    return any(map(inspect.iscoroutinefunction, _called(method)))
+
+
+def _called(method: object) -> Iterator[Any]:
+    """Yield the functions that a call of *method* runs, also if it is an object with a call."""
     for each in _innermost(method):
-        call = _look_up(type(each), "__call__")
-        for kind, is_kind in _NOT_CALLED_PLAINLY.items():
-            if is_kind(each) or any(map(is_kind, _innermost(call))):
-                raise TypeError(f"{what} is {kind}; a plain function is needed{hint}")
+        yield each
+        yield from _innermost(_look_up(type(each), "__call__"))
+
+
+def _is_cached(found: object) -> bool:
+    return isinstance(found, _CACHE) or any(map(_is_cached, _inside(found) or ()))
 
 
 def _innermost(found: Any) -> Iterator[Any]:

@@ -356,6 +356,7 @@ class RequestConsumerThread(ConnectionThread):
         at_hand = self._intake.at_hand
         running = [call for call in at_hand if call.answer is None]
         messages += [told for call in running if (told := self._give_up_call(call)) is not None]
+        self._workers.cancel()
         for message in messages:
             self._results.put(message)
         # What is answered waits for the broker's confirm.
@@ -363,6 +364,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _give_up_call(self, call: Call) -> Message | None:
         """Return the reply to a call whose method still runs; None if another server answers it."""
+        call.given_up = True  # first: what its method raises because of that is no answer
         method = f"{printable(call.method_name)}()" if call.method_name else "a method"
         log.warning("%s still runs, and the server closes: its reply will be lost", method)
         if call.idempotent:  # the broker delivers the request to another server, which runs it

@@ -8,6 +8,7 @@ from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._common.logs import get_logger
 from qam._common.stations import Stations
 from qam._serialization.serializers import Serializer
+from qam._server.middleware import Middleware
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class ServerSettings:
     expected_exceptions: tuple[type[BaseException], ...] = ()
     #: Whether the exceptions of methods are logged at all.
     log_exceptions: bool = True
+    #: What surrounds the methods, outermost first.
+    middleware: tuple[Middleware, ...] = ()
     #: Seconds that one attempt to connect may take.
     connect_timeout: float = CONNECT_TIMEOUT
     #: The stations of its calls, which are logged at the level DEBUG.

@@ -172,13 +172,28 @@ class WorkerPool:
             self._workers.remove(worker)
             raise
 
+    @property
+    def run_here(self) -> bool:
+        """True if the calling thread runs methods of the server."""
+        coroutines = self._methods.coroutines
+        here = coroutines is not None and coroutines.is_here
+        return here or threading.current_thread() in self._workers
+
+    def cancel(self) -> None:
+        """Cancel the methods that are coroutines: nobody waits for them any more."""
+        if self._methods.coroutines is not None:
+            self._methods.coroutines.close()
+
     def close(self) -> None:
         """Let the workers end when no call waits any more."""
         self._calls.close()
 
     def join(self) -> None:
-        """Wait for the end of the idle workers, one second at most."""
+        """Wait for the end of the idle workers and of the event loop, one second at most."""
         deadline = Deadline(_GRACE)
         for worker in tuple(self._workers):
             if worker.ident is not None:  # else Ctrl-C came before it was started
                 worker.join(deadline.wait_time())
+        self.cancel()
+        if self._methods.coroutines is not None:
+            self._methods.coroutines.join(deadline)

@@ -107,13 +107,17 @@ def test_the_tests_of_the_sdist_that_read_files_pass_there(package: Package) -> 
 def test_to_import_the_library_loads_nothing_that_not_everybody_uses() -> None:
     look = "import sys, qam; print({'asyncio', 'argparse', 'qam.aio'} & set(sys.modules))"
     use = "import sys, qam; print(qam.aio.call.__name__, 'asyncio' in sys.modules)"
+    serve = (
+        "import sys, qam; server = qam.QAMServer('memory://name'); server.register_function(pow);"
+        "server.start(); server.close(); print('asyncio' in sys.modules)"
+    )
 
     printed = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for code in (look, use)
+        for code in (look, use, serve)
     ]
 
-    assert [each.stdout for each in printed] == ["set()\n", "call True\n"]
+    assert [each.stdout for each in printed] == ["set()\n", "call True\n", "False\n"]
 
 
 def test_the_wheel_shows_the_demo_where_nothing_else_is_installed(

@@ -17,6 +17,7 @@ NAMES = {
         "Callback",
         "CallbackObserverThread",
         "ConsumerThread",
+        "CurrentCall",
         "ExecuteCallbackThread",
         "PublisherThread",
         "QAMClosedException",
@@ -32,6 +33,7 @@ NAMES = {
         "RemoteException",
         "SynchronTimeout",
         "__version__",
+        "current_call",
         "trust",
     ],
     "qam.__main__": ["main"],
@@ -70,7 +72,7 @@ HOME = {
     **dict.fromkeys(NAMES["qam.exceptions"], "qam.exceptions"),
     **dict.fromkeys(["QAMServer", "ExecuteMethodThread"], "qam.qam_server"),
     "AMQPCredentials": "qam.amqp_credentials",
-    "trust": "qam",
+    **dict.fromkeys(["trust", "current_call", "CurrentCall"], "qam"),
 }
 
 ALL = [(module, name) for module, names in NAMES.items() for name in names]

@@ -94,10 +94,11 @@ def test_the_first_steps_print_what_their_comments_say(capsys: pytest.CaptureFix
     assert capsys.readouterr().out.splitlines() == _PRINTS.findall(block) != []
 
 
-def test_the_ways_to_call_print_what_their_comments_say(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("document", ["docs/topics/calling.md", "docs/topics/serving.md"])
+def test_a_page_whose_examples_follow_each_other_prints_what_its_comments_say(
+    document: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = "\n".join(python_blocks("docs/topics/calling.md"))
+    page = "\n".join(python_blocks(document))
 
     execute(page)
 
@@ -126,6 +127,7 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
         "docs/project/architecture.md",
         "docs/project/glossary.md",
         "docs/topics/calling.md",
+        "docs/topics/serving.md",
         "docs/topics/performance.md",
         "docs/topics/debugging.md",
         "docs/topics/threads.md",

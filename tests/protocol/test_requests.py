@@ -38,6 +38,23 @@ def test_keyword_arguments_travel_as_a_call_of_another_name() -> None:
     assert apply_message("add", [1], {"b": 2}) == ("system.apply", ("add", (1,), {"b": 2}))
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "is_for_system"),
+    [
+        ("add", [1], False),
+        ("systems.add", [], False),
+        ("system.apply", ["add", [], {}], False),
+        ("system.ping", [], True),
+        ("system.apply", ["system.ping", [], {}], True),
+        ("system.multicall", [[], []], True),
+    ],
+)
+def test_what_a_server_answers_by_itself_is_told_from_what_was_registered(
+    name: str, params: list[Any], is_for_system: bool
+) -> None:
+    assert Request(1, name, "key", params).is_for_system is is_for_system
+
+
 def test_of_an_envelope_only_the_name_that_is_called_is_kept() -> None:
     assert Request.from_envelope(BODY).params == ()
     applied = {**BODY, "method_name": "system.apply", "params": ["add", [1], {}]}

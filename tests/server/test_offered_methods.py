@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from qam._common.deadline import Deadline
 from qam._server.method_registry import MethodRegistry
+from qam._server.offered_methods import check_called_plainly
 from qam.exceptions import QAMMethodNotFoundException
 
 #: What was run although nobody called it.
@@ -358,8 +360,8 @@ class TestTricks:
         assert set(offered(instance_with(Attribute()))) == {"real"}
 
 
-async def coroutine(*args: Any) -> None:
-    """Would have to be awaited."""
+async def coroutine(*args: Any) -> int:
+    return len(args)
 
 
 def generator(*args: Any) -> Iterator[int]:
@@ -377,7 +379,7 @@ def dispatching(method: Any) -> Any:
     return dispatched
 
 
-class TestWhatIsNotCalledPlainly:
+class TestGenerators:
     WRAPPED: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "as it is": lambda method: method,
         "staticmethod": staticmethod,
@@ -392,7 +394,7 @@ class TestWhatIsNotCalledPlainly:
         "singledispatchmethod": functools.singledispatchmethod,
         "one of several": dispatching,
     }
-    METHODS = (coroutine, generator, asynchronous_generator)
+    METHODS = (generator, asynchronous_generator)
 
     @pytest.mark.parametrize("method", METHODS)
     @parametrize(WRAPPED)
@@ -400,7 +402,7 @@ class TestWhatIsNotCalledPlainly:
         instance = instance_with(found(method))
 
         for options in ({}, {"only": ["it"]}, {"only": ["real", "it"]}):
-            with pytest.raises(TypeError, match=r"method 'it' is an? .*a plain function is needed"):
+            with pytest.raises(TypeError, match=r"method 'it' is an? .*return a list; methods="):
                 offered(instance, **options)
         assert set(offered(instance, only=["real"])) == {"real"}
 
@@ -414,9 +416,9 @@ class TestWhatIsNotCalledPlainly:
         instance = instance_with(3)
         instance.run = wrap(method)
 
-        with pytest.raises(TypeError, match="a plain function is needed"):
+        with pytest.raises(TypeError, match="return a list"):
             offered(instance, only=["run"])
-        with pytest.raises(TypeError, match="a plain function is needed"):
+        with pytest.raises(TypeError, match="return a list"):
             MethodRegistry().add_function(wrap(method), "run")
 
     @pytest.mark.parametrize("method", METHODS)
@@ -424,10 +426,46 @@ class TestWhatIsNotCalledPlainly:
         found = type("Called", (), {"__call__": method})()
         instance = instance_with(found)
 
-        with pytest.raises(TypeError, match="a plain function is needed"):
+        with pytest.raises(TypeError, match="return a list"):
             offered(instance, only=["it"])
-        with pytest.raises(TypeError, match="a plain function is needed"):
+        with pytest.raises(TypeError, match="return a list"):
             MethodRegistry().add_function(found, "run")
+
+
+class TestCoroutines:
+    CACHED = ("lru_cache", "cache in a staticmethod")
+
+    @parametrize({k: wrap for k, wrap in TestGenerators.WRAPPED.items() if "cache" not in k})
+    def test_are_told_from_other_methods(self, found: Any) -> None:
+        with pytest.raises(TypeError, match="is a coroutine function"):
+            check_called_plainly(found(coroutine), "it")
+        check_called_plainly(found(twice), "it")
+
+    @pytest.mark.parametrize("name", CACHED)
+    def test_in_a_cache_are_refused(self, name: str) -> None:
+        instance = instance_with(TestGenerators.WRAPPED[name](coroutine))
+
+        with pytest.raises(TypeError, match="'it' is a cache of a coroutine"):
+            offered(instance)
+
+    def test_are_waited_for_as_functions_methods_and_objects(self) -> None:
+        registry = MethodRegistry()
+        found = type("Called", (), {"__call__": coroutine})()
+        registry.add_function(coroutine)
+        registry.add_function(functools.partial(coroutine, 1), "partial")
+        registry.add_function(found, "object")
+        registry.add_instance(instance_with(coroutine), "x")
+        registry.add_instance(instance_with(dispatching(coroutine)), "several")
+        assert registry.coroutines is not None
+
+        names = ("coroutine", "partial", "object", "x.it", "several.it")
+        results = [registry.resolve(name, [5])() for name in names]
+        plain = registry.resolve("several.it", ["text"])()
+        registry.coroutines.close()
+        registry.coroutines.join(Deadline(60))
+
+        assert results == [1, 2, 2, 2, 2]
+        assert plain == "texttext"
 
 
 class TestWhatIsNoInstance:
@@ -448,7 +486,7 @@ class TestWhatIsNoInstance:
         registry = MethodRegistry()
         registry.add_instance(instance_with(twice), "x")
 
-        for refused in (object(), dict, instance_with(coroutine)):
+        for refused in (object(), dict, instance_with(generator)):
             with pytest.raises(TypeError):
                 registry.add_instance(refused, "x")
 

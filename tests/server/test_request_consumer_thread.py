@@ -69,6 +69,9 @@ class Workers:
     def waiting_since(self) -> float | None:
         return self.oldest
 
+    def cancel(self) -> None:
+        """There are no coroutines."""
+
     def take_back(self) -> list[Call]:
         waiting, self.waiting, self.oldest = self.waiting, [], None
         return waiting

@@ -51,6 +51,9 @@ class Workers:
         self._waiting.append((self._world.schedule.now, call))
         self._world.schedule.after(self._world.broker.latency() / 4, self._begin)
 
+    def cancel(self) -> None:
+        """There are no coroutines."""
+
     def take_back(self) -> list[Call]:
         calls = [call for _, call in self._waiting]
         self._waiting.clear()
