@@ -270,7 +270,7 @@ class CallbackObserverThread(OwnThread):
             threads = self._threads - (self._joining if here in self._threads else {here})
         try:
             for thread in threads:
-                if thread.is_alive():  # else it has ended, or is being started at this moment
+                if thread.ident is not None:  # else it is being started at this moment
                     thread.join(deadline.wait_time())
         finally:
             with self._items.lock:
