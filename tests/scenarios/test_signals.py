@@ -300,8 +300,8 @@ def test_real_signals_leave_nothing_of_the_calls_that_they_end(
     assert signals.struck
 
 
-# Python 3.11 handles a signal in a join badly: it releases a lock of the thread, which may just have
-# done so, or does so later.
+# Python 3.11 handles a signal in a join badly: it releases a lock of the thread, which may just
+# have done so, or does so later.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.timeout(3600)
 def test_real_signals_leave_nothing_of_a_proxy_that_is_closed(server_id: str) -> None:
