@@ -54,6 +54,8 @@ class Judgement:
             self._questions.add(question)
             self._record.note_elsewhere(key)
             self._outbox.ask(key, question.resent)
+        elif call.is_resent:
+            question.late.append(call)
         question.calls.append(call)
 
     def _question(self, key: CallKey, resent: bool, now: float) -> Question:
@@ -80,8 +82,16 @@ class Judgement:
             verdict = question.judge(now, self._membership.opened_at, self._membership.is_in_doubt)
             if verdict is not None:
                 self._close(question, verdict)
+                if verdict is Verdict.MINE:
+                    self._ask_again(question, now)
                 verdicts.append((question.calls, verdict))
         return verdicts
+
+    def _ask_again(self, question: Question, now: float) -> None:
+        """Ask for the answer of a request that another server has answered, if it may be lost."""
+        question.calls = [call for call in question.calls if call not in question.late]
+        for call in question.late:
+            self.ask(call, now)
 
     def _close(self, question: Question, verdict: Verdict) -> None:
         if verdict is Verdict.LOST and question.echoed_at is not None:

@@ -39,6 +39,9 @@ class Question:
     #: The siblings whose answers are awaited; none of them is taken for dead.
     silent: set[str]
     calls: list[Call] = field(default_factory=list)
+    #: Those of the calls that their client sent again after the question was opened: the answer
+    #: may have been sent before, and be lost.
+    late: list[Call] = field(default_factory=list)
     #: When this server received its own question: every word that was sent before it has
     #: been heard by then.
     echoed_at: float | None = None

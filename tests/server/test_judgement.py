@@ -187,6 +187,27 @@ def test_what_was_sent_again_and_is_answered_elsewhere_is_lost_if_nobody_repeats
     assert server.verdicts() == [Verdict.LOST]
 
 
+def test_a_copy_that_its_client_sent_later_asks_for_the_answer_once_more(server: Server) -> None:
+    # given a request that another server has, whose client sends it again
+    first = server.ask(1, resent=True)
+    server.hear("never", "z")
+    server.hear("mine", "a")
+    late = request(1, resent=True)
+    server.judgement.ask(late, START)
+    assert server.said() == []
+    # when that one has answered it, perhaps before the client had a queue for the answer
+    server.judgement.hear_done([key(1)], "a")
+    # then it is asked to answer the copy
+    assert server.judgement.take_verdicts(START) == [([first], Verdict.MINE)]
+    [question] = [word for word in server.said() if word.kind == "ask"]
+    assert question.calls == {key(1): True}
+    # and if it is gone by then, the client is told
+    server.questions.echoed([key(1)], START)
+    server.hear("never", "z")
+    server.questions.left("a")
+    assert server.judgement.take_verdicts(START) == [([late], Verdict.LOST)]
+
+
 def test_one_that_does_not_answer_in_time_is_dead(server: Server) -> None:
     server.ask(1)
     server.ask(2)

@@ -222,6 +222,21 @@ FOUND: dict[str, tuple[str, Plan]] = {
             workers=1,
         ),
     ),
+    "b keeps a copy that was sent again, a answers it into a queue that is deleted, and ends": (
+        HANGS,
+        _plan(
+            7,
+            _call(2.0, "before", 0.01),
+            _call(3.0, "call", 6.0),
+            _start(3.5, "b"),
+            _cut(4.0, "client", "receives", 0.5),
+            _lose_replies(4.1),
+            _close(4.3, "a", 1.0),
+            _lose_replies(5.338),
+            workers=1,
+            calm=False,
+        ),
+    ),
     "a foreign client that numbers its requests from 1 is started again": (
         WRONG,
         _plan(
