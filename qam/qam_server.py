@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from logging import DEBUG
+from types import ModuleType
 from typing import Any, Self, TypeVar, overload
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
@@ -226,7 +227,8 @@ class QAMServer:
         ``async def`` function runs on the event loop of the server, while a worker waits for it.
 
         :param method: the function.
-        :param name: the name by which it is called; by default its own.
+        :param name: the name by which it is called; by default that of :func:`qam.expose`, or
+            its own.
         :param idempotent: True if running it again for the same call does no harm.  If the
             server dies while it runs, another server runs it again, three times in all at most.
         :returns: the function.
@@ -247,14 +249,22 @@ class QAMServer:
         *,
         methods: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
+        dynamic: bool = False,
     ) -> None:
         """Offer the public methods of an instance, as ``proxy.name.method()``; does not wait.
 
         By default these are the methods of its type: functions, static and class methods,
         cached and partial ones, and those of builtin types.  Properties, classes and other
         objects are not offered.  Callable attributes of the instance itself, as after
-        ``self.run = subprocess.run``, are offered only if *methods* names them.  Finding the
-        methods runs no code of *instance*.
+        ``self.run = subprocess.run``, are offered only if *methods* names them.  If methods are
+        marked by :func:`qam.expose`, only those are offered.  Finding the methods runs no code
+        of *instance*.
+
+        With *dynamic*, the method is looked up in the worker when it is called, by
+        :func:`getattr`.  Then clients can call **everything** that can be reached from the
+        instance by public names, as ``proxy.name.part.method()``: what it got later, objects
+        in its attributes, modules, classes, and what is in those.  Properties on the way are
+        evaluated.  Use it for trusted clients only.
 
         :param instance: the instance.
         :param name: the name by which it is called.
@@ -263,12 +273,26 @@ class QAMServer:
             name with a leading underscore, a property or a class is refused.
         :param idempotent: the names of the methods that may run again, see
             :meth:`register_function`.
+        :param dynamic: True to look methods up when they are called; not with *methods*.
         :raises TypeError: *instance* is a class, or has no public methods; or one of the
             methods to offer is a generator function, which can't be called remotely.
         :raises ValueError: *name* is not a valid name, or one of *methods* or *idempotent* is
-            no public method.
+            no public method; or *methods* are named for a *dynamic* instance.
         """
-        self._methods.add_instance(instance, name, methods, idempotent)
+        self._methods.add_instance(instance, name, methods, idempotent, dynamic)
+
+    def register_module(self, module: ModuleType) -> None:
+        """Offer the functions of a module, by their names; does not wait.
+
+        Those that are marked by :func:`qam.expose`; if there are none, the functions that its
+        ``__all__`` names; if it has none, the public functions that it defines itself.
+
+        :param module: the module.
+        :raises TypeError: *module* is no module, or has no such functions; or one is a generator
+            function.
+        :raises ValueError: a name is not valid, as in :meth:`register_function`.
+        """
+        self._methods.add_module(module)
 
     # --- serving ----------------------------------------------------------------
 

@@ -174,14 +174,12 @@ class WorkerPool:
     @property
     def run_here(self) -> bool:
         """True if the calling thread runs methods of the server."""
-        coroutines = self._methods.coroutines
-        here = coroutines is not None and coroutines.is_here
-        return here or threading.current_thread() in self._workers
+        here = threading.current_thread() in self._workers
+        return here or self._methods.coroutines.is_here
 
     def cancel(self) -> None:
         """Cancel the methods that are coroutines: nobody waits for them any more."""
-        if self._methods.coroutines is not None:
-            self._methods.coroutines.close()
+        self._methods.coroutines.close()
 
     def close(self) -> None:
         """Let the workers end when no call waits any more."""
@@ -194,5 +192,4 @@ class WorkerPool:
             if worker.ident is not None:  # else Ctrl-C came before it was started
                 worker.join(deadline.wait_time())
         self.cancel()
-        if self._methods.coroutines is not None:
-            self._methods.coroutines.join(deadline)
+        self._methods.coroutines.join(deadline)
