@@ -49,7 +49,7 @@ from qam._server.middleware import Middleware, check_middleware
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
-from qam._server.settings import ServerSettings
+from qam._server.settings import MAX_IDLE_WORKERS, ServerSettings
 from qam._server.worker_pool import WorkerPool
 from qam.exceptions import QAMClosedException
 
@@ -88,11 +88,13 @@ class QAMServer:
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param max_workers: how many methods run at once, at most.  One that waits in a call of its
-        own, through a proxy of this library, does not count.
+    :param max_workers: how many methods run at once, at most; None for a thread for each request
+        that the broker delivers.  A method that waits in a call of its own, through a proxy of
+        this library, does not count.
     :param max_nested: how many such methods do not count, at most; 0 for none.
     :param prefetch: how many unacknowledged requests the broker delivers to the server, up
-        to 65,535; by default as many as workers, and more while methods are short.
+        to 65,535; by default as many as workers, and more while methods are short; 65,535 if
+        *max_workers* is None.
     :param connect_timeout: seconds that connecting to the broker may take.
     :param trusted: classes, or names of modules and classes, whose instances messages may
         create in this process, beside those of :func:`qam.trust`.
@@ -130,7 +132,7 @@ class QAMServer:
         serializer: str = "pickle",
         ssl: TLSOption = False,
         *,
-        max_workers: int = 32,
+        max_workers: int | None = 32,
         max_nested: int = 256,
         prefetch: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -149,7 +151,8 @@ class QAMServer:
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
         self._settings = settings = ServerSettings(
             server_id=server_id,
-            max_workers=check_count(max_workers, "max_workers"),
+            max_workers=_most_workers(max_workers),
+            max_idle_workers=MAX_IDLE_WORKERS if max_workers is None else None,
             max_nested=check_count(max_nested, "max_nested", least=0),
             max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
@@ -450,6 +453,11 @@ class QAMServer:
         connected = self._publisher.is_connected and self._consumer.is_connected
         calls = f"{self._workers.running} running, {len(self._calls)} queued"
         return f", {'connected' if connected else 'not connected'}; calls: {calls}"
+
+
+def _most_workers(max_workers: int | None) -> int:
+    """Return how many workers there may be; the broker delivers no more requests at a time."""
+    return MAX_PREFETCH if max_workers is None else check_count(max_workers, "max_workers")
 
 
 def _check_signals(stop_on: Iterable[signal.Signals]) -> tuple[signal.Signals, ...]:

@@ -121,14 +121,23 @@ class WorkerPool:
             self._limit = self._settings.max_workers + nested
 
     def dismisses(self, worker: ExecuteMethodThread) -> bool:
-        """Return True if *worker* is to end: it has let another one run, which still does."""
-        if len(self._workers) <= self._limit:
+        """Return True if *worker* is to end.
+
+        It has let another one run, which still does; or enough others have nothing to do.
+        """
+        if not self._has_too_many:
             return False
         with self._lock:
-            if len(self._workers) <= self._limit:
+            if not self._has_too_many:
                 return False
             self._workers.remove(worker)
         return True
+
+    @property
+    def _has_too_many(self) -> bool:
+        most_idle = self._settings.max_idle_workers
+        too_many_idle = most_idle is not None and self._calls.idle_threads >= most_idle
+        return too_many_idle or len(self._workers) > self._limit
 
     def waiting_since(self) -> float | None:
         """Return when the oldest request came for which there is no worker; None if none waits."""
