@@ -6,6 +6,7 @@ from typing import Any
 from qam._common.doors import offer
 from qam._serialization.trust import trust
 from qam._server.current_call import CurrentCall, current_call
+from qam._server.exposed import expose
 from qam.amqp_credentials import AMQPCredentials
 from qam.calls import MultiCall, ping, send, submit, with_options
 from qam.exceptions import (
@@ -42,7 +43,8 @@ __all__ = [
     "MultiCall",
     "ping",
     "with_options",
-    # inside a method
+    # methods of a server
+    "expose",
     "current_call",
     "CurrentCall",
     # the parts of a proxy
@@ -64,7 +66,7 @@ __all__ = [
     "RemoteException",
 ]
 
-offer(__name__, trust, current_call, CurrentCall)
+offer(__name__, trust, current_call, CurrentCall, expose)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

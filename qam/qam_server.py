@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from logging import DEBUG
+from types import ModuleType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
@@ -49,7 +50,7 @@ from qam._server.middleware import Middleware, check_middleware
 from qam._server.prefetch import MAX_PREFETCH, Prefetch
 from qam._server.publisher_thread import ReplyPublisherThread
 from qam._server.request_consumer_thread import CLOSE_GRACE, CLOSE_TIMEOUT, RequestConsumerThread
-from qam._server.settings import ServerSettings
+from qam._server.settings import MAX_IDLE_WORKERS, ServerSettings
 from qam._server.stop_signals import closing_on, signals_to_stop_on
 from qam._server.worker_pool import WorkerPool
 from qam.exceptions import QAMClosedException, QAMException, QAMMethodNotFoundException
@@ -111,11 +112,13 @@ class QAMServer:
     :param ssl: True for TLS, verified against the system's authorities and the host name;
         or a dict or :class:`ssl.SSLContext`, see
         :class:`~qam.amqp_credentials.AMQPCredentials`.
-    :param max_workers: how many methods run at once, at most.  One that waits in a call of its
-        own, through a proxy of this library, does not count.
+    :param max_workers: how many methods run at once, at most; None for a thread for each request
+        that the broker delivers.  A method that waits in a call of its own, through a proxy of
+        this library, does not count.
     :param max_nested: how many such methods do not count, at most; 0 for none.
     :param prefetch: how many unacknowledged requests the broker delivers to the server, up
-        to 65,535; by default as many as workers, and more while methods are short.
+        to 65,535; by default as many as workers, and more while methods are short; 65,535 if
+        *max_workers* is None.
     :param connect_timeout: seconds that connecting to the broker may take.
     :param trusted: classes, or names of modules and classes, whose instances messages may
         create in this process, beside those of :func:`qam.trust`.
@@ -153,7 +156,7 @@ class QAMServer:
         serializer: str = "pickle",
         ssl: TLSOption = False,
         *,
-        max_workers: int = 32,
+        max_workers: int | None = 32,
         max_nested: int = 256,
         prefetch: int | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -172,7 +175,8 @@ class QAMServer:
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
         self._settings = settings = ServerSettings(
             server_id=server_id,
-            max_workers=check_count(max_workers, "max_workers"),
+            max_workers=_most_workers(max_workers),
+            max_idle_workers=MAX_IDLE_WORKERS if max_workers is None else None,
             max_nested=check_count(max_nested, "max_nested", least=0),
             max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             send_tracebacks=check_flag(send_tracebacks, "send_tracebacks"),
@@ -251,7 +255,8 @@ class QAMServer:
         ``async def`` function runs on the event loop of the server, while a worker waits for it.
 
         :param method: the function.
-        :param name: the name by which it is called; by default its own.
+        :param name: the name by which it is called; by default that of :func:`qam.expose`, or
+            its own.
         :param idempotent: True if running it again for the same call does no harm.  If the
             server dies while it runs, another server runs it again, three times in all at most.
         :returns: the function.
@@ -272,14 +277,22 @@ class QAMServer:
         *,
         methods: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
+        dynamic: bool = False,
     ) -> None:
         """Offer the public methods of an instance, as ``proxy.name.method()``; does not wait.
 
         By default these are the methods of its type: functions, static and class methods,
         cached and partial ones, and those of builtin types.  Properties, classes and other
         objects are not offered.  Callable attributes of the instance itself, as after
-        ``self.run = subprocess.run``, are offered only if *methods* names them.  Finding the
-        methods runs no code of *instance*.
+        ``self.run = subprocess.run``, are offered only if *methods* names them.  If methods are
+        marked by :func:`qam.expose`, only those are offered.  Finding the methods runs no code
+        of *instance*.
+
+        With *dynamic*, the method is looked up in the worker when it is called, by
+        :func:`getattr`.  Then clients can call **everything** that can be reached from the
+        instance by public names, as ``proxy.name.part.method()``: what it got later, objects
+        in its attributes, modules, classes, and what is in those.  Properties on the way are
+        evaluated.  Use it for trusted clients only.
 
         :param instance: the instance.
         :param name: the name by which it is called.
@@ -288,12 +301,26 @@ class QAMServer:
             name with a leading underscore, a property or a class is refused.
         :param idempotent: the names of the methods that may run again, see
             :meth:`register_function`.
+        :param dynamic: True to look methods up when they are called; not with *methods*.
         :raises TypeError: *instance* is a class, or has no public methods; or one of the
             methods to offer is a generator function, which can't be called remotely.
         :raises ValueError: *name* is not a valid name, or one of *methods* or *idempotent* is
-            no public method.
+            no public method; or *methods* are named for a *dynamic* instance.
         """
-        self._methods.add_instance(instance, name, methods, idempotent)
+        self._methods.add_instance(instance, name, methods, idempotent, dynamic)
+
+    def register_module(self, module: ModuleType) -> None:
+        """Offer the functions of a module, by their names; does not wait.
+
+        Those that are marked by :func:`qam.expose`; if there are none, the functions that its
+        ``__all__`` names; if it has none, the public functions that it defines itself.
+
+        :param module: the module.
+        :raises TypeError: *module* is no module, or has no such functions; or one is a generator
+            function.
+        :raises ValueError: a name is not valid, as in :meth:`register_function`.
+        """
+        self._methods.add_module(module)
 
     # --- serving ----------------------------------------------------------------
 
@@ -512,6 +539,11 @@ class QAMServer:
         connected = self._publisher.is_connected and self._consumer.is_connected
         calls = f"{self._workers.running} running, {len(self._calls)} queued"
         return f", {'connected' if connected else 'not connected'}; calls: {calls}"
+
+
+def _most_workers(max_workers: int | None) -> int:
+    """Return how many workers there may be; the broker delivers no more requests at a time."""
+    return MAX_PREFETCH if max_workers is None else check_count(max_workers, "max_workers")
 
 
 _serving: weakref.WeakSet[QAMServer] = weakref.WeakSet()

@@ -1,18 +1,14 @@
-"""Runs the ``async def`` methods of a server, on one event loop in one thread.
+"""Runs the ``async def`` methods of a server, while a worker waits for each."""
 
-It loads asyncio, so only a server that has such a method imports it.
-"""
-
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qam._common.deadline import Deadline
-from qam._common.own_threads import OwnThread
 
-_Outcome = tuple[Any, BaseException | None]
+if TYPE_CHECKING:
+    from qam._server.event_loop_thread import EventLoopThread, Outcome
 
 
 class Coroutines:
@@ -35,18 +31,13 @@ class Coroutines:
             raise error
         return result
 
-    def _begin(self, method: Callable[..., Any], args: Any, kwargs: Any) -> "Future[_Outcome]":
+    def _begin(self, method: Callable[..., Any], args: Any, kwargs: Any) -> "Future[Outcome]":
         with self._lock:
             if self._closed:
                 raise CancelledError("the server closes")
             if self._thread is None or self._thread.has_ended:
-                thread = EventLoopThread(self._lock)
-                thread.start()
-                self._thread = thread
-            # It copies the context of this thread.
-            return asyncio.run_coroutine_threadsafe(
-                _outcome_of(method, args, kwargs), self._thread.loop
-            )
+                self._thread = _started_thread(self._lock)
+            return self._thread.begin(method, args, kwargs)
 
     @property
     def is_here(self) -> bool:
@@ -57,8 +48,8 @@ class Coroutines:
         """Cancel what runs, and run nothing any more; waits for nothing."""
         with self._lock:
             self._closed = True
-            if self._thread is not None and not self._thread.has_ended:
-                self._thread.loop.call_soon_threadsafe(self._thread.loop.stop)
+            if self._thread is not None:
+                self._thread.stop()
 
     def join(self, deadline: Deadline) -> None:
         """Wait for the end of what was cancelled, until *deadline* at most."""
@@ -66,41 +57,12 @@ class Coroutines:
             self._thread.join(deadline.wait_time())
 
 
-class EventLoopThread(OwnThread):
-    """The thread of one event loop.
+def _started_thread(lock: threading.Lock) -> "EventLoopThread":
+    from qam._server.event_loop_thread import EventLoopThread  # loads asyncio
 
-    :param lock: is held by whoever hands over a coroutine.
-    """
-
-    def __init__(self, lock: threading.Lock) -> None:
-        # A daemon: a coroutine that can't be cancelled must not hold up the interpreter's end.
-        super().__init__(name="qam EventLoopThread", daemon=True)
-        self._lock = lock
-        self.loop = asyncio.new_event_loop()
-        #: Nothing may be handed over any more.
-        self.has_ended = False
-
-    def start(self) -> None:
-        """Start the thread.
-
-        :raises RuntimeError: no thread can be started.
-        """
-        try:
-            super().start()
-        except RuntimeError:
-            self.loop.close()
-            raise
-
-    def run(self) -> None:
-        """Run coroutines until the loop is stopped; then cancel those that are left."""
-        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
-            try:
-                runner.get_loop().run_forever()
-            finally:  # perhaps the application has stopped it, as by SystemExit in a task
-                with self._lock:
-                    self.has_ended = True
-                # What was handed over becomes a task, which can be cancelled.
-                runner.run(asyncio.sleep(0))
+    thread = EventLoopThread(lock)
+    thread.start()
+    return thread
 
 
 class Awaited:
@@ -118,11 +80,3 @@ class Awaited:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._coroutines.run(self.__wrapped__, args, kwargs)
-
-
-async def _outcome_of(method: Callable[..., Any], args: Any, kwargs: Any) -> _Outcome:
-    """Return what *method* returns, or raises: some exceptions would end the event loop."""
-    try:
-        return await method(*args, **kwargs), None
-    except (SystemExit, KeyboardInterrupt) as error:
-        return None, error

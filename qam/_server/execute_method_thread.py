@@ -33,6 +33,7 @@ from qam._protocol.replies import (
 from qam._protocol.requests import MULTICALL, Request
 from qam._serialization.refusals import Receiver
 from qam._server.call import Answer, Call, code_if_not_run
+from qam._server.dynamic_instances import NoSuchMethodError
 from qam._server.mailboxes import SettledCalls
 from qam._server.messages import Message, Messages
 from qam._server.method_registry import MethodRegistry
@@ -217,6 +218,9 @@ class ExecuteMethodThread(OwnThread):
             if not request.is_for_system:
                 method = surrounded(method, call, self._settings.middleware)
             return result_reply(request.id, _no_coroutine(method()))
+        except NoSuchMethodError as error:
+            code = code_if_not_run(call, METHOD_NOT_FOUND)
+            return internal_reply(request.id, code, str(error))
         except BaseException as error:
             call.cut_off = call.given_up
             self._log_exception(call, request.method_name, error)

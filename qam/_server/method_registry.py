@@ -4,13 +4,17 @@ import functools
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from qam._common.checks import check_flag
 from qam._common.logs import get_logger
 from qam._common.printable import printable
 from qam._protocol.hidden_names import is_hidden
 from qam._protocol.requests import APPLY, MULTICALL, PING, SYSTEM
+from qam._server.coroutines import Awaited, Coroutines
+from qam._server.dynamic_instances import DynamicInstance
+from qam._server.exposed import Mark, exposed_methods, functions_of, mark_of
 from qam._server.offered_methods import (
     Method,
     check_instance,
@@ -20,9 +24,6 @@ from qam._server.offered_methods import (
     public_methods,
 )
 from qam.exceptions import QAMMethodNotFoundException, QAMSerializationException
-
-if TYPE_CHECKING:
-    from qam._server.coroutines import Coroutines
 
 log = get_logger("qam.qam_server")
 
@@ -39,13 +40,15 @@ class MethodRegistry:
         self._instances: dict[str, dict[str, Method]] = {}
         #: The registered instances themselves, by name.
         self.instances: dict[str, Any] = {}
-        #: Runs the methods that are coroutine functions; None if there are none.
-        self.coroutines: Coroutines | None = None
+        # The instances whose methods are looked up at the call, by name.
+        self._dynamic: dict[str, DynamicInstance] = {}
+        #: Runs the methods that are coroutine functions.
+        self.coroutines = Coroutines()
 
     @property
     def names(self) -> list[str]:
         """The names of all methods, in order."""
-        return sorted(self._methods)
+        return sorted([*self._methods, *(f"{name}.*" for name in self._dynamic)])
 
     @property
     def functions(self) -> dict[str, Method]:
@@ -60,6 +63,8 @@ class MethodRegistry:
         if not callable(method):
             raise TypeError(f"method must be callable, not {method!r}{_as_name(method)}")
         check_result(method, f"method: {method!r}")
+        mark = mark_of(method) or Mark()
+        name = mark.name if name is None else name
         if name is None:
             name = getattr(method, "__name__", None)
             if name is None:
@@ -68,7 +73,16 @@ class MethodRegistry:
         check_flag(idempotent, "idempotent")
         _warn_if_hidden([name])
         self._methods[name] = self._waited_for(method)
-        self._set_idempotent(name, idempotent)
+        self._set_idempotent(name, idempotent or mark.idempotent)
+
+    def add_module(self, module: ModuleType) -> None:
+        """Offer the marked functions of *module*, or else its public ones."""
+        functions = functions_of(module)
+        for name, (function, _) in functions.items():  # first all checks
+            check_result(function, f"module: {name!r}")
+            _check_name(name, function)
+        for name, (function, mark) in functions.items():
+            self.add_function(function, name, mark.idempotent)
 
     def add_instance(
         self,
@@ -76,6 +90,7 @@ class MethodRegistry:
         name: str,
         only: Iterable[str] | None = None,
         idempotent: Iterable[str] = (),
+        dynamic: bool = False,
     ) -> None:
         """Offer the public methods of *instance*, or *only* the named ones, as ``name.method``."""
         if issubclass(type(instance), str) and not issubclass(type(name), str):
@@ -84,30 +99,47 @@ class MethodRegistry:
         _check_name(name)
         _check_names(only, "methods")
         _check_names(idempotent, "idempotent")
-        offered = public_methods(instance) if only is None else named_methods(instance, only)
         repeatable = set(idempotent)
+        if check_flag(dynamic, "dynamic"):
+            self._add_dynamic(instance, name, only, repeatable)
+            return
+        offered = _offered_by(instance, name, only, repeatable)
         for each in repeatable - offered.keys():
             raise ValueError(f"idempotent: {each!r} is none of the offered methods of the instance")
         methods = {f"{name}.{each}": self._waited_for(it) for each, it in offered.items()}
         _warn_if_hidden(list(methods))
-        # The instance replaces an earlier one of that name, with all methods of that.
-        before, self._instances[name] = self._instances.get(name, {}), methods
+        self._replace(name, methods)
+        self._dynamic.pop(name, None)
         self.instances[name] = instance
-        self._methods.update(methods)
         for each in offered:
             self._set_idempotent(f"{name}.{each}", each in repeatable)
+
+    def _replace(self, name: str, methods: dict[str, Method]) -> None:
+        """Offer *methods* of the instance *name*, and no others that an earlier one had."""
+        before, self._instances[name] = self._instances.get(name, {}), methods
+        self._methods.update(methods)
         for key in before.keys() - methods.keys():
             if self._methods.get(key) is before[key]:
                 del self._methods[key]
 
+    def _add_dynamic(
+        self, instance: Any, name: str, only: Iterable[str] | None, repeatable: set[str]
+    ) -> None:
+        if only is not None:
+            raise ValueError("methods: dynamic=True offers everything, so it names nothing")
+        for each in repeatable:
+            _check_name(f"{name}.{each}")
+        self._dynamic[name] = DynamicInstance(instance, self._waited_for)
+        self.instances[name] = instance
+        self._replace(name, {})
+        prefix = f"{name}."
+        for each in [each for each in self._idempotent if each.startswith(prefix)]:
+            self._idempotent.discard(each)
+        self._idempotent.update(prefix + each for each in repeatable)
+
     def _waited_for(self, method: Method) -> Method:
         """Return *method*, or a plain function that waits for it if it is a coroutine function."""
-        if not is_coroutine_function(method):
-            return method
-        from qam._server.coroutines import Awaited, Coroutines  # loads asyncio
-
-        self.coroutines = self.coroutines or Coroutines()
-        return Awaited(method, self.coroutines)
+        return Awaited(method, self.coroutines) if is_coroutine_function(method) else method
 
     def _set_idempotent(self, name: str, idempotent: bool) -> None:
         (self._idempotent.add if idempotent else self._idempotent.discard)(name)
@@ -136,8 +168,15 @@ class MethodRegistry:
                 return functools.partial(self._find(inner_name), *args, **kwargs)
         raise QAMSerializationException(f"{APPLY} needs a method name, a list and a dict")
 
+    def _reach(self, name: str) -> Method | None:
+        """Return what looks up the method *name* in a dynamic instance; None if there is none."""
+        for own_name, instance in list(self._dynamic.items()):
+            if name.startswith(f"{own_name}."):
+                return instance.method(name[len(own_name) + 1 :])
+        return None
+
     def _find(self, name: str) -> Method:
-        method = self._methods.get(name) or _SYSTEM_METHODS.get(name)
+        method = self._methods.get(name) or _SYSTEM_METHODS.get(name) or self._reach(name)
         if method is None:
             name, place = printable(name), f"host {socket.gethostname()}, pid {os.getpid()}"
             raise QAMMethodNotFoundException(
@@ -145,6 +184,20 @@ class MethodRegistry:
                 "this server_id may know it"
             )
         return method
+
+
+def _offered_by(
+    instance: Any, name: str, only: Iterable[str] | None, repeatable: set[str]
+) -> dict[str, Method]:
+    """Return the methods of *instance* to offer; add to *repeatable* those that are marked so."""
+    if only is not None:
+        return named_methods(instance, only)
+    exposed = exposed_methods(instance)
+    for each, (_, mark) in exposed.items():
+        _check_name(f"{name}.{each}")
+        if mark.idempotent:
+            repeatable.add(each)
+    return {each: method for each, (method, _) in exposed.items()} or public_methods(instance)
 
 
 def _pong() -> None:

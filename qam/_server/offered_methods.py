@@ -53,9 +53,9 @@ def public_methods(instance: Any) -> dict[str, Method]:
     :raises TypeError: there are none, or one is a generator function.
     """
     methods = {
-        name: _bound(found, instance, name)
-        for name, found in _attributes_of(type(instance)).items()
-        if _is_public(name) and _is_method(found)
+        name: bound(found, instance, name)
+        for name, found in attributes_of(type(instance)).items()
+        if is_public(name) and is_method(found)
     }
     if not methods:
         raise TypeError(
@@ -76,23 +76,24 @@ def named_methods(instance: Any, names: Iterable[str]) -> dict[str, Method]:
 
 def _named(instance: Any, name: str) -> Method:
     in_type = _look_up(type(instance), name)
-    found = _own_attributes(instance).get(name, in_type)
+    found = own_attributes(instance).get(name, in_type)
     if type(found) is MemberDescriptorType:  # its value is in a slot
         found = _in_slot(found, instance)
-    is_method = found is in_type and _is_method(found)
-    if not (_is_public(name) and (is_method or _is_called(found))):
+    is_of_type = found is in_type and is_method(found)
+    if not (is_public(name) and (is_of_type or is_called(found))):
         raise ValueError(f"methods: {name!r} is no public method of the instance")
-    return _bound(found, instance, name) if found is in_type else _checked(found, name)
+    return bound(found, instance, name) if found is in_type else _checked(found, name)
 
 
-def _is_public(name: object) -> bool:
+def is_public(name: object) -> bool:
+    """Return True if an attribute with *name* may be offered."""
     return isinstance(name, str) and not name.startswith("_")
 
 
 # --- lookups that run no code: `getattr` does, and `inspect.getattr_static` may ------------
 
 
-def _own_attributes(instance: Any) -> dict[str, Any]:
+def own_attributes(instance: Any) -> dict[str, Any]:
     """Return the attributes in the ``__dict__`` of *instance*."""
     descriptor = _look_up(type(instance), "__dict__")
     if type(descriptor) not in (GetSetDescriptorType, MemberDescriptorType):
@@ -108,7 +109,7 @@ def _in_slot(slot: MemberDescriptorType, instance: Any) -> Any:
         return None
 
 
-def _attributes_of(cls: type) -> dict[str, Any]:
+def attributes_of(cls: type) -> dict[str, Any]:
     """Return the attributes of *cls* and its bases by name, as they are stored."""
     attributes: dict[str, Any] = {}
     for each in reversed(mro_of(cls)):
@@ -118,7 +119,7 @@ def _attributes_of(cls: type) -> dict[str, Any]:
 
 def _look_up(cls: type, name: str) -> Any:
     """Return the attribute *name* of *cls* or a base, as it is stored; None if there is none."""
-    return _attributes_of(cls).get(name)
+    return attributes_of(cls).get(name)
 
 
 def _short_name(cls: type) -> str:
@@ -128,11 +129,12 @@ def _short_name(cls: type) -> str:
 # --- telling methods from other attributes --------------------------------------------------
 
 
-def _is_called(found: object) -> bool:
+def is_called(found: object) -> bool:
+    """Return True if *found* can be called, and is no class."""
     return callable(found) and not any(map(is_class, _innermost(found)))
 
 
-def _is_method(found: object) -> bool:
+def is_method(found: object) -> bool:
     """Return True if *found*, an attribute of a class, is a method and no other callable."""
     binding = _binding_of(found)
     return any(binding is each for each in _BINDINGS) and all(
@@ -144,7 +146,11 @@ def _binding_of(found: object) -> Any:
     return _look_up(type(found), "__get__")
 
 
-def _bound(found: Any, instance: Any, name: str) -> Method:
+def bound(found: Any, instance: Any, name: str) -> Method:
+    """Return *found*, a method of the type of *instance*, bound to it.
+
+    :raises TypeError: what it returns can't be sent.
+    """
     _checked(found, name)
     binding = _binding_of(found)
     method = found if binding is None else binding(found, instance, type(instance))
@@ -200,7 +206,14 @@ def _called(method: object) -> Iterator[Any]:
 
 
 def _is_cached(found: object) -> bool:
-    return isinstance(found, _CACHE) or any(map(_is_cached, _inside(found) or ()))
+    return any(isinstance(each, _CACHE) for each in layers_of(found))
+
+
+def layers_of(found: Any) -> Iterator[Any]:
+    """Yield *found*, what it wraps, and what that wraps."""
+    yield found
+    for each in _inside(found) or ():
+        yield from layers_of(each)
 
 
 def _innermost(found: Any) -> Iterator[Any]:

@@ -10,6 +10,9 @@ from qam._common.stations import Stations
 from qam._serialization.serializers import Serializer
 from qam._server.middleware import Middleware
 
+#: How many workers stay, if there may be any number, when they have nothing to do.
+MAX_IDLE_WORKERS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
@@ -23,6 +26,8 @@ class ServerSettings:
     queue_arguments: dict[str, Any] = field(default_factory=dict)
     #: How many methods run at once, at most.
     max_workers: int = 1
+    #: How many workers stay when they have nothing to do; None for all.
+    max_idle_workers: int | None = None
     #: How many more run while as many wait in calls of their own, at most.
     max_nested: int = 0
     #: The size of the largest request that is received, and of the largest reply that is sent.

@@ -122,14 +122,23 @@ class WorkerPool:
             self._limit = self._settings.max_workers + nested
 
     def dismisses(self, worker: ExecuteMethodThread) -> bool:
-        """Return True if *worker* is to end: it has let another one run, which still does."""
-        if len(self._workers) <= self._limit:
+        """Return True if *worker* is to end.
+
+        It has let another one run, which still does; or enough others have nothing to do.
+        """
+        if not self._has_too_many:
             return False
         with self._lock:
-            if len(self._workers) <= self._limit:
+            if not self._has_too_many:
                 return False
             self._workers.remove(worker)
         return True
+
+    @property
+    def _has_too_many(self) -> bool:
+        most_idle = self._settings.max_idle_workers
+        too_many_idle = most_idle is not None and self._calls.idle_threads >= most_idle
+        return too_many_idle or len(self._workers) > self._limit
 
     def waiting_since(self) -> float | None:
         """Return when the oldest request came for which there is no worker; None if none waits."""
@@ -175,14 +184,12 @@ class WorkerPool:
     @property
     def run_here(self) -> bool:
         """True if the calling thread runs methods of the server."""
-        coroutines = self._methods.coroutines
-        here = coroutines is not None and coroutines.is_here
-        return here or threading.current_thread() in self._workers
+        here = threading.current_thread() in self._workers
+        return here or self._methods.coroutines.is_here
 
     def cancel(self) -> None:
         """Cancel the methods that are coroutines: nobody waits for them any more."""
-        if self._methods.coroutines is not None:
-            self._methods.coroutines.close()
+        self._methods.coroutines.close()
 
     def close(self) -> None:
         """Let the workers end when no call waits any more."""
@@ -195,5 +202,4 @@ class WorkerPool:
             if worker.ident is not None:  # else Ctrl-C came before it was started
                 worker.join(deadline.wait_time())
         self.cancel()
-        if self._methods.coroutines is not None:
-            self._methods.coroutines.join(deadline)
+        self._methods.coroutines.join(deadline)

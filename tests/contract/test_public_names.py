@@ -34,6 +34,7 @@ NAMES = {
         "SynchronTimeout",
         "__version__",
         "current_call",
+        "expose",
         "trust",
     ],
     "qam.__main__": ["main"],
@@ -72,7 +73,7 @@ HOME = {
     **dict.fromkeys(NAMES["qam.exceptions"], "qam.exceptions"),
     **dict.fromkeys(["QAMServer", "ExecuteMethodThread"], "qam.qam_server"),
     "AMQPCredentials": "qam.amqp_credentials",
-    **dict.fromkeys(["trust", "current_call", "CurrentCall"], "qam"),
+    **dict.fromkeys(["trust", "current_call", "CurrentCall", "expose"], "qam"),
 }
 
 ALL = [(module, name) for module, names in NAMES.items() for name in names]

@@ -29,6 +29,7 @@ OTHER = {
     "qam/_common/own_locks.py": ["scenarios/test_finalizers", "scenarios/test_qam_proxy"],
     "qam/_protocol/users.py": ["server/test_current_call"],
     "qam/_protocol/multicalls.py": ["protocol/test_multicalls", "scenarios/test_multicalls"],
+    "qam/_server/event_loop_thread.py": ["server/test_coroutines"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
     # What errors look like, which the two sides of their way show.
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],

@@ -29,12 +29,13 @@ from qam import (
 )
 from qam._broker.fates import Fate
 from qam._broker.reconnection import Reconnection
+from qam._server.settings import MAX_IDLE_WORKERS
 from tests.conftest import Broker
 from tests.support.interrupts import interrupted_at
 from tests.support.peer_0_2 import dumps, entities, publish
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
-from tests.support.waiting import until
+from tests.support.waiting import finish, until
 
 
 def test_functions_can_be_registered_in_each_way(broker: Broker, server_id: str) -> None:
@@ -454,6 +455,27 @@ def test_a_log_filter_that_raises_leaves_no_server_that_could_not_start_half_clo
 
 
 # --- work ------------------------------------------------------------------------------
+
+
+def test_each_request_has_its_thread_where_no_number_is_set(broker: Broker, server_id: str) -> None:
+    many = 100
+    meeting, results = threading.Barrier(many), list[Any]()
+    options: dict[str, Any] = {"server_id": server_id, **broker.kwargs}
+    with (
+        QAMServer(max_workers=None, **options) as server,
+        QAMProxy(timeout=60, **options) as proxy,
+    ):
+        server.register_function(lambda: meeting.wait(60) >= 0, "meet")
+        server.register_function(lambda: None, "quick")
+        server.start()
+        for _ in range(many):
+            proxy.callback(results.append, results.append).meet()
+        finish(proxy)
+        assert results == [True] * many
+        # then those that are done later end, as long as enough have nothing to do
+        for _ in range(many):
+            proxy.quick()
+        until(lambda: len(server._workers) <= MAX_IDLE_WORKERS + 1)
 
 
 def test_methods_run_at_once_up_to_max_workers(broker: Broker, server_id: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qam._common.deadline import Deadline
-from qam._server.coroutines import Awaited, Coroutines, EventLoopThread
+from qam._server.coroutines import Awaited, Coroutines
+from qam._server.event_loop_thread import EventLoopThread
 from tests.support.waiting import until
 
 LONG = 60.0

@@ -456,8 +456,6 @@ class TestCoroutines:
         registry.add_function(found, "object")
         registry.add_instance(instance_with(coroutine), "x")
         registry.add_instance(instance_with(dispatching(coroutine)), "several")
-        assert registry.coroutines is not None
-
         names = ("coroutine", "partial", "object", "x.it", "several.it")
         results = [registry.resolve(name, [5])() for name in names]
         plain = registry.resolve("several.it", ["text"])()

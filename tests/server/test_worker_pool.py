@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from qam._server.method_registry import MethodRegistry
 from qam._server.settings import ServerSettings
 from qam._server.worker_pool import WorkerPool
 from tests.support.interrupts import interrupted_at
+from tests.support.waiting import until
 
 SETTINGS = ServerSettings("server", get_serializer("json"), max_workers=2, max_nested=3)
 
@@ -65,6 +67,28 @@ def test_a_worker_is_started_for_each_request_that_finds_none_up_to_so_many(
 
     assert len(pool.take_back()) == 3
     assert pool.take_back() == []
+
+
+def test_with_enough_idle_ones_those_that_are_done_end() -> None:
+    # given a pool of any number, of which one may be idle
+    calls: JobQueue[Call] = JobQueue()
+    settings = replace(SETTINGS, max_workers=100, max_idle_workers=1)
+    messages, settled = Messages("server", SETTINGS.serializer), SettledCalls()
+    publisher: Any = None
+    pool = WorkerPool(settings, calls, MethodRegistry(), messages, publisher, settled)
+    first, second = pool._add_worker(), pool._add_worker()
+
+    assert not pool.dismisses(first)
+    idle = threading.Thread(target=calls.get)
+    idle.start()
+    until(lambda: calls.idle_threads)
+    assert pool.dismisses(first)
+    assert list(pool) == [second]
+
+    calls.close()
+    idle.join()
+    assert not pool.dismisses(second)
+    settled.waker.close()
 
 
 def test_none_is_started_where_one_is_idle(pool: Pool, started: list[ExecuteMethodThread]) -> None:
