@@ -7,7 +7,6 @@
 """
 
 import atexit
-import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,11 +38,12 @@ from qam._common.checks import (
     check_timeout,
     check_wait,
 )
-from qam._common.deadline import NO_END, Deadline
+from qam._common.deadline import Deadline
 from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import FLUSH_TIMEOUT
 from qam._common.logs import flush as flush_logs
+from qam._common.own_locks import own_lock
 from qam._common.own_threads import in_own_thread
 from qam._common.turns import let_others_run
 from qam._protocol.entities import NO_REPLY, reply_routing_key
@@ -208,7 +208,7 @@ class QAMProxy(_RemoteNames):
         self._finalizer: weakref.finalize[Any, Any] | None = None
         # Guards that the threads of a proxy that connects late are started once.  Reentrant,
         # so that a finalizer inside the section can be refused.
-        self._start_lock: Any = threading.RLock()
+        self._start_lock = own_lock()
         if connect:
             self._open()
         _open_proxies.add(self)
@@ -381,8 +381,8 @@ class QAMProxy(_RemoteNames):
             raise TypeError(f"callback_method must be callable or None, not {callback_method!r}")
         if exception_method is not None and not callable(exception_method):
             raise TypeError(f"exception_method must be callable or None, not {exception_method!r}")
-        id = self._parts().results.reserve(callback_method, exception_method)
-        return Callback(self, id, self.client_id)
+        functions = callback_method, exception_method
+        return Callback(self, None, self.client_id, functions=functions)
 
     def get_callback_state(self, uid: str) -> int:
         """Return the state of a callback: 0 waiting, 1 being executed, 2 finished.
@@ -453,7 +453,7 @@ class QAMProxy(_RemoteNames):
         But a proxy that connects late begins anew, with the first call in the child.
         """
         if self._connects_late:
-            self._start_lock = threading.RLock()
+            self._start_lock = own_lock()
             self._forget_finalizer()
             self._threads = None
         else:
@@ -555,25 +555,34 @@ class Callback(_RemoteNames):
     :meth:`QAMProxy.get_callback_state`.  Each use makes another call.
 
     :param parent: the :class:`QAMProxy`.
-    :param id: the slot that was reserved for the call.
+    :param id: the slot that was reserved for the first call; None to reserve one then.
     :param client_id: names the routing key by which the reply comes back.
+    :param functions: the two functions; by default those of the slot *id*.
     """
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> "_CallbackMethod": ...
 
-    # The reserved slot; None once a call has used it, and before __init__ has run.
-    _id: int | None = None
-
-    def __init__(self, parent: QAMProxy, id: int, client_id: str) -> None:
+    def __init__(
+        self,
+        parent: QAMProxy,
+        id: int | None,
+        client_id: str,
+        *,
+        functions: tuple[Any, Any] = (None, None),
+    ) -> None:
         self._parent = parent
         self._client_id = client_id
         self._options = parent._options
-        self._results = parent._parts().results
-        self._id = id
-        slot = self._results.slots[id]
-        self._functions = slot["callback_method"], slot["exception_method"]
+        self._functions = functions
+        # The reserved slot, which is freed if no call ever uses it.
+        self._reserved: weakref.finalize[..., Any] | None = None
+        if id is not None:
+            slot = parent._results.slots[id]
+            self._functions = slot["callback_method"], slot["exception_method"]
+            self._reserved = weakref.finalize(self, parent._results.free, id)
+            self._reserved.atexit = False
 
     def set_timeout(self, timeout: float | None) -> Self:
         """Let the calls take *timeout* seconds at most, or any time; return this Callback.
@@ -592,38 +601,37 @@ class Callback(_RemoteNames):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> str:
-        threads = self._parent._running_threads()
-        publisher, observer = threads.publisher, threads.observer
-        id, deadline = self._take_slot(threads.results), options.own_deadline()
-        key, uid = reply_routing_key(self._client_id), ""
-        call: PendingCall | None = None
+        threads, key = self._parent._running_threads(), reply_routing_key(self._client_id)
+        deadline = options.own_deadline()
+        call = threads.publisher.make_call(method_name, args, kwargs, key, deadline, options)
         try:
-            uid = observer.add_item(id, deadline)
-            call = publisher.begin_call(id, method_name, args, kwargs, key, deadline, options)
-            publisher.send(call)
-            if deadline is not NO_END:
-                observer.watch(call)
+            try:
+                self._begin(threads, call)
+            except BaseException:
+                self._abandon(threads, call)
+                raise
         except BaseException:
-            observer.give_up(uid, id)
-            threads.results.take_back(id, call)
+            self._abandon(threads, call)  # again: a signal may have interrupted it
             raise
-        return uid
+        return call.uid
 
-    def _take_slot(self, results: ResultList) -> int:
-        """Return the reserved slot; for a second use, or in another list, reserve another one."""
-        id, self._id = self._id, None
-        if id is None or results is not self._results:
-            id = results.reserve(*self._functions)
-        return id
+    def _begin(self, threads: ClientThreads, call: PendingCall) -> None:
+        """Send a call, whose outcome one of the functions gets."""
+        if self._reserved is not None:
+            self._reserved()  # frees it, for the next line to take
+        threads.results.reserve(*self._functions, call)
+        threads.observer.add_item(call.slot_id, call.deadline, call)
+        threads.begin_call(call)
+
+    def _abandon(self, threads: ClientThreads, call: PendingCall) -> None:
+        """Leave nothing of a call that failed; to do that again does nothing."""
+        threads.observer.give_up(call)
+        threads.abandon(call)
 
     def __call__(self, method_name: str, /, *args: Any, **kwargs: Any) -> str:
         """Call the remote method *method_name*; return the uid of the call, without a wait."""
         uid: str = self[method_name](*args, **kwargs)
         return uid
-
-    def __del__(self) -> None:
-        if self._id is not None:
-            self._results.free(self._id)
 
     def __repr__(self) -> str:
         return f"<callback {self._functions[0]!r} on {self._parent!r}>"

@@ -47,6 +47,9 @@ class Connection(Protocol):
         then closes the channel.
         """
 
+    def has_queue(self, name: str) -> bool:
+        """Return True if there is that queue; it may be called at any time."""
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""
 

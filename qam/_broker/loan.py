@@ -1,11 +1,10 @@
 """Lends a connection to other threads while the thread that owns it sleeps."""
 
-import threading
 from collections.abc import Callable
-from typing import Any
 
 from qam._broker.connection import Connection
 from qam._broker.waker import Waker
+from qam._common.own_locks import own_lock
 from qam.exceptions import QAMConnectionException
 
 
@@ -19,7 +18,7 @@ class Loan:
         self._waker = waker
         #: Held by the thread that uses the connection.  It guards the connection and the three
         #: attributes below.  Reentrant, because a finalizer that stops the owner may run inside.
-        self.in_use: Any = threading.RLock()
+        self.in_use = own_lock()
         self._lent: Connection | None = None
         # True while a thread borrows the connection.  If it stays True afterwards, Ctrl-C has
         # interrupted the borrower, and nobody knows how much it has read or written.
@@ -53,27 +52,35 @@ class Loan:
 
     def after_fork(self) -> None:
         """Stop lending, and replace the lock, which no thread releases; in a forked child."""
-        self.in_use = threading.RLock()
+        self.in_use = own_lock()
         self._lent = None
 
     def borrow(self, use: Callable[[Connection], bool]) -> bool:
         """Call *use* with the connection, in the calling thread; does not wait.
 
         :param use: returns whether it has used the connection.
-        :returns: the result of *use*; False if there is no connection, or a thread uses it;
-            True if *use* has lost the connection.
+        :returns: the result of *use*; False if there is no connection, or a thread uses it, also
+            this one; True if *use* has lost the connection.
         """
+        if self.is_here:
+            return False
         try:
-            # Acquired inside the try, because Ctrl-C may strike right after it.
-            free = self.in_use.acquire(blocking=False)
-            if not free or self._lent is None or self._borrowed or self._loss_noticed:
-                return False
-            return self._borrow(self._lent, use)
+            try:
+                return self._borrow_if_free(use)
+            finally:
+                self._leave()
         finally:
-            try:  # no suppress(): Ctrl-C could strike in that call  # noqa: SIM105
-                self.in_use.release()
-            except RuntimeError:  # another thread holds it
-                pass
+            self._leave()  # again: Ctrl-C may have interrupted it
+
+    def _borrow_if_free(self, use: Callable[[Connection], bool]) -> bool:
+        free = self.in_use.acquire(blocking=False)
+        if not free or self._lent is None or self._borrowed or self._loss_noticed:
+            return False
+        return self._borrow(self._lent, use)
+
+    def _leave(self) -> None:
+        if self.is_here:
+            self.in_use.release()
 
     def _borrow(self, connection: Connection, use: Callable[[Connection], bool]) -> bool:
         try:

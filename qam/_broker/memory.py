@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from threading import Lock, RLock
 from typing import Any
 
 from qam._broker.events import Cancelled, Confirmed, Consumer, Event, Returned, Unroutable
 from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState, Route, TooLarge
 from qam._broker.waker import Waker
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 
 
 @dataclass(slots=True, eq=False)
@@ -56,13 +56,26 @@ class _Queue:
         return None
 
 
+def _delivery(tag: int, reader: _Reader, message: _Message) -> Delivery:
+    size, limit = len(message.body), reader.max_bytes
+    too_large = TooLarge(size, limit) if limit is not None and size > limit else None
+    return Delivery(
+        b"" if too_large else message.body,
+        tag,
+        message.redelivered,
+        message.properties,
+        reader.tag,
+        too_large,
+    )
+
+
 class _Broker:
     """The queues and bindings of one broker."""
 
     def __init__(self) -> None:
         # Guards everything below, and the deliveries and events of the connections.
         # Reentrant only so that a thread can tell that it holds it: see `congested`.
-        self.lock: Any = RLock()
+        self.lock = own_lock()
         self.queues: dict[str, _Queue] = {}
         self.bindings: dict[Route, list[str]] = {}
 
@@ -94,7 +107,7 @@ class _Brokers:
 
     def __init__(self) -> None:
         # Guards _brokers.
-        self._lock = Lock()
+        self._lock = own_lock()
         self._brokers: dict[str, _Broker] = {}
         disown_in_child(self)
 
@@ -104,7 +117,7 @@ class _Brokers:
 
     def _after_fork(self) -> None:
         """Start without brokers, and replace the lock; in a forked child."""
-        self._lock = Lock()
+        self._lock = own_lock()
         self._brokers = {}
 
 
@@ -138,6 +151,10 @@ class MemoryConnection:
         with self._broker.lock:
             found = self._broker.queues.get(queue)
             return QueueState(len(found.waiting), len(found.readers)) if found else None
+
+    def has_queue(self, name: str) -> bool:
+        """Return True if there is that queue."""
+        return self.inspect_queue(name) is not None
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages; cancel its consumers."""
@@ -217,23 +234,26 @@ class MemoryConnection:
         return queue
 
     def deliver(self, queue: _Queue, reader: _Reader, message: _Message) -> None:
-        """Receive a message for *reader*; under the broker's lock, from any thread."""
-        self._last_tag += 1
-        if not reader.no_ack:
-            self._unacknowledged[self._last_tag] = queue, reader, message
-            reader.unacknowledged += 1
-        size, limit = len(message.body), reader.max_bytes
-        too_large = TooLarge(size, limit) if limit is not None and size > limit else None
-        self.report(
-            Delivery(
-                b"" if too_large else message.body,
-                self._last_tag,
-                message.redelivered,
-                message.properties,
-                reader.tag,
-                too_large,
-            )
-        )
+        """Receive a message for *reader*; under the broker's lock, from any thread.
+
+        If Ctrl-C strikes that thread, the message is lost with its call, and takes no room.
+        """
+        tag = self._last_tag = self._last_tag + 1
+        try:
+            if not reader.no_ack:
+                self._unacknowledged[tag] = queue, reader, message
+                reader.unacknowledged += 1
+            self.report(_delivery(tag, reader, message))
+        except BaseException:
+            self._lose(tag, reader)
+            raise
+
+    def _lose(self, tag: int, reader: _Reader) -> None:
+        self._unacknowledged.pop(tag, None)
+        held = [each for _, each, _ in self._unacknowledged.values() if each is reader]
+        reader.unacknowledged = len(held)
+        events = [each for each in self._events if getattr(each, "delivery_tag", None) != tag]
+        self._events = deque(events)
 
     def report(self, event: Event) -> None:
         """Hand an event to the owner, and wake it; under the broker's lock, from any thread."""

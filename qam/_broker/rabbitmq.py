@@ -96,6 +96,7 @@ class AMQPConnection:
         self._channel = self._amqp.channel()
         self._channel_id = self._channel.channel_id  # py-amqp forgets it when it closes
         self._channel.events["basic_return"].add(self._on_return)
+        self._asking: Any = None  # the channel for has_queue(), once it is needed
         self._confirms = False
         # A channel confirms every message or none, so messages without a confirm may need another.
         self._plain_channel_id = self._channel_id
@@ -129,6 +130,16 @@ class AMQPConnection:
         """
         with self._synchronously():
             return declarations.inspect_queue(self._channel, queue)
+
+    def has_queue(self, name: str) -> bool:
+        """Return True if there is that queue; it may be called at any time.
+
+        On a channel of its own, which the broker closes if there is none.
+        """
+        with self._synchronously():
+            if self._asking is None:
+                self._asking = self._amqp.channel()
+            return declarations.inspect_queue(self._asking, name) is not None
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""

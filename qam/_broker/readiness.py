@@ -2,10 +2,10 @@
 
 import select
 import selectors
-import threading
 from typing import Any
 
 from qam._broker.waker import Waker
+from qam._common.own_locks import own_lock
 
 #: The interest in a socket: what to wait for.  Its end is noticed in any case.
 NOTHING, TO_READ, TO_WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -26,7 +26,7 @@ class Readiness:
         self._epoll.register(self._descriptor, _events(TO_READ))
         self._interest = TO_READ
         # Guards _interest, and the call that sets it in the kernel: see rest().
-        self._interest_lock = threading.Lock()
+        self._interest_lock = own_lock()
         self._waker: Waker | None = None
 
     def wait(self, interest: int, waker: Waker, timeout: float | None) -> tuple[bool, bool]:

@@ -3,11 +3,10 @@
 import os
 import selectors
 import socket
-import threading
 from contextlib import suppress
-from typing import Any
 
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 
 _ONE = (1).to_bytes(8, "little")
 
@@ -27,7 +26,7 @@ class Waker:
         # Guards the descriptor: a late wake must not write to a closed descriptor, whose number
         # another file may have by now.  The write never blocks.
         # Reentrant, because a finalizer that wakes may run inside.
-        self._lock: Any = threading.RLock()
+        self._lock = own_lock()
         if hasattr(os, "eventfd"):
             self._reader = self._writer = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._sockets: tuple[socket.socket, ...] = ()
@@ -60,8 +59,8 @@ class Waker:
         return bool(self._lock._is_owned())
 
     def _write(self) -> None:
-        self._awake = True
         try:
+            self._awake = True
             with suppress(BlockingIOError):  # full, so the descriptor is ready
                 os.write(self._writer, _ONE)
         except BaseException:  # Ctrl-C: perhaps nothing was written
@@ -95,7 +94,7 @@ class Waker:
 
     def _after_fork(self) -> None:
         """Replace the lock, which a thread of the parent may hold, and close; in a forked child."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self.close()
 
     def __del__(self) -> None:

@@ -81,6 +81,7 @@ class CallFates:
         calls: list[PendingCall],
         server_keeps_record: bool | None,
         error: QAMConnectionException | None = None,
+        server_is_there: bool = False,
         now: float = math.inf,
     ) -> list[Decision]:
         """Return what follows from the *fate* of the requests of *calls*.
@@ -88,6 +89,7 @@ class CallFates:
         :param server_keeps_record: True if the last reply came from a server that runs a
             request once, even if it receives it twice; None if no reply has come yet.
         :param error: why the connection was lost, if it was.
+        :param server_is_there: True if the request queue exists, though requests come back.
         :param now: the time, up to which some calls wait for a server that is not there.
         """
         match fate:
@@ -98,7 +100,7 @@ class CallFates:
             case Fate.WRITTEN:
                 return _done(calls)
             case Fate.RETURNED:
-                was_there = server_keeps_record is not None
+                was_there = server_is_there or server_keeps_record is not None
                 return [self._returned(call, was_there, now) for call in calls]
             case Fate.CULPRIT:
                 return [_refused_for_good(call, error) for call in calls]
@@ -183,7 +185,7 @@ class CallFates:
             unconfirmed = ", and the broker has not confirmed it"
             return f"the request was sent{unconfirmed if self.persistent else ''}"
         if call.times_refused:
-            return "its request came back: the request queue of the server is gone"
+            return "its request came back: the request queue of the server, or its binding, is gone"
         return "the queued requests have not been written yet"
 
 

@@ -8,7 +8,6 @@ from qam._client.call_fates import no_time_left
 from qam._client.call_options import CallOptions
 from qam._client.client_threads import ClientThreads
 from qam._client.pending_call import PendingCall
-from qam._common.deadline import NO_END
 
 
 class CallFuture(Future[Any]):
@@ -16,15 +15,16 @@ class CallFuture(Future[Any]):
 
     :param proxy: the proxy, which it keeps alive.
     :param threads: the threads of the proxy.
+    :param call: its call; None if that could not be made.
     """
 
-    # None while the call is being made; then it can't be cancelled.
-    _call: PendingCall | None = None
-
-    def __init__(self, proxy: object, threads: ClientThreads) -> None:
+    def __init__(
+        self, proxy: object, threads: ClientThreads, call: PendingCall | None = None
+    ) -> None:
         super().__init__()
         self._proxy = proxy
         self._threads = threads
+        self._call = call
 
     # A condition takes more memory than all the rest of a call, and most futures of many need
     # none before they end.  So it is made when it is used first.  To store a default in a dict
@@ -53,7 +53,7 @@ class CallFuture(Future[Any]):
         call, results = self._call, self._threads.results
         if call is None or not results.is_open(call.call_id):
             return False
-        return self._threads.publisher.withdraw(call) and results.take_back(call.slot_id, call)
+        return self._threads.publisher.withdraw(call) and results.take_back(call)
 
     def running(self) -> bool:
         """Return whether the request was written, and the call has not ended."""
@@ -74,20 +74,21 @@ def submit(
     :param proxy: the proxy that makes it.
     :param routing_key: of the reply.
     """
-    future, deadline = CallFuture(proxy, threads), options.deadline()
+    deadline = options.deadline()
     if deadline.timeout == 0.0:
-        future.set_exception(no_time_left(method_name, deadline))
-        return future
-    publisher, results = threads.publisher, threads.results
-    id = results.reserve(future.set_result, future.set_exception)
-    call: PendingCall | None = None
+        failed = CallFuture(proxy, threads)
+        failed.set_exception(no_time_left(method_name, deadline))
+        return failed
+    call = threads.publisher.make_call(method_name, args, kwargs, routing_key, deadline, options)
+    future = CallFuture(proxy, threads, call)
     try:
-        call = publisher.begin_call(id, method_name, args, kwargs, routing_key, deadline, options)
-        future._call = call
-        publisher.send(call)
-        if deadline is not NO_END:
-            threads.observer.watch(call)
+        try:
+            threads.results.reserve(future.set_result, future.set_exception, call)
+            threads.begin_call(call)
+        except BaseException:
+            threads.abandon(call)
+            raise
     except BaseException:
-        results.take_back(id, call)
+        threads.abandon(call)  # again: a signal may have interrupted it
         raise
     return future

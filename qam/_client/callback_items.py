@@ -5,7 +5,9 @@ import uuid
 from itertools import count
 from typing import Any
 
+from qam._client.pending_call import PendingCall
 from qam._common.deadline import Deadline
+from qam._common.own_locks import own_lock
 
 #: States of a callback.
 WAITING, PROCESSING, FINISHED = 0, 1, 2
@@ -22,7 +24,7 @@ class CallbackItems:
         #: Guards which items there are.  Looking up an item and storing its state are single
         #: steps, which need no lock.  Reentrant, because a finalizer that makes a call may run
         #: while this thread holds it.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = own_lock()
         # The uid by slot, until the slot is freed.  Only after that another callback can use
         # the slot, so no lock is needed.  A call that could not be made leaves its entry
         # behind; the next call in its slot overwrites it.
@@ -30,12 +32,17 @@ class CallbackItems:
         # A uid is unique: no other proxy and no earlier callback has it.
         self._uid_prefix, self._uid_number = f"{uuid.uuid4().hex}-", count()
 
-    def add(self, slot_id: int, deadline: Deadline, parent: Any) -> str:
+    def add(
+        self, slot_id: int, deadline: Deadline, parent: Any, call: PendingCall | None = None
+    ) -> str:
         """Add a callback in the state 0 (waiting), and return its uid.
 
         :param parent: the proxy, which the item keeps alive while it waits.
+        :param call: its call, which gets the uid before there is an item.
         """
         uid = f"{self._uid_prefix}{next(self._uid_number)}"
+        if call is not None:
+            call.uid = uid
         # Five entries at most: many items may wait, and a dict of six is twice as large.
         item = {"id": slot_id, "state": WAITING, "deadline": deadline, "parent": parent}
         self._uids[slot_id] = uid
@@ -71,5 +78,5 @@ class CallbackItems:
 
     def clear_after_fork(self) -> None:
         """In a forked child: drop all items, and make a new lock, which nobody holds."""
-        self.lock = threading.RLock()
+        self.lock = own_lock()
         self.by_uid.clear()

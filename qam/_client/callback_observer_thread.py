@@ -94,9 +94,12 @@ class CallbackObserverThread(OwnThread):
         """
         return self.add_item(id, NO_END if timeout is None else Deadline(timeout))
 
-    def add_item(self, id: int, deadline: Deadline) -> str:
-        """Add a callback in the state 0 (waiting), which keeps the proxy alive; return its uid."""
-        return self._items.add(id, deadline, self._parent())
+    def add_item(self, id: int, deadline: Deadline, call: PendingCall | None = None) -> str:
+        """Add a callback in the state 0 (waiting), which keeps the proxy alive; return its uid.
+
+        :param call: its call, which gets the uid.
+        """
+        return self._items.add(id, deadline, self._parent(), call)
 
     def watch(self, call: PendingCall) -> None:
         """Watch the deadline of *call* from now on, for whose outcome no caller waits."""
@@ -106,12 +109,9 @@ class CallbackObserverThread(OwnThread):
         if is_next:
             self._ready.bell.ring()
 
-    def give_up(self, uid: str, id: int) -> None:
-        """Forget the callback *uid*, whose call in the slot *id* failed or was interrupted.
-
-        :param uid: "" if Ctrl-C came before it was known.
-        """
-        self._items.remove(uid or self._items.uid_in(id))
+    def give_up(self, call: PendingCall) -> None:
+        """Forget the callback of *call*, which failed or was interrupted."""
+        self._items.remove(call.uid)
         # Ctrl-C may have prevented the ring of watch(), on which later callbacks rely too.
         self._ready.bell.ring()
 

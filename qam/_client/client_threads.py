@@ -11,9 +11,10 @@ from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import Parent
+from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import PublisherThread
 from qam._client.result_list import ResultList
-from qam._common.deadline import Deadline
+from qam._common.deadline import NO_END, Deadline
 from qam._serialization.serializers import Serializer
 
 
@@ -121,6 +122,18 @@ class ClientThreads:
         self.consumer.begin()
         self.publisher.begin()
         self.observer.start()
+
+    def begin_call(self, call: PendingCall) -> None:
+        """Send a call that has a slot, and for whose outcome no caller waits."""
+        self.results.begin(call)  # from here on it gets an outcome
+        self.publisher.send(call)
+        if call.deadline is not NO_END:
+            self.observer.watch(call)
+
+    def abandon(self, call: PendingCall) -> None:
+        """Leave nothing of such a call, which failed; to do that again does nothing."""
+        self.publisher.abandon(call)
+        self.results.take_back(call)
 
     def ask_to_stop(self) -> None:
         """Ask the threads to end; waits for nothing, since a finalizer calls it too."""

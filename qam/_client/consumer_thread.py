@@ -190,9 +190,14 @@ class ConsumerThread(ConnectionThread):
         slot = self._results.slots[id]
         if slot["state"] != DONE:  # a callback's slot has its outcome already
             self._results.wait(id, NO_END)
-        message = slot["result_message"]
-        call = slot["call"]
+        message, call = slot["result_message"], slot["call"]
         self.free_result_item(id)
+        return self.read_outcome(message, call)
+
+    def read_outcome(self, message: Any, call: PendingCall | None) -> Any:
+        """Return the result in *message*, the outcome of *call*, or raise what :meth:`get_result`
+        raises.
+        """
         if isinstance(message, Delivery):
             message = self._decode(message)
         if call is not None and log.isEnabledFor(DEBUG):

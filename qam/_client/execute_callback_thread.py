@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
-from qam._common.own_threads import OwnThread
+from qam._common.own_threads import OwnThread, user_code
 
 #: A callback that is ready: the function, its argument, and the uid of the callback.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]
@@ -59,7 +59,8 @@ class ExecuteCallbackThread(OwnThread):
         method, params, uid = job
         self._observer.change_callback_item_state(uid, PROCESSING)
         try:
-            method(params)
+            with user_code:
+                method(params)
         except BaseException:
             log.exception("a callback raised an exception")
         finally:

@@ -1,11 +1,11 @@
 """The calls that wait to be written."""
 
 import threading
-from typing import Any
 
 from qam._broker.messages import batch_length
 from qam._client.pending_call import PendingCall
 from qam._client.result_list import ResultList
+from qam._common.own_locks import own_lock
 
 
 class MethodQueue:
@@ -27,7 +27,7 @@ class MethodQueue:
         # Without max_queued a caller appends without the lock; so each section uses only the
         # length that it has read.  Reentrant, because a finalizer of the application that
         # makes a call may run while this thread holds it.
-        self._lock: Any = threading.RLock()
+        self._lock = own_lock()
         # Notified when there is room again, and when the calls that wait for it have ended.
         self._room = threading.Condition(self._lock)
 
@@ -86,19 +86,35 @@ class MethodQueue:
             if call.times_written:
                 return False
             if not call.withdrawn:
-                call.withdrawn = True
-                self._withdrawn += 1
-                self._drop_withdrawn()
-                self._room.notify()
+                self._withdraw(call)
         return True
 
+    def _withdraw(self, call: PendingCall) -> None:
+        try:
+            call.withdrawn = True
+            self._withdrawn += 1
+            # Only when they are at least half of the queue.  So each costs a constant time, and
+            # an outage in which every call times out does not fill the memory.
+            if 2 * self._withdrawn >= len(self.calls):
+                self._drop_withdrawn()
+            self._room.notify()
+        except BaseException:  # Ctrl-C: it may not be counted
+            self._drop_withdrawn()
+            self._room.notify_all()
+            raise
+
     def _drop_withdrawn(self) -> None:
-        # Only when they are at least half of the queue.  So each costs a constant time, and
-        # an outage in which every call times out does not fill the memory.
-        if 2 * self._withdrawn >= len(self.calls):
-            seen = len(self.calls)
-            self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
-            self._withdrawn = 0
+        seen = len(self.calls)
+        self.calls[:seen] = [each for each in self.calls[:seen] if not each.withdrawn]
+        self._withdrawn = 0
+
+    def abandon(self, call: PendingCall) -> None:
+        """Withdraw a call that may be in the queue or not, such as one whose caller got Ctrl-C."""
+        with self._lock:
+            if not (call.times_written or call.withdrawn):
+                call.withdrawn = True
+                self._drop_withdrawn()
+                self._room.notify_all()
 
     def withdraw_all(self) -> list[PendingCall]:
         """Withdraw all calls whose requests were not written; return them."""
@@ -157,5 +173,5 @@ class MethodQueue:
 
     def renew_lock(self) -> None:
         """In a forked child: make a new lock, which nobody holds."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._room = threading.Condition(self._lock)

@@ -15,7 +15,7 @@ class PendingCall:
     and not the arguments, since many calls may wait.
     """
 
-    #: The slot for its outcome.
+    #: The slot for its outcome; -1 before it has one.
     slot_id: int
     #: Its id on the wire; unlike a slot, which is used again, it is unique.
     call_id: int
@@ -41,3 +41,5 @@ class PendingCall:
     has_keywords: bool = False
     #: Its request must not be written any more.
     withdrawn: bool = False
+    #: The uid of its callback; "" if a caller waits for it.
+    uid: str = ""

@@ -1,5 +1,6 @@
 """The thread of a proxy that sends requests."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -40,6 +41,9 @@ log = get_logger("qam.qam_proxy")
 
 #: The outcome of a call for whose reply nobody waits.
 _NOTHING = {"result": None}
+_NO_SLOT_YET = -1
+#: Seconds between two questions whether the request queue exists.
+_ASK_INTERVAL = 1.0
 
 
 class PublisherThread(PublishingThread):
@@ -94,6 +98,8 @@ class PublisherThread(PublishingThread):
         #: The result list, which gets the outcomes.
         self.results = results
         self._persistent = persistent
+        # Whether the request queue was there when the broker was asked last, and when next.
+        self._is_there, self._ask_at = False, -math.inf
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
         self._requests = RequestMaker(
             server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
@@ -154,19 +160,37 @@ class PublisherThread(PublishingThread):
         kwargs: dict[str, Any],
         routing_key: str,
         deadline: Deadline = NO_END,
-        options: CallOptions = CallOptions(),  # noqa: B008 - it is immutable
-        one_way: bool = False,
     ) -> PendingCall:
         """Encode the request of a call, and register the call in its slot.
 
-        :param one_way: whether nobody waits for a reply.
         :raises QAMSerializationException: the arguments can't be encoded.
         :raises QAMClosedException: the proxy is closed.
         :raises ValueError: the slot is not reserved.
         """
+        call = self.make_call(method_name, params, kwargs, routing_key, deadline)
+        call.slot_id = slot_id
+        # From here on a reply, this thread or a close concludes it.
+        self.results.begin(call)
+        return call
+
+    def make_call(
+        self,
+        method_name: str,
+        params: Sequence[Any],
+        kwargs: dict[str, Any],
+        routing_key: str,
+        deadline: Deadline,
+        options: CallOptions = CallOptions(),  # noqa: B008 - it is immutable
+        one_way: bool = False,
+    ) -> PendingCall:
+        """Encode the request of a call, which has no slot yet.
+
+        :param one_way: whether nobody waits for a reply.
+        :raises QAMSerializationException: the arguments can't be encoded.
+        """
         call_id = self.results.new_call_id()
         body = self._requests.encode(call_id, method_name, params, kwargs, routing_key)
-        call = PendingCall(slot_id, call_id, method_name, body, deadline)
+        call = PendingCall(_NO_SLOT_YET, call_id, method_name, body, deadline)
         if options.metadata is not None:
             call.metadata = options.current_metadata()
         if options.wait_for_server:
@@ -174,8 +198,6 @@ class PublisherThread(PublishingThread):
         call.one_way = one_way
         if kwargs:
             call.has_keywords = True
-        # From here on a reply, this thread or a close concludes it.
-        self.results.begin(call)
         return call
 
     def send(self, call: PendingCall, waits: bool = False) -> PendingCall:
@@ -217,6 +239,16 @@ class PublisherThread(PublishingThread):
     def withdraw(self, call: PendingCall) -> bool:
         """Withdraw a call; return True if its request was not written and never will be."""
         return self._queue.withdraw(call)
+
+    def abandon(self, call: PendingCall) -> None:
+        """Withdraw a call whose caller does not wait any more, as after Ctrl-C in the middle."""
+        self.look_again()
+        self._queue.abandon(call)
+
+    def note_end(self, call: PendingCall, error: BaseException) -> None:
+        """Log that the caller of *call* gets *error* at once, and no outcome of it."""
+        if log.isEnabledFor(DEBUG):
+            self.stations.ended(call, f"by a {type(error).__name__}")
 
     def give_up(self, call: PendingCall) -> QAMTimeoutException:
         """Withdraw a call whose time is up; return the exception that it ends with."""
@@ -303,11 +335,27 @@ class PublisherThread(PublishingThread):
     ) -> list[PendingCall]:
         calls = [message.context for message in messages]
         keeps_record = self.results.server_keeps_record
-        decisions = self._fates.decide(fate, calls, keeps_record, error, time.monotonic())
+        is_there = fate is Fate.RETURNED and keeps_record is None and self._has_request_queue()
+        now = time.monotonic()
+        decisions = self._fates.decide(fate, calls, keeps_record, error, is_there, now)
         # After decide(), which marks confirmed calls: that tells which station is the last.
         if fate is not Fate.WRITTEN and log.isEnabledFor(DEBUG):
             self.stations.have_fate(fate, calls)
         return self._carry_out(decisions)
+
+    def _has_request_queue(self) -> bool:
+        """Return True if the request queue is there: somebody has deleted exchange or binding.
+
+        Asked at most once a second, since many requests may come back.
+        """
+        now = time.monotonic()
+        if self._connection is not None and now >= self._ask_at:
+            try:
+                self._is_there = self._connection.has_queue(self._requests.queue)
+            except QAMConnectionException:  # the requests are sent again on the next connection
+                return True
+            self._ask_at = now + _ASK_INTERVAL
+        return self._is_there
 
     def _carry_out(self, decisions: list[Decision]) -> list[PendingCall]:
         """Carry out *decisions*; return the calls that are to be sent again at once."""

@@ -34,6 +34,7 @@ class RequestMaker:
         persistent: bool,
     ) -> None:
         self.route = request_binding(server_id).route
+        self.queue = request_binding(server_id).queue
         self._client_id = client_id
         self._serializer = serializer
         self._max_message_bytes = max_message_bytes

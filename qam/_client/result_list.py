@@ -15,6 +15,7 @@ from qam._client.pending_call import PendingCall
 from qam._client.ready_callbacks import ReadyCallbacks
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 from qam.exceptions import Executed, QAMClosedException, QAMException
 
 FREE, WAITING, DONE = 0, 1, 2
@@ -25,7 +26,15 @@ _ID_LIMIT = 2**53
 _ID_BASE_LIMIT = 2**52
 
 Slot = dict[str, Any]
-_NO_SLOT: Slot = {"state": FREE}
+_UNUSED: Slot = {
+    "state": FREE,
+    "result_message": None,
+    "callback_method": None,
+    "exception_method": None,
+    "call": None,
+    "owner": None,
+}
+_NO_SLOT = _UNUSED.copy()
 #: The id of a call on the wire, or None if it is no call of ours; and the outcome for it.
 Outcome = tuple[int | None, Any]
 #: Makes the exception of a call that ends with the list; its argument says whether it ran.
@@ -38,12 +47,10 @@ class ResultList:
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.free_ids: list[int] = []
-        # Guards the contents of reserved slots, and all attributes below.  Reentrant, because
-        # the finalizer of an unused Callback frees its slot, and may run while this thread
-        # holds the lock.  So each critical section is consistent before it allocates, since
-        # an allocation may run a finalizer.  It does not guard which slots are free: a slot is
-        # appended to slots, or taken from free_ids, in one step, and has one user from then on.
-        self._lock: Any = threading.RLock()
+        # Guards the slots, the free ids, and all attributes below.  Reentrant, because a
+        # finalizer may make a call while this thread holds the lock.  So each critical section
+        # is consistent before it allocates, since an allocation may run a finalizer.
+        self._lock = own_lock()
         # The open calls by their ids on the wire.  Only the thread that takes an entry out
         # decides the outcome of that call.
         self._calls: dict[int, PendingCall] = {}
@@ -59,32 +66,52 @@ class ResultList:
 
     # --- the life of a slot: reserve, begin, conclude, free -------------------
 
-    def reserve(self, callback_method: Any = None, exception_method: Any = None) -> int:
-        """Reserve a slot, which is in the state WAITING then; return its id."""
+    def reserve(
+        self,
+        callback_method: Any = None,
+        exception_method: Any = None,
+        call: PendingCall | None = None,
+    ) -> int:
+        """Reserve a slot, which is in the state WAITING then; return its id.
+
+        :param call: the call that owns the slot, and gets its id: :meth:`end` frees it.
+        """
+        owned = {
+            "callback_method": callback_method,
+            "exception_method": exception_method,
+            "owner": call,
+            "state": WAITING,
+        }
         try:
-            slot_id = self.free_ids.pop()
-        except IndexError:
-            slot_id = self._grow()
-        slot = self.slots[slot_id]
-        slot["callback_method"] = callback_method
-        slot["exception_method"] = exception_method
-        slot["state"] = WAITING  # last: from here on close() may conclude it
+            with self._lock:
+                slot_id = self._take_free_id()
+                if call is not None:
+                    call.slot_id = slot_id
+                self.slots[slot_id].update(owned)  # one step: from here on close() may conclude it
+        except BaseException:
+            self._find_free_ids()
+            raise
         return slot_id
+
+    def _take_free_id(self) -> int:
+        while self.free_ids:
+            slot_id = self.free_ids.pop()
+            if self.slots[slot_id]["state"] == FREE:
+                return slot_id
+        return self._grow()
 
     def _grow(self) -> int:
         arrived = threading.Lock()
         arrived.acquire()  # released when the outcome is stored
-        slot: Slot = {
-            "state": FREE,
-            "result_message": None,
-            "callback_method": None,
-            "exception_method": None,
-            "arrived": arrived,
-            "call": None,
-        }
+        slot: Slot = {**_UNUSED, "arrived": arrived}
         self.slots.append(slot)
-        # A finalizer that makes a call, or another thread, may have appended a slot behind it.
+        # A finalizer that makes a call may have appended a slot behind it.
         return next(id for id in reversed(range(len(self.slots))) if self.slots[id] is slot)
+
+    def _find_free_ids(self) -> None:
+        """Find the ids of the free slots, after Ctrl-C has struck between slot and list."""
+        with self._lock:
+            self.free_ids[:] = [id for id, slot in enumerate(self.slots) if slot["state"] == FREE]
 
     def new_call_id(self) -> int:
         """Return an id for one call on the wire, which no other call ever gets."""
@@ -99,11 +126,10 @@ class ResultList:
         with self._lock:
             if self._closed_by is not None:
                 raise self._closed_by("no")
-            slot_id = call.slot_id
-            slot = self.slots[slot_id] if 0 <= slot_id < len(self.slots) else _NO_SLOT
+            slot = self._slot_of(call)
             if slot["state"] != WAITING or slot["call"] is not None:
                 raise ValueError(
-                    f"id: no call is waiting in the slot {slot_id!r}; reserve one first"
+                    f"id: no call is waiting in the slot {call.slot_id!r}; reserve one first"
                 )
             slot["call"] = call  # first: free() finds the entry by it, also after Ctrl-C
             self._calls[call.call_id] = call
@@ -187,35 +213,57 @@ class ResultList:
             elif slot["state"] == DONE:
                 _end_wait(slot)
 
-    def take_back(self, slot_id: int, call: PendingCall | None) -> bool:
-        """Free a slot, unless its call has begun and has its outcome already.
+    def end(self, call: PendingCall) -> Any:
+        """Free the slot of *call*, if it still has one; return the outcome of the call, or None.
 
-        The receiver of that outcome frees the slot, and another call may use it by now.
-
-        :returns: whether this has freed it.
+        To end it again does nothing, also if the slot belongs to another call by then.
         """
         with self._lock:
-            if call is not None and call.call_id not in self._calls:
+            slot = self._slot_of(call)
+            if slot["owner"] is not call:
+                return None
+            message = slot["result_message"]
+            self.free(call.slot_id)
+        return message
+
+    def take_back(self, call: PendingCall) -> bool:
+        """End *call*, unless it has begun and has its outcome already.
+
+        The receiver of that outcome frees the slot.
+
+        :returns: whether this has ended it.
+        """
+        with self._lock:
+            slot = self._slot_of(call)
+            if slot["owner"] is not call or (slot["call"] is call and slot["state"] == DONE):
                 return False
-            self.free(slot_id)
+            self.end(call)
             return True
+
+    def _slot_of(self, call: PendingCall) -> Slot:
+        """Return the slot that *call* has or had; an empty one if it never had any."""
+        return self.slots[call.slot_id] if 0 <= call.slot_id < len(self.slots) else _NO_SLOT
 
     def free(self, slot_id: int) -> None:
         """Free a slot; a slot that is free already stays free."""
-        with self._lock:
-            slot = self.slots[slot_id]
-            if slot["state"] == FREE:
-                return
-            # Objects of the application, which may have finalizers.  They live as long as this
-            # name, so until the lock is released.
-            held = slot.copy()  # noqa: F841
-            if slot["call"] is not None:
-                self._calls.pop(slot["call"].call_id, None)
-            slot["arrived"].acquire(False)
-            slot["state"] = FREE
-            slot["result_message"] = slot["call"] = None
-            slot["callback_method"] = slot["exception_method"] = None
-            self.free_ids.append(slot_id)
+        try:
+            with self._lock:
+                slot = self.slots[slot_id]
+                # Objects of the application, which may have finalizers.  They live as long as
+                # this name, so until the lock is released.
+                held = slot.copy()  # noqa: F841
+                if slot["state"] != FREE:
+                    self._free(slot_id, slot)
+        except BaseException:
+            self._find_free_ids()
+            raise
+
+    def _free(self, slot_id: int, slot: Slot) -> None:
+        if slot["call"] is not None:
+            self._calls.pop(slot["call"].call_id, None)
+        slot["arrived"].acquire(False)
+        slot.update(_UNUSED)
+        self.free_ids.append(slot_id)
 
     # --- waiting and closing --------------------------------------------------
 
@@ -253,7 +301,7 @@ class ResultList:
 
     def _after_fork(self) -> None:
         """In a forked child: let no call begin, and make a new lock, which nobody holds."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._closed_by = _forked
 
     def fail_all(self, failure: FailureFactory) -> None:

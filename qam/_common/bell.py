@@ -2,6 +2,8 @@
 
 import threading
 
+from qam._common.own_locks import own_lock
+
 
 class Bell:
     """A flag with one waiting thread: any thread may ring, which ends the current or next wait."""
@@ -10,7 +12,7 @@ class Bell:
         # Guards _rung.  Reentrant, because a finalizer that rings may run while it is held.
         # Held by itself and not by the condition, whose methods Ctrl-C could interrupt after
         # they have acquired it, or before they release it.
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         # Notified when the bell rings.
         self._condition = threading.Condition(self._lock)
         self._rung = False
@@ -31,5 +33,5 @@ class Bell:
 
     def renew_lock(self) -> None:
         """Replace the lock, which a thread of the parent may have held; in a forked child."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._condition = threading.Condition(self._lock)

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 
 Job = TypeVar("Job")
 
@@ -26,7 +27,7 @@ class JobQueue(Generic[Job]):
 
     def __init__(self) -> None:
         # Guards all below.  Reentrant, because a finalizer that closes it may run inside.
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._jobs: deque[tuple[float, Job]] = deque()  # each with its time of arrival
         # A lock for each idle thread, which sleeps in acquiring it.  The thread that became
         # idle last is the last here: it is the quickest to wake.
@@ -133,7 +134,7 @@ class JobQueue(Generic[Job]):
 
     def _after_fork(self) -> None:
         """Drop the jobs, replace the lock and close; in a forked child, which has no threads."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._jobs.clear()
         self._idle.clear()
         self._closed = True

@@ -15,10 +15,10 @@ from itertools import count
 from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
 
 from qam._common.deadline import Deadline
 from qam._common.fork import disown_in_child
+from qam._common.own_locks import own_lock
 
 #: Records that may wait; further ones are counted, and dropped.
 _MAX_WAITING = 1000
@@ -53,7 +53,7 @@ class LogThread:
         self._thread: threading.Thread | None = None
         # Guards the start of the thread.  It is never waited for.  Reentrant, so that only the
         # thread that has taken it can release it.
-        self._starting: Any = threading.RLock()
+        self._starting = own_lock()
         self._failed_at = -inf
         # How many records were dropped, and how many of those were reported.
         self._drops = count(1)

@@ -1,10 +1,11 @@
 """Limits warnings about events that a peer can cause as often as it likes."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from math import inf
+
+from qam._common.own_locks import own_lock
 
 _MINUTE = 60.0  # seconds
 
@@ -29,7 +30,7 @@ class RareWarnings:
         self._clock = clock
         self._at_most = at_most
         # Guards the three below.  Reentrant, because a finalizer that warns may run inside.
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._minute_began_at = -inf
         self._said = 0
         self._left_out = 0

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.own_threads import OwnThread
+from qam._common.own_threads import OwnThread, user_code
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._common.served_call import served_call
@@ -117,7 +117,8 @@ class ExecuteMethodThread(OwnThread):
     def _answer(self, call: Call) -> Message | None:
         """Return the reply to *call*, None if there is none; a bug costs this call only."""
         try:
-            return self._reply_to(call)
+            with user_code:  # the method, and the classes of its arguments and its result
+                return self._reply_to(call)
         except BaseException:
             log.exception("a request could not be answered, and its caller gets no reply")
             return None

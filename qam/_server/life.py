@@ -4,6 +4,7 @@ import threading
 from enum import Enum
 
 from qam._common.deadline import Deadline, sooner
+from qam._common.own_locks import own_lock
 from qam.exceptions import QAMClosedException
 
 #: Seconds after which a signal is noticed that arrived as a wait began.
@@ -28,7 +29,7 @@ class Life:
         self._state = State.NEW
         # Guards _state.  Reentrant, because a signal handler that closes may run while this
         # thread holds it.
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._over = threading.Event()
         #: Who began to serve, see :meth:`begin`.
         self.begun_by: object = None
@@ -114,7 +115,7 @@ class Life:
 
     def after_fork(self) -> None:
         """In a forked child: be ended, and make a new lock, which nobody holds."""
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._over = threading.Event()
         self._over.set()
         self._state = State.FORKED

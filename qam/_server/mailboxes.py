@@ -4,11 +4,11 @@ Each mailbox has a lock, which guards its contents, and the waker of the thread 
 it.  The mailboxes are made before the threads.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
 
 from qam._broker.messages import Publish, batch_length
 from qam._broker.waker import Waker
+from qam._common.own_locks import own_lock
 from qam._server.call import Call
 from qam._server.messages import Message
 
@@ -21,7 +21,7 @@ class ResultQueue:
         self.waker = Waker()
         self.messages: list[Publish] = []
         # Guards messages.
-        self._lock = threading.Lock()
+        self._lock = own_lock()
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -63,7 +63,7 @@ class SettledCalls:
         self.waker = Waker()
         self._calls: list[Call] = []
         # Guards _calls.
-        self._lock = threading.Lock()
+        self._lock = own_lock()
         self._prefetch = 0
         self._is_urgent = False
         #: The latest connection of which all other servers will know.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from qam._common.deadline import Deadline
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
+from qam._common.own_locks import own_lock
 from qam._common.rare_warnings import RareWarnings
 from qam._server.call import Call
 from qam._server.execute_method_thread import ExecuteMethodThread
@@ -52,7 +53,7 @@ class WorkerPool:
         self._settled = settled
         # Guards how many workers there are, and how many of them wait in calls of their own.
         # Reentrant, because a finalizer may make a call inside.
-        self._lock = threading.RLock()
+        self._lock = own_lock()
         self._workers: list[ExecuteMethodThread] = []
         self._waiting = 0
         # How many workers there may be now.

@@ -5,11 +5,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qam._protocol.entities import reply_binding, reply_exchange, request_binding
 from tests.chaos.children import Child
-from tests.chaos.stage import Stage
+from tests.chaos.part import SERVER_ID
+from tests.chaos.stage import REPLY_QUEUE_SUFFIX, Stage
+
+REQUESTS = request_binding(SERVER_ID)
 
 _PAUSE = (1.0, 8.0)  # seconds between two faults, from … to
 _ALARM = 1.0  # seconds
+_RATE, _SLOW = (500.0, 20_000.0), (2.0, 8.0)  # bytes a second, and for how many seconds
 _STOP = (1.0, 2.0)  # seconds that a server is stopped, from … to
 
 
@@ -41,6 +46,41 @@ def _delete_reply_queue(stage: Stage, draw: random.Random) -> str:
     queue = draw.choice(queues)
     stage.node.delete_queue(queue)
     return f"the reply queue {queue} was deleted"
+
+
+def _delete_exchange(stage: Stage, draw: random.Random) -> str:
+    exchange = draw.choice([REQUESTS.exchange, reply_exchange(SERVER_ID)])
+    stage.node.delete_exchange(exchange)
+    return f"the exchange {exchange} was deleted"
+
+
+def _delete_binding(stage: Stage, draw: random.Random) -> str:
+    queues = stage.reply_queues()
+    if not queues or draw.randrange(2):
+        binding = REQUESTS
+    else:
+        queue = draw.choice(queues)
+        client_id = queue.removesuffix(REPLY_QUEUE_SUFFIX)
+        binding = reply_binding(SERVER_ID, client_id)._replace(queue=queue)
+    stage.node.unbind(*binding)
+    return f"the queue {binding.queue} was unbound"
+
+
+def _delete_request_queue(stage: Stage, draw: random.Random) -> str:
+    if REQUESTS.queue not in stage.node.queues():
+        return "no request queue was there to be deleted"
+    stage.node.delete_queue(REQUESTS.queue)
+    return "the request queue was deleted with all requests in it"
+
+
+def _slow_link(stage: Stage, draw: random.Random) -> str:
+    rate, seconds = draw.uniform(*_RATE), draw.uniform(*_SLOW)
+    stage.link.slow(rate)
+    try:
+        time.sleep(seconds)
+    finally:
+        stage.link.resume()
+    return f"the clients' connections had {rate:.0f} bytes a second for {seconds:.1f} s"
 
 
 def _kill_server(stage: Stage, draw: random.Random) -> str:
@@ -94,6 +134,10 @@ FAULTS = (
     Fault("one connection closed", 6, _close_one_connection),
     Fault("memory alarm", 3, _raise_memory_alarm),
     Fault("reply queue deleted", 4, _delete_reply_queue),
+    Fault("exchange deleted", 3, _delete_exchange),
+    Fault("binding deleted", 3, _delete_binding),
+    Fault("request queue deleted", 2, _delete_request_queue),
+    Fault("slow link", 4, _slow_link),
     Fault("server killed and replaced", 4, _kill_server),
     Fault("server ended and replaced", 3, _end_server),
     Fault("rolling restart", 2, _roll),

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.chaos.spoilt_logging import spoil_logging
+
 #: All servers are one to their clients.
 SERVER_ID = "chaos"
 HOST = "127.0.0.1"
@@ -76,6 +78,7 @@ class Part:
             handler.setFormatter(_SinceTheStart(self.started))
         logging.basicConfig(level=logging.WARNING, handlers=[file, errors])
         logging.getLogger("qam").setLevel(logging.INFO)
+        spoil_logging()
 
     @staticmethod
     def say_ready() -> None:

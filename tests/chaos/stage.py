@@ -10,12 +10,13 @@ from typing import Self
 from tests.chaos.calls import HUNG_AFTER
 from tests.chaos.children import Child
 from tests.chaos.part import Part
+from tests.support.forwarder import Forwarder
 from tests.support.rabbitmq import RabbitMQNode
 
 # Named, and not imported: they are programs of their own.
 _SERVER, _CLIENT = "tests.chaos.server", "tests.chaos.client"
 
-_REPLY_QUEUE_SUFFIX = "_client_queue"
+REPLY_QUEUE_SUFFIX = "_client_queue"
 _SERVER_ENDS_WITHIN = 60.0  # seconds
 # Beside the calls that it waits for: closing, and a look at its threads.
 _CLIENT_ENDS_WITHIN = HUNG_AFTER + 30.0  # seconds
@@ -37,11 +38,14 @@ class Stage:
         #: All processes that there ever were.
         self.children: list[Child] = []
         self.node = RabbitMQNode()
+        #: The way from the clients to the broker, while there is a stage.
+        self.link: Forwarder
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             undo.enter_context(self.node)
+            self.link = undo.enter_context(Forwarder(self.node.host, self.node.port))
             undo.callback(self._destroy_children)
             self._undo = undo.pop_all()
         return self
@@ -67,20 +71,20 @@ class Stage:
 
     def start_server(self) -> Child:
         """Starts one server more, and returns when it serves."""
-        child = self._start(_SERVER, "server")
+        child = self._start(_SERVER, "server", self.node.port)
         self.servers.append(child)
         return child
 
     def start_client(self) -> Child:
         """Starts one client more, and returns when it makes calls."""
-        child = self._start(_CLIENT, "client")
+        child = self._start(_CLIENT, "client", self.link.port)
         self.clients.append(child)
         return child
 
-    def _start(self, module: str, role: str) -> Child:
+    def _start(self, module: str, role: str, port: int) -> Child:
         number = 1 + sum(child.part.name.startswith(role) for child in self.children)
         name = f"{role}-{number}"
-        part = Part(name, self.node.port, str(self._folder), self._started, self._seed)
+        part = Part(name, port, str(self._folder), self._started, self._seed)
         child = Child(part, ["-m", module, part.as_argument()])
         self.children.append(child)
         child.wait_until_ready()
@@ -93,7 +97,7 @@ class Stage:
 
     def reply_queues(self) -> list[str]:
         """The reply queues in the broker, those of the same client always at the same place."""
-        return sorted(name for name in self.node.queues() if name.endswith(_REPLY_QUEUE_SUFFIX))
+        return sorted(name for name in self.node.queues() if name.endswith(REPLY_QUEUE_SUFFIX))
 
     def end(self) -> None:
         """Ends everybody gracefully: the clients first, which wait for their answers."""

@@ -41,6 +41,13 @@ def begun(results: ResultList, callback: Callable[[Any], Any] | None = None) -> 
     return slot_id, call_id
 
 
+def new_call(results: ResultList) -> PendingCall:
+    """A call that owns its slot, and has not begun."""
+    call = PendingCall(-1, results.new_call_id())
+    results.reserve(call=call)
+    return call
+
+
 def is_there(results: ResultList, slot_id: int) -> bool:
     return results.wait(slot_id, Deadline(0.0))
 
@@ -698,26 +705,30 @@ def test_a_reply_whose_id_is_no_number_is_dropped_and_harms_nobody(odd_id: Any) 
 
 def test_a_slot_is_taken_back_before_its_call_and_while_that_is_open() -> None:
     results = ResultList()
-    not_begun, (slot_id, call_id) = results.reserve(), begun(results)
+    not_begun, open_call = new_call(results), new_call(results)
+    results.begin(open_call)
 
-    results.take_back(not_begun, None)
-    results.take_back(slot_id, PendingCall(slot_id, call_id))
+    results.take_back(not_begun)
+    results.take_back(open_call)
 
-    assert {results.slots[each]["state"] for each in (not_begun, slot_id)} == {FREE}
-    assert not results.conclude(call_id, REPLY)
+    assert [slot["state"] for slot in results.slots] == [FREE, FREE]
+    assert not results.conclude(open_call.call_id, REPLY)
 
 
 def test_a_slot_whose_call_has_its_outcome_is_not_taken_back() -> None:
     # given one that was concluded, given back, and is another call's by now
     results = ResultList()
-    slot_id, call_id = begun(results)
-    results.conclude(call_id, REPLY)
-    results.free(slot_id)
-    assert results.reserve() == slot_id
+    call = new_call(results)
+    results.begin(call)
+    results.conclude(call.call_id, REPLY)
+    results.take_back(call)
+    assert results.slots[call.slot_id]["state"] == DONE
+    results.free(call.slot_id)
+    assert results.reserve() == call.slot_id
 
-    results.take_back(slot_id, PendingCall(slot_id, call_id))
+    results.take_back(call)
 
-    assert results.slots[slot_id]["state"] == WAITING
+    assert results.slots[call.slot_id]["state"] == WAITING
 
 
 def test_a_call_that_a_finalizer_makes_while_the_open_ones_are_listed_does_no_harm() -> None:

@@ -20,6 +20,7 @@ OTHER = {
     "qam/_client/pending_call.py": ["client/test_call_fates"],
     "qam/_serialization/strangers.py": ["serialization/test_refusals"],
     "qam/_protocol/hidden_names.py": ["server/test_method_registry"],
+    "qam/_server/stop_signals.py": ["scenarios/test_ending_servers"],
     # Ways to make a call: what each promises is tested where it is promised.
     "qam/_client/call_futures.py": ["scenarios/test_futures"],
     "qam/_client/call_options.py": ["scenarios/test_call_options"],

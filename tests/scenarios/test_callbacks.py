@@ -9,7 +9,7 @@ import pytest
 
 from qam import QAMClosedException, QAMMethodNotFoundException, QAMProxy, QAMTimeoutException
 from qam._client.pending_call import PendingCall
-from qam.qam_proxy import ConsumerThread, ExecuteCallbackThread
+from qam.qam_proxy import Callback, ConsumerThread, ExecuteCallbackThread
 from tests.conftest import Broker
 from tests.support.interrupts import interrupted_at
 from tests.support.service import Service, make_server
@@ -117,11 +117,31 @@ def test_a_callback_used_twice_makes_two_calls(proxy: QAMProxy) -> None:
     assert sorted(results) == [3, 7]
 
 
-def test_a_callback_that_is_dropped_uncalled_frees_its_slot(proxy: QAMProxy) -> None:
+def test_a_callback_that_is_not_called_has_no_slot(proxy: QAMProxy) -> None:
     callback = proxy.callback(print)
-    assert proxy.consumer_thread.free_index_queue == []
+    assert proxy.consumer_thread.result_list == []
     del callback
-    assert proxy.consumer_thread.free_index_queue == [0]
+
+
+def test_a_callback_that_was_given_a_slot_frees_it_if_it_is_dropped_uncalled(
+    proxy: QAMProxy,
+) -> None:
+    # given
+    consumer, results = proxy.consumer_thread, []
+    id = consumer.get_free_result_list_id(results.append)
+    callback = Callback(proxy, id, consumer.client_id)
+    # when
+    wait_for(proxy, callback.add(1, 2))
+    # then it is used, and free again
+    assert results == [3]
+    assert len(consumer.result_list) == 1
+    assert consumer.free_index_queue == [0]
+    # when one is dropped
+    callback = Callback(proxy, consumer.get_free_result_list_id(print), consumer.client_id)
+    assert consumer.free_index_queue == []
+    del callback
+    # then
+    assert consumer.free_index_queue == [0]
 
 
 def test_a_callback_may_make_calls_and_register_callbacks(proxy: QAMProxy) -> None:

@@ -193,20 +193,20 @@ def test_what_is_larger_than_allowed_is_told_to_the_caller(broker: Broker, serve
 
 def test_a_call_gives_its_slot_back_once(proxy: QAMProxy) -> None:
     # given another thread, which takes each slot as soon as it is free
-    consumer = proxy.consumer_thread
-    free, taken = consumer.free_result_item, []
+    consumer, results = proxy.consumer_thread, proxy._results
+    free, taken = results.free, []
 
     def free_and_take(id: int) -> None:
         free(id)
-        taken.append(consumer.get_free_result_list_id())
+        taken.append(results.reserve())
 
-    consumer.free_result_item = free_and_take  # type: ignore[method-assign]
+    results.free = free_and_take  # type: ignore[method-assign]
     # when
     assert proxy.add(1, 2) == 3
     with pytest.raises(ValueError, match="why"):
         proxy.fail("why")
-    with pytest.raises(QAMSerializationException):
-        proxy.add(threading.Lock())
+    with pytest.raises(QAMTimeoutException):
+        proxy.set_timeout(1e-9).hold()
     # then the other one keeps what it took
     assert len(taken) == 3
     assert [consumer.result_list[id]["state"] for id in taken] == [consumer.WAITING] * 3
@@ -222,7 +222,7 @@ def test_arguments_that_cant_be_encoded_raise_at_once_and_send_nothing(
         with pytest.raises(QAMSerializationException, match=r"add\(\).*this one stays") as raised:
             call(Unpicklable(), 1)
         assert raised.value.executed == "no"
-    assert proxy.consumer_thread.free_index_queue
+    assert proxy.consumer_thread.result_list == []
     assert proxy.get_num_waiting_callbacks() == 0
     assert service.runs == []
 

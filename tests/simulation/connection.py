@@ -184,6 +184,9 @@ class ModelConnection:
         self._catch_up()
         return self._broker.inspect_queue(queue)
 
+    def has_queue(self, name: str) -> bool:
+        return self.inspect_queue(name) is not None
+
     def delete_queue(self, name: str) -> None:
         self._catch_up()
         self._broker.delete_queue(name)

@@ -82,6 +82,9 @@ class FakeConnection:
         self.last_acks_at_inspections.append(self._last_ack)
         return self._broker.queue_states.get(queue, QueueState(0, 0))
 
+    def has_queue(self, name: str) -> bool:
+        return name in self._broker.queue_states
+
     def delete_queue(self, name: str) -> None:
         self._ask("delete", name)
 

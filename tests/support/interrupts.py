@@ -1,11 +1,17 @@
 """Ctrl-C at a chosen step, where no user could hit it."""
 
 import gc
+import inspect
 import linecache
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import qam
+
+_LIBRARY = str(Path(qam.__file__).parent)
 
 
 class Interrupter:
@@ -61,3 +67,48 @@ def interrupted_at(number: int, act: Callable[[], Any], *modules: str) -> str:
         sys.settrace(trace)
         gc.enable()
     return interrupter.where
+
+
+class EachStep:
+    """Raises KeyboardInterrupt in this thread at the step number *at*, of all of the library.
+
+    Each call, line and return of one of its functions is a step, but for the line that ends a
+    `with`: before that is done, no signal is noticed.
+    """
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        #: Where it was raised; "" before.
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not self.left or not frame.f_code.co_filename.startswith(_LIBRARY):
+            return None
+        if event != "exception" and not _is_no_step(frame, event):
+            self.left -= 1
+            if not self.left:
+                self.where = f"{event} {frame.f_code.co_qualname}:{frame.f_lineno}"
+                raise KeyboardInterrupt(self.where)
+        return self
+
+
+def _is_no_step(frame: FrameType, event: str) -> bool:
+    if event == "line":
+        return _ends_with(frame)
+    # One that is dropped is closed, by a finalizer: what is raised there, Python only prints.
+    return bool(frame.f_code.co_flags & inspect.CO_GENERATOR)
+
+
+def struck_at(number: int, act: Callable[[], Any]) -> str:
+    """Act, struck by a signal at the step *number*; return where that was, "" for nowhere."""
+    step, trace = EachStep(number), sys.gettrace()
+    gc.disable()  # finalizers of what earlier tests left are not to be struck
+    sys.settrace(step)
+    try:
+        act()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(trace)
+        gc.enable()
+    return step.where
