@@ -2,7 +2,13 @@
 
 
 def own_version() -> str:
-    """Return the version, such as ``1.0.0``; looked up at each call."""
-    from importlib.metadata import version  # takes longer than the rest of the import
+    """Return the version, such as ``1.0.0``; "unknown" for a copy that is not installed."""
+    from importlib.metadata import (  # takes longer than the rest of the import
+        PackageNotFoundError,
+        version,
+    )
 
-    return version("qam")
+    try:
+        return version("qam")
+    except PackageNotFoundError:
+        return "unknown"

@@ -29,6 +29,10 @@ OTHER = {
     "qam/_common/served_call.py": ["scenarios/test_call_options"],
     "qam/_protocol/multicalls.py": ["protocol/test_multicalls", "scenarios/test_multicalls"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
+    # The command line: its mistakes are tested together, and so are the options of all commands.
+    "qam/_cli/description.py": ["cli/test_methods"],
+    "qam/_cli/options.py": ["cli/test_commands", "cli/test_call"],
+    "qam/_cli/running.py": ["cli/test_mistakes", "cli/test_commands"],
     # What errors look like, which the two sides of their way show.
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_protocol/replies.py": ["protocol/test_replies", "serialization/test_remote_errors"],

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from qam import QAMMethodNotFoundException, QAMProxy, QAMServer
+from qam._common.version import own_version
 from qam._server.introspection import Introspection, doc_of, signature_of
 from qam._server.method_registry import MethodRegistry
 from tests.conftest import Broker
@@ -218,3 +219,9 @@ def test_no_application_can_replace_what_a_server_tells(broker: Broker, server_i
             server.register_function(add, "system.describe")
         with pytest.raises(TypeError, match="introspection must be True or False"):
             QAMServer(server_id=server_id, introspection=1, **broker.kwargs)  # type: ignore[arg-type]
+
+
+def test_a_copy_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [])
+
+    assert own_version() == "unknown"
