@@ -4,7 +4,7 @@ import inspect
 import logging
 import signal
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from qam._cli.options import (
     server_id,
 )
 from qam._cli.target import Target, load, parse
-from qam._server.method_registry import MethodRegistry
+from qam._server.offered_methods import Method, public_methods
 from qam.exceptions import QAMClosedException, QAMConnectionException
 from qam.qam_server import QAMServer
 
@@ -118,8 +118,11 @@ def _server_of(thing: Any, target: Target, options: Namespace) -> QAMServer:
         return thing
     methods = _methods_of(thing, options.target)
     server = _new_server(target, options)
-    for name, method, idempotent in methods.items():
-        server.register_function(method, name, idempotent=idempotent)
+    try:
+        for name, method in methods.items():
+            server.register_function(method, name)
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"{options.target}: {error}") from error
     return server
 
 
@@ -165,10 +168,10 @@ def _made(make: Callable[..., QAMServer], wait: float) -> QAMServer:
 # --- what it offers -------------------------------------------------------------------------
 
 
-def _methods_of(thing: Any, target: str) -> MethodRegistry:
+def _methods_of(thing: Any, target: str) -> dict[str, Method]:
     """Return the methods that *thing* offers, by their own names.
 
-    :raises Mistake: there are none, or one can't be offered.
+    :raises Mistake: there are none.
     """
     if inspect.isroutine(thing):
         module = target.partition(":")[0]
@@ -182,34 +185,23 @@ def _methods_of(thing: Any, target: str) -> MethodRegistry:
             "yours or a QAMServer can be served"
         )
     try:
-        return _of_module(thing) if isinstance(thing, ModuleType) else _of_instance(thing)
+        return _of_module(thing) if isinstance(thing, ModuleType) else public_methods(thing)
     except (TypeError, ValueError) as error:
         raise Mistake(f"{target}: {error}") from error
 
 
-def _of_module(module: ModuleType) -> MethodRegistry:
-    registry = MethodRegistry()
-    for name in _public_names(module):
-        registry.add_function(getattr(module, name), name)
-    if not registry.names:
+def _of_module(module: ModuleType) -> dict[str, Method]:
+    listed = getattr(module, "__all__", None)
+    names = vars(module) if listed is None else listed
+    found = {name: getattr(module, name) for name in names if not name.startswith("_")}
+    functions: dict[str, Method] = {
+        name: each
+        for name, each in found.items()
+        if inspect.isroutine(each) and (listed is not None or each.__module__ == module.__name__)
+    }
+    if not functions:
         raise ValueError(
             "the module has no public functions of its own; __all__ can name others, and "
             "module:instance serves an instance"
         )
-    return registry
-
-
-def _public_names(module: ModuleType) -> Iterator[str]:
-    for name in getattr(module, "__all__", vars(module)):
-        found = getattr(module, name)
-        is_own = getattr(found, "__module__", None) == module.__name__ or hasattr(module, "__all__")
-        if inspect.isroutine(found) and is_own and not name.startswith("_"):
-            yield name
-
-
-def _of_instance(instance: Any) -> MethodRegistry:
-    found, registry = MethodRegistry(), MethodRegistry()
-    found.add_instance(instance, "target")
-    for name, method, idempotent in found.items():
-        registry.add_function(method, name.removeprefix("target."), idempotent)
-    return registry
+    return functions

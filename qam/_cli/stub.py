@@ -146,7 +146,9 @@ def _parsed(signature: str) -> _Function:
     try:
         match ast.parse(f"def function {signature}: ...").body:
             case [ast.FunctionDef(args=parameters, returns=returns)]:
-                return _Function(parameters, returns)
+                names = _names_of(parameters)
+                if len(names) == len(set(names)):  # which the parser does not look at
+                    return _Function(parameters, returns)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     return _parsed("(*args, **kwargs)")
@@ -167,8 +169,14 @@ def _parameters(found: ast.arguments, types: Types) -> list[str]:
         written.append(_parameter(each, types, default is not None))
     if found.kwarg:
         written.append(f"**{_parameter(found.kwarg, types)}")
-    names = {each.arg for each in ast.walk(found) if isinstance(each, ast.arg)}
-    return ["self_" if "self" in names else "self", *written]
+    first, names = "self", _names_of(found)
+    while first in names:
+        first += "_"
+    return [first, *written]
+
+
+def _names_of(parameters: ast.arguments) -> list[str]:
+    return [each.arg for each in ast.iter_child_nodes(parameters) if isinstance(each, ast.arg)]
 
 
 def _parameter(parameter: ast.arg, types: Types, is_optional: bool = False) -> str:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from functools import partial
+from types import FunctionType
 from typing import Any, Protocol
 
 from qam._common.version import own_version
@@ -12,6 +13,8 @@ from qam._server.offered_methods import Method
 _MAX_SIGNATURE, _MAX_DOC = 1000, 4000
 #: Characters of an annotation or of a default value, at most.
 _MAX_PART = 200
+#: Functions inside each other that are looked through for a docstring.
+_MOST_LAYERS = 10
 #: Characters of all signatures and docstrings of a description together, at most.
 _MAX_DESCRIPTION = 1024 * 1024
 
@@ -104,13 +107,21 @@ class _Room:
 
 def doc_of(method: Method) -> str:
     """Return the docstring of *method*, cut; empty if it has none."""
-    while isinstance(method, partial):  # whose own tells of partials
-        method = method.func
     try:
-        doc = inspect.getdoc(method) or ""
+        doc = inspect.getdoc(_innermost(method)) or ""
     except Exception:  # code of the application
         return ""
     return doc if len(doc) <= _MAX_DOC else doc[:_MAX_DOC] + "…"
+
+
+def _innermost(method: Any) -> Any:
+    """Return the function inside of objects that have a docstring of their class only."""
+    for _ in range(_MOST_LAYERS):  # a proxy of something else may have every attribute
+        if isinstance(method, partial):
+            method = method.func
+        elif type(method) is not FunctionType and hasattr(method, "__wrapped__"):
+            method = method.__wrapped__
+    return method
 
 
 def signature_of(method: Method) -> str:

@@ -115,6 +115,7 @@ def test_a_server_that_a_module_makes_is_served_as_it_is(
         ),
         (["shop:add"], "shop:add is a function; shop alone serves all functions of the module, "),
         (["shop:make"], "shop:make is a class; write 'shop:make()' to serve an instance of it"),
+        (["lazy"], "lazy: method: <function numbers at "),
         (["empty"], "empty: the module has no public functions of its own; __all__ can name oth"),
         (["empty:thing"], "empty:thing: instance: Thing has no public methods; "),
         (["shop", "--trust", "nothing_there"], "--trust nothing_there: "),
@@ -126,6 +127,7 @@ def test_what_can_not_be_served_is_told_in_one_line(
     run: Run, served: dict[str, object], module: Module, arguments: list[str], told: str
 ) -> None:
     module("own", "from qam import QAMServer\nserver = QAMServer('memory://x', server_id='own')\n")
+    module("lazy", "def numbers():\n    yield 1\n")
     module("empty", "class Thing:\n    pass\nthing = Thing()\n")
     broker = [] if "--broker" in arguments else ["--broker", "memory://served"]
     if arguments[0].startswith("own"):

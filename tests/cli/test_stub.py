@@ -58,17 +58,27 @@ def test_the_methods_have_their_parameters_in_both_protocols() -> None:
 
 
 def test_what_only_has_a_name_is_named_so() -> None:
-    text = stub(("add", "(a, *, b)"), ("self", "(self)"))
+    text = stub(("add", "(a, *, b)"), ("self", "(self)"), ("type", "(self, self_)"))
 
     assert methods_of(text, "Calc") == [
         "def add(self, a: Any, *, b: Any) -> Any",
         "def self(self_, self: Any) -> Any",
+        "def type(self__, self: Any, self_: Any) -> Any",
     ]
 
 
 @pytest.mark.parametrize(
     "signature",
-    ["", "(a", "(): pass\nimport os\ndef f()", "(a=)", "x(a)", "\0", "(a) -> int: pass; x = (1)"],
+    [
+        "",
+        "(a",
+        "(): pass\nimport os\ndef f()",
+        "(a=)",
+        "x(a)",
+        "(a, *, a)",
+        "\0",
+        "(a) -> int: pass; x = (1)",
+    ],
 )
 def test_what_is_no_signature_takes_any_arguments(signature: str) -> None:
     text = stub(("add", signature))

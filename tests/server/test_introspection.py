@@ -108,7 +108,7 @@ def test_a_docstring_is_told_without_its_indentation() -> None:
         """
 
     assert doc_of(method) == "Do it.\n\nAnd do it well."
-    assert doc_of(functools.partial(add, 1)) == "Return the sum."
+    assert doc_of(functools.partial(functools.lru_cache(add), 1)) == "Return the sum."
     assert doc_of(lambda: None) == ""
 
 
@@ -129,6 +129,19 @@ def test_a_docstring_that_can_not_be_read_is_none() -> None:
         def __call__(self) -> None: ...
 
     assert doc_of(Method()) == ""
+
+
+def test_an_object_that_has_every_attribute_is_described() -> None:
+    class Endless:
+        """Is like a method of another kind of proxy."""
+
+        def __getattr__(self, name: str) -> "Endless":
+            return Endless()
+
+        def __call__(self) -> None: ...
+
+    assert doc_of(Endless()) == "Is like a method of another kind of proxy."
+    assert signature_of(Endless()) == "(*args, **kwargs)"
 
 
 # --- descriptions -------------------------------------------------------------------------
