@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 from qam import __version__
@@ -100,12 +98,3 @@ def test_arguments_may_stand_before_and_behind_options(
 
     # then
     assert (exit_code, seen) == (130, [words])
-
-
-def test_the_library_alone_loads_nothing_of_the_command_line() -> None:
-    import subprocess
-
-    code = "import sys, qam; print({'argparse', 'asyncio', 'code', 'qam._cli'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout == "set()\n"
