@@ -42,6 +42,7 @@ from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Call
 from qam._server.execute_method_thread import ExecuteMethodThread
+from qam._server.introspection import Introspection
 from qam._server.life import Life
 from qam._server.mailboxes import ResultQueue, SettledCalls
 from qam._server.messages import Messages, declare_server
@@ -170,6 +171,7 @@ class QAMServer:
         credentials: AMQPCredentials | None = None,
         wait_for_broker: float = 0.0,
         middleware: Iterable[Middleware] = (),
+        introspection: bool = True,
     ) -> None:
         check_entity_name(server_id, "server_id")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
@@ -195,6 +197,9 @@ class QAMServer:
         #: The id by which proxies find this server.
         self.server_id = server_id
         self._methods = MethodRegistry()
+        if check_flag(introspection, "introspection"):
+            asked = Introspection(server_id, self._methods)
+            self._methods.add_system_methods(asked.system_methods)
         # First the mailboxes between the threads, then the threads.
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()

@@ -6,6 +6,7 @@ No demonstration depends on timing: the one slow method ends when the demonstrat
 
 import threading
 import uuid
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
+from qam._cli import exits
+from qam._cli.options import common, credentials_of, hosts_in
 from qam._protocol.entities import (
     presence_binding,
     reply_exchange,
@@ -29,17 +32,37 @@ _TIMEOUT = 10.0
 _FINISHED = 2
 
 
+def add_to(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "demo",
+        parents=[common("by default a broker inside this process")],
+        help="show what a proxy and a server do",
+        description="Start a server and a proxy in this process, and show what calls do.",
+    )
+    parser.set_defaults(run=run_command)
+
+
+def run_command(options: Namespace) -> int:
+    """Run the demonstrations at the broker of the *options*; return the exit code."""
+    if options.broker is None:
+        options.broker = own_broker()
+    credentials_of(options)  # for its errors
+    run(hosts_in(options.broker))
+    return exits.OK
+
+
 def own_broker() -> str:
     """Return the URL of a new broker inside this process."""
     return f"memory://qam-demo-{uuid.uuid4().hex}"
 
 
-def run(broker: str) -> None:
+def run(broker: str | list[str]) -> None:
     """Run all demonstrations, and print them to stdout.
 
     Blocks until they are over, and what was declared for them is deleted.
 
-    :param broker: a URL.
+    :param broker: a URL, or those of the nodes of a cluster.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises QAMException: the connection to the broker was lost.
     """
@@ -79,7 +102,7 @@ class Counter:
 
 
 @contextmanager
-def _stage(broker: str, server_id: str) -> Iterator[Stage]:
+def _stage(broker: str | list[str], server_id: str) -> Iterator[Stage]:
     endpoint = AMQPCredentials(broker).endpoints()[0]
     with ExitStack() as stack:
         server = QAMServer(broker, server_id=server_id, expected_exceptions=[ZeroDivisionError])

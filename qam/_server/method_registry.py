@@ -3,7 +3,7 @@
 import functools
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -44,11 +44,22 @@ class MethodRegistry:
         self._dynamic: dict[str, DynamicInstance] = {}
         #: Runs the methods that are coroutine functions.
         self.coroutines = Coroutines()
+        # The methods of the server itself, which no application can replace.
+        self._system: dict[str, Method] = {PING: _pong}
 
     @property
     def names(self) -> list[str]:
         """The names of all methods, in order."""
         return sorted([*self._methods, *(f"{name}.*" for name in self._dynamic)])
+
+    def items(self) -> list[tuple[str, Method, bool]]:
+        """Return name, method, and whether it is idempotent, in the order of the names."""
+        found = sorted(self._methods.items(), key=lambda item: item[0])
+        return [(name, method, name in self._idempotent) for name, method in found]
+
+    def add_system_methods(self, methods: Mapping[str, Method]) -> None:
+        """Offer methods of the server itself, beside the ping that every server answers."""
+        self._system.update(methods)
 
     @property
     def functions(self) -> dict[str, Method]:
@@ -176,7 +187,7 @@ class MethodRegistry:
         return None
 
     def _find(self, name: str) -> Method:
-        method = self._methods.get(name) or _SYSTEM_METHODS.get(name) or self._reach(name)
+        method = self._methods.get(name) or self._system.get(name) or self._reach(name)
         if method is None:
             name, place = printable(name), f"host {socket.gethostname()}, pid {os.getpid()}"
             raise QAMMethodNotFoundException(
@@ -202,10 +213,6 @@ def _offered_by(
 
 def _pong() -> None:
     """Answer a ping."""
-
-
-#: The methods that every server has, and no application can replace.
-_SYSTEM_METHODS: dict[str, Method] = {PING: _pong}
 
 
 def _as_name(method: object) -> str:

@@ -1,5 +1,6 @@
 """What is published: the sdist and the wheel, each unpacked or installed away from the checkout."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.cli.test_demo import assert_everything_is_shown
+from tests.support.rabbitmq import RabbitMQNode
 
 pytestmark = pytest.mark.timeout(600)  # pip may have to download what it installs
 
@@ -105,7 +107,9 @@ def test_the_tests_of_the_sdist_that_read_files_pass_there(package: Package) -> 
 
 
 def test_to_import_the_library_loads_nothing_that_not_everybody_uses() -> None:
-    look = "import sys, qam; print({'asyncio', 'argparse', 'qam.aio'} & set(sys.modules))"
+    look = (
+        "import sys, qam; print({'asyncio', 'argparse', 'qam.aio', 'qam._cli'} & set(sys.modules))"
+    )
     use = "import sys, qam; print(qam.aio.call.__name__, 'asyncio' in sys.modules)"
     serve = (
         "import sys, qam; server = qam.QAMServer('memory://name'); server.register_function(pow);"
@@ -120,24 +124,80 @@ def test_to_import_the_library_loads_nothing_that_not_everybody_uses() -> None:
     assert [each.stdout for each in printed] == ["set()\n", "call True\n", "False\n"]
 
 
-def test_the_wheel_shows_the_demo_where_nothing_else_is_installed(
-    package: Package, tmp_path: Path
-) -> None:
-    # given
-    installed, home = tmp_path / "installed", tmp_path / "home"
-    home.mkdir()
-    venv.create(installed, with_pip=True)
-    run(installed / "bin" / "python", "-m", "pip", "install", package.wheel, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def installed(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The commands of an environment in which the wheel was installed, without extras."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True)
+    commands = folder / "bin"
+    run(commands / "python", "-m", "pip", "install", package.wheel, cwd=folder)
+    return commands
 
+
+def test_the_wheel_installs_what_speaks_amqp_and_nothing_else(
+    installed: Path, tmp_path: Path
+) -> None:
+    output, _ = run(installed / "python", "-m", "pip", "list", "--format", "json", cwd=tmp_path)
+
+    names = {each["name"].lower() for each in json.loads(output)} - {"pip", "setuptools"}
+    # The others are what kombu needs.
+    assert {"qam", "amqp", "kombu"} <= names
+    assert names <= {"qam", "amqp", "kombu", "vine", "tzdata", "packaging"}
+
+
+def test_the_wheel_shows_the_demo_where_nothing_else_is_installed(
+    installed: Path, tmp_path: Path
+) -> None:
     # when
     demo = ["-W", "error", "-m", "qam", "demo"]
-    output, errors = run(
-        installed / "bin" / "python", *demo, cwd=home, environment={"HOME": str(home)}
-    )
-    by_script, _ = run(installed / "bin" / "qam", "demo", cwd=home, environment={"HOME": str(home)})
+    environment = {"HOME": str(tmp_path)}
+    output, errors = run(installed / "python", *demo, cwd=tmp_path, environment=environment)
+    by_script, _ = run(installed / "qam", "demo", cwd=tmp_path, environment=environment)
 
     # then
     assert errors == ""
     assert_everything_is_shown(output)
     assert_everything_is_shown(by_script)
-    assert list(home.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wheel_runs_each_command_where_nothing_else_is_installed(
+    installed: Path, tmp_path: Path, rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    # given
+    (tmp_path / "calc.py").write_text("def add(a: int, b: int) -> int:\n    return a + b\n")
+    environment = {"QAM_BROKER_URL": rabbitmq_node.url, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def qam(*arguments: str) -> str:
+        output, errors = run(installed / "qam", *arguments, cwd=tmp_path, environment=environment)
+        assert errors == ""
+        return output
+
+    serve = [installed / "qam", "serve", "calc", "--server-id", server_id]
+    with subprocess.Popen(
+        serve, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stderr is not None
+            assert any("serves at" in line for line in server.stderr), "it ended"
+
+            # when
+            shown = [
+                qam("call", server_id, "add", "2", "b=3"),
+                qam("methods", server_id),
+                qam("methods", server_id, "--stub"),
+                qam("ping", server_id, "--timeout", "60"),
+                qam("health", server_id, "--timeout", "60"),
+                qam("--version"),
+            ]
+            server.terminate()
+
+            # then
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+    assert shown[:2] == ["5\n", "add(a: int, b: int) -> int\n"]
+    assert "def add(self, a: int, b: int) -> int: ..." in shown[2]
+    assert "answered in" in shown[3]
+    assert "0 requests wait for 1 server" in shown[4]
+    assert shown[5].startswith("qam ")

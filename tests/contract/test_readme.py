@@ -128,6 +128,7 @@ def test_the_readme_tests_with_the_line_that_ci_runs() -> None:
         "docs/project/glossary.md",
         "docs/topics/calling.md",
         "docs/topics/serving.md",
+        "docs/topics/command-line.md",
         "docs/topics/performance.md",
         "docs/topics/debugging.md",
         "docs/topics/threads.md",

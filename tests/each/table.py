@@ -10,6 +10,7 @@ OTHER = {
     # Names and values, on which everything else stands.
     "qam/_common/doors.py": ["common/test_logs"],
     "qam/_common/printable.py": ["common/test_logs"],
+    "qam/_common/version.py": ["server/test_introspection"],
     "qam/_common/static_inspection.py": ["common/test_logs"],
     "qam/_broker/connection.py": ["broker/test_connection_thread"],
     "qam/_broker/events.py": ["broker/test_unconfirmed"],
@@ -31,6 +32,10 @@ OTHER = {
     "qam/_protocol/multicalls.py": ["protocol/test_multicalls", "scenarios/test_multicalls"],
     "qam/_server/event_loop_thread.py": ["server/test_coroutines"],
     "qam/_server/settings.py": ["server/test_worker_pool"],
+    # The command line: its mistakes are tested together, and so are the options of all commands.
+    "qam/_cli/description.py": ["cli/test_methods"],
+    "qam/_cli/options.py": ["cli/test_commands", "cli/test_call"],
+    "qam/_cli/running.py": ["cli/test_mistakes", "cli/test_commands"],
     # What errors look like, which the two sides of their way show.
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_protocol/replies.py": ["protocol/test_replies", "serialization/test_remote_errors"],
