@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
+from qam._broker.endpoint import common_user
 from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._broker.tls import TLSOption
 from qam._client.call_futures import submit
@@ -86,6 +87,13 @@ QAMMEthodNotFoundException = QAMMethodNotFoundException
 _CLOSE_TIMEOUT = 5.0 - FLUSH_TIMEOUT
 
 
+def _user_of(credentials: AMQPCredentials) -> str:
+    user = common_user(credentials.endpoints())
+    if user is None:
+        raise ValueError("identify needs the same user at all hosts")
+    return user
+
+
 class QAMProxy(_RemoteNames):
     """Sends method calls to a QAMServer and receives their results.
 
@@ -143,6 +151,8 @@ class QAMProxy(_RemoteNames):
     :param metadata: texts by name that travel with each request, 8 KiB at most in all; or a
         function that returns them, which is called for each call, in its thread.  A server of
         0.2.x ignores them.
+    :param identify: True to say in each request as whom this proxy is connected.  RabbitMQ
+        verifies it, and methods read it in :attr:`qam.CurrentCall.user`.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """
@@ -173,6 +183,7 @@ class QAMProxy(_RemoteNames):
         wait_for_broker: float = 0.0,
         wait_for_server: float = 0.0,
         metadata: Metadata | None = None,
+        identify: bool = False,
     ) -> None:
         check_entity_name(server_id, "server_id")
         if client_id is not None:
@@ -201,6 +212,7 @@ class QAMProxy(_RemoteNames):
             max_message_bytes=check_count(max_message_bytes, "max_message_bytes"),
             queue_arguments=check_queue_arguments(queue_arguments),
             persistent=check_flag(persistent, "persistent"),
+            user=_user_of(self.amqp_credentials) if check_flag(identify, "identify") else None,
         )
         self._closing = self._finished = False
         self._connects_late = not check_flag(connect, "connect")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from qam._broker.connect import CONNECT_TIMEOUT, connect_patiently
 from qam._broker.credentials import HEARTBEAT, AMQPCredentials, credentials_of
+from qam._broker.endpoint import common_user
 from qam._broker.messages import MAX_MESSAGE_BYTES
 from qam._broker.tls import TLSOption
 from qam._common.checks import (
@@ -175,6 +176,11 @@ class QAMServer:
     ) -> None:
         check_entity_name(server_id, "server_id")
         fixed = None if prefetch is None else check_count(prefetch, "prefetch", MAX_PREFETCH)
+        #: Where the broker is.
+        self.amqp_credentials = credentials_of(
+            credentials,
+            AMQPCredentials(hostname, port, username, password, vhost, ssl, heartbeat),
+        )
         self._settings = settings = ServerSettings(
             server_id=server_id,
             max_workers=_most_workers(max_workers),
@@ -188,11 +194,7 @@ class QAMServer:
             connect_timeout=check_timeout(connect_timeout, "connect_timeout"),
             serializer=get_serializer(serializer, trusted=trusted),
             queue_arguments=check_queue_arguments(queue_arguments),
-        )
-        #: Where the broker is.
-        self.amqp_credentials = credentials_of(
-            credentials,
-            AMQPCredentials(hostname, port, username, password, vhost, ssl, heartbeat),
+            user=common_user(self.amqp_credentials.endpoints()),
         )
         #: The id by which proxies find this server.
         self.server_id = server_id
@@ -204,7 +206,8 @@ class QAMServer:
         self._calls: JobQueue[Call] = JobQueue()
         results, settled = ResultQueue(), SettledCalls()
         self._results = results
-        credentials, messages = self.amqp_credentials, Messages(server_id, settings.serializer)
+        credentials = self.amqp_credentials
+        messages = Messages(server_id, settings.serializer, settings.user)
         self._publisher = ReplyPublisherThread(
             credentials, settings, results, settled, self._publisher_ended
         )
@@ -502,7 +505,8 @@ class QAMServer:
         Before :meth:`serve`, and after the end, it returns at once.
 
         :param timeout: seconds for the requests at hand.  Those not started by then are given
-            back to the queue.  A method that still runs then can't reply any more: its caller
+            back to the queue.  A method that still runs then is told by ``current_call()``, and
+            an ``async def`` method is cancelled.  It can't reply any more: its caller
             gets a :class:`~qam.exceptions.QAMServerLostException`, or another server runs it
             again if it is idempotent.
         :raises TypeError, ValueError: *timeout* is not a positive number.

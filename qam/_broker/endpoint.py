@@ -1,5 +1,6 @@
 """The address of one broker and the settings to connect to it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from qam._broker.tls import TLS
@@ -31,6 +32,12 @@ class Endpoint:
         if self.is_memory:
             return self.host
         return f"{address(self.host, self.port)}, vhost {self.vhost!r}"
+
+
+def common_user(endpoints: Iterable[Endpoint]) -> str | None:
+    """Return as whom all *endpoints* are connected to; None if that differs."""
+    users = {endpoint.username for endpoint in endpoints}
+    return users.pop() if len(users) == 1 else None
 
 
 def address(host: str, port: int) -> str:

@@ -42,6 +42,8 @@ class ClientSettings:
     queue_arguments: Mapping[str, Any] = field(default_factory=dict)
     #: Whether the broker keeps requests and replies.
     persistent: bool = True
+    #: As whom the proxy says it is connected; None if it does not say.
+    user: str | None = None
 
 
 class ClientThreads:
@@ -66,6 +68,7 @@ class ClientThreads:
             wait_for_broker=settings.wait_for_broker,
             max_message_bytes=settings.max_message_bytes,
             persistent=settings.persistent,
+            user=settings.user,
         )
         self.consumer = ConsumerThread(
             settings.credentials,

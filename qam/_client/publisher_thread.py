@@ -60,6 +60,7 @@ class PublisherThread(PublishingThread):
     :param max_message_bytes: the size of the largest request, in bytes.
     :param persistent: whether the broker keeps requests and replies.  If not, no request is
         sent while the reply queue is not being consumed: its reply would be lost.
+    :param user: as whom the requests say that they are sent; None if they do not say.
     :param connect: opens a connection to one of the brokers.
     """
 
@@ -76,6 +77,7 @@ class PublisherThread(PublishingThread):
         wait_for_broker: float = 0.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         persistent: bool = True,
+        user: str | None = None,
         connect: Connect = connect,
     ) -> None:
         name = f"qam PublisherThread {client_id}"
@@ -102,7 +104,7 @@ class PublisherThread(PublishingThread):
         self._is_there, self._ask_at = False, -math.inf
         self._queue = MethodQueue(self.results, max_queued, held=not persistent)
         self._requests = RequestMaker(
-            server_id, client_id, as_serializer(serializer), max_message_bytes, persistent
+            server_id, client_id, as_serializer(serializer), max_message_bytes, persistent, user
         )
         self._fates = CallFates(server_id, amqp_credentials, persistent)
 

@@ -23,6 +23,7 @@ class RequestMaker:
     :param serializer: how requests are encoded.
     :param max_message_bytes: the size of the largest request, in bytes.
     :param persistent: whether the broker keeps the requests.
+    :param user: as whom the proxy says it is connected; None if it does not say.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class RequestMaker:
         serializer: Serializer,
         max_message_bytes: int,
         persistent: bool,
+        user: str | None = None,
     ) -> None:
         self.route = request_binding(server_id).route
         self.queue = request_binding(server_id).queue
@@ -40,7 +42,9 @@ class RequestMaker:
         self._max_message_bytes = max_message_bytes
         self._persistent = persistent
         self._reply_key = reply_routing_key(client_id)
-        self._properties = properties(serializer, persistent, reply_to=self._reply_key)
+        self._properties = properties(
+            serializer, persistent, reply_to=self._reply_key, user_id=user
+        )
         # A documented message names the client by its label, and not by its id on the wire.
         self._label_key = reply_routing_key(client_id.rpartition(".")[0])
 

@@ -36,12 +36,15 @@ Reply body::
 Properties: content_type, content_encoding, and delivery_mode (2; or 1 for requests that
 may be lost with the broker, and for their replies).  Requests also have correlation_id
 (unique per call), reply_to (the routing key of the reply) and expiration (milliseconds, if
-the call has a timeout).  Replies repeat the correlation_id. *
+the call has a timeout); and user_id, if the client says who it is, which RabbitMQ verifies.
+Replies repeat the correlation_id. *
 
 Headers of requests: x-qam-resent (int), if this is not the first copy: the milliseconds
 since the first copy was sent.  x-qam-runs (int), if the method is idempotent and runs
 again: how often it has begun, this time included.  x-qam-given-back (bool), if a server
-that closed had no time to start the method. *
+that closed had no time to start the method.  x-qam-oneway (bool), if nobody waits for the
+reply.  x-qam-user (str), if a server has published a request anew that had a user_id: that
+user.  All other headers whose names do not begin with x- are the metadata of the call. *
 
 Fields and properties with a * are unknown to 0.2.x peers, which ignore them.
 """

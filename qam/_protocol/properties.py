@@ -6,7 +6,7 @@ from qam._broker.messages import MAX_EXPIRATION, PERSISTENT, TRANSIENT
 from qam._serialization.serializers import Serializer
 
 RESENT, RUNS, GIVEN_BACK = "x-qam-resent", "x-qam-runs", "x-qam-given-back"
-ONE_WAY = "x-qam-oneway"
+ONE_WAY, USER = "x-qam-oneway", "x-qam-user"
 
 
 def properties(serializer: Serializer, persistent: bool = True, **more: Any) -> dict[str, Any]:

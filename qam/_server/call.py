@@ -80,6 +80,8 @@ class Call:
     runs = 1
     #: Another server had it, and gave it back without starting it.
     given_back = False
+    #: The user of the server that answers it; None if that is not certain.
+    server_user: str | None = None
     #: Nobody waits for its reply.
     one_way = False
     #: The server closes, and waits no longer for its method.

@@ -68,7 +68,7 @@ def view_of(call: Call) -> CurrentCall:
         method=call.method_name,
         id=delivery.correlation_id,
         client_id=label_of(delivery.correlation_id),
-        user=user_of(delivery),
+        user=user_of(delivery, call.server_user),
         metadata=MappingProxyType(metadata_of(delivery.headers)),
         _call=call,
     )

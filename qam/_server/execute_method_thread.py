@@ -212,10 +212,10 @@ class ExecuteMethodThread(OwnThread):
     def _call(self, call: Call, request: Request, method: Callable[[], Any]) -> dict[str, Any]:
         """Call *method* inside the middleware; return the body of the reply, also if it raises."""
         self._log_station(call, "started", request.method_name)
-        started = time.monotonic()
+        started, call.server_user = time.monotonic(), self._settings.user
         served = served_call.set(call)
         try:
-            if not request.is_for_system:
+            if self._settings.middleware and not request.is_for_system:
                 method = surrounded(method, call, self._settings.middleware)
             return result_reply(request.id, _no_coroutine(method()))
         except NoSuchMethodError as error:

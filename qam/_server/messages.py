@@ -12,6 +12,7 @@ from qam._protocol.entities import reply_exchange, request_binding
 from qam._protocol.metadata import metadata_of
 from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS, expiration, properties
 from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST, internal_reply
+from qam._protocol.users import carry_user, user_of
 from qam._serialization.serializers import Serializer
 from qam._server.call import Answer, Call, code_if_not_run, is_resent, runs_of
 
@@ -52,10 +53,12 @@ class Messages:
 
     :param server_id: the id of the server.
     :param serializer: how replies are encoded.
+    :param user: as whom the server is connected; None if that depends on the host.
     """
 
-    def __init__(self, server_id: str, serializer: Serializer) -> None:
+    def __init__(self, server_id: str, serializer: Serializer, user: str | None = None) -> None:
         self._serializer = serializer
+        self._user = user
         self._reply_exchange = reply_exchange(server_id)
         # Few clients make many calls, so their routes are cached.
         self._reply_route = lru_cache(maxsize=1024)(partial(Route, self._reply_exchange))
@@ -134,6 +137,7 @@ class Messages:
             anew["headers"] = {**mark, **_own_headers(call.delivery), GIVEN_BACK: True}
         else:
             anew["headers"] = {**_lasting_headers(call.delivery), RUNS: runs}
+        carry_user(user_of(call.delivery, self._user), self._user, anew)
         return Message(self._request_route, call.delivery.body, anew, mandatory=False, call=call)
 
 

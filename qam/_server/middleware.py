@@ -28,8 +28,6 @@ def surrounded(
     method: Callable[[], Any], call: Call, middleware: Sequence[Middleware]
 ) -> Callable[[], Any]:
     """Return what runs *method* inside *middleware*, whose first is the outermost."""
-    if not middleware:
-        return method
     seen = view_of(call)
     for each in reversed(middleware):
         method = partial(each, seen, method)

@@ -38,6 +38,8 @@ class ServerSettings:
     expected_exceptions: tuple[type[BaseException], ...] = ()
     #: Whether the exceptions of methods are logged at all.
     log_exceptions: bool = True
+    #: As whom it is connected to the broker; None if that depends on the host.
+    user: str | None = None
     #: What surrounds the methods, outermost first.
     middleware: tuple[Middleware, ...] = ()
     #: Seconds that one attempt to connect may take.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qam._broker.endpoint import common_user
 from qam.amqp_credentials import AMQPCredentials
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
@@ -280,3 +281,20 @@ def test_what_is_quoted_is_always_the_password(password: str) -> None:
     [endpoint] = AMQPCredentials(f"amqp://me:{quote(password, safe='')}@broker").endpoints()
 
     assert (endpoint.host, endpoint.password) == ("broker", password)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "user"),
+    [
+        ("one", "me"),
+        (["one", "two"], "me"),
+        ("memory://name", "guest"),
+        (["amqp://ann:a@one", "amqp://ann:b@two"], "ann"),
+        (["amqp://ann:a@one", "amqp://bob:b@two"], None),
+    ],
+    ids=str,
+)
+def test_the_user_is_known_if_it_is_the_same_at_all_hosts(hosts: Any, user: str | None) -> None:
+    is_url = "://" in str(hosts)
+    credentials = AMQPCredentials(hosts) if is_url else AMQPCredentials(hosts, username="me")
+    assert common_user(credentials.endpoints()) == user

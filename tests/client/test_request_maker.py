@@ -124,3 +124,12 @@ def test_a_one_way_request_says_so_and_has_no_expiration() -> None:
 
     assert message.properties["headers"] == {ONE_WAY: True}
     assert "expiration" not in message.properties
+
+
+def test_a_request_says_who_sends_it_only_if_its_proxy_does() -> None:
+    call = PendingCall(1, 7, "add", b"body", times_written=1)
+    says = RequestMaker("server", "label.own", JSON, 1000, True, user="ann")
+
+    for _ in range(2):  # the second is a copy
+        assert says.request(call, now=5.0).properties["user_id"] == "ann"
+        assert "user_id" not in maker().request(call, now=5.0).properties

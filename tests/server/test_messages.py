@@ -7,7 +7,7 @@ import pytest
 
 from qam._broker.messages import Delivery, Route
 from qam._protocol.correlation import CallKey
-from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS
+from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS, USER
 from qam._protocol.replies import REQUEST_UNREADABLE, SERVER_LOST
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Answer, Call
@@ -169,6 +169,32 @@ def test_metadata_and_the_mark_of_one_way_stay_with_a_request(
     # then
     marks = {GIVEN_BACK: True, RESENT: 7} if runs is None else {RUNS: 2}
     assert anew.properties["headers"] == {"trace": "a1", ONE_WAY: True, **marks}
+
+
+@pytest.mark.parametrize("runs", [None, 2], ids=["given back", "run again"])
+@pytest.mark.parametrize(
+    ("came_with", "own", "goes_with", "user"),
+    [
+        ({"user_id": "ann"}, "server", "server", "ann"),
+        ({"user_id": "server", "headers": {USER: "ann"}}, "server", "server", "ann"),
+        ({"user_id": "bob", "headers": {USER: "ann"}}, "server", "server", "bob"),
+        ({"headers": {USER: "ann"}}, "server", None, None),
+        ({}, "server", None, None),
+        # it is not certain as whom it could be sent
+        ({"user_id": "ann"}, None, None, None),
+    ],
+)
+def test_a_server_sends_a_request_anew_as_itself_and_says_for_whom(
+    came_with: dict[str, Any],
+    own: str | None,
+    goes_with: str | None,
+    user: str | None,
+    runs: int | None,
+) -> None:
+    messages = Messages("server", get_serializer("json"), own)
+    anew = messages.request_anew(call(**came_with), now=101.0, runs=runs)
+    assert anew.properties.get("user_id") == goes_with
+    assert anew.properties["headers"].get(USER) == user
 
 
 def test_the_reply_to_a_one_way_call_does_not_come_back(messages: Messages) -> None:

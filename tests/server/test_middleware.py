@@ -28,10 +28,6 @@ def noting(name: str, notes: list[str]) -> Callable[..., Any]:
     return middleware
 
 
-def test_a_method_without_any_is_itself(call: Call) -> None:
-    assert surrounded(len, call, ()) is len  # type: ignore[comparison-overlap]
-
-
 def test_the_first_is_the_outermost(call: Call) -> None:
     notes: list[str] = []
     both = check_middleware([noting("outer", notes), noting("inner", notes)])
