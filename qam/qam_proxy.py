@@ -459,7 +459,7 @@ class QAMProxy(_RemoteNames):
             _open_proxies.discard(self)
             self._finished = True
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """In a forked child, which does not have the threads of the proxy: be closed.
 
         But a proxy that connects late begins anew, with the first call in the child.

@@ -462,7 +462,7 @@ class QAMServer:
             self._life.fail(error)
             self._consumer.ask_to_stop()
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """In a forked child, which does not have the threads of the server: be closed."""
         self._life.after_fork()
         _serving.discard(self)

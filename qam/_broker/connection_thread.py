@@ -168,7 +168,7 @@ class ConnectionThread(OwnThread, ABC):
         if self.ident is not None and self is not threading.current_thread():
             self.join(deadline.wait_time())
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """Give up the connection without sending anything; in a forked child."""
         self.kill = True
         self._loan.after_fork()

@@ -115,7 +115,7 @@ class _Brokers:
         with self._lock:
             return self._brokers.setdefault(name, _Broker())
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """Start without brokers, and replace the lock; in a forked child."""
         self._lock = own_lock()
         self._brokers = {}

@@ -92,7 +92,7 @@ class Waker:
             if not self._sockets:
                 os.close(self._reader)
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold, and close; in a forked child."""
         self._lock = own_lock()
         self.close()

@@ -21,11 +21,17 @@ from qam._cli.options import (
     server_id,
 )
 from qam._cli.target import Target, load, parse
-from qam._server.offered_methods import Method, public_methods
+from qam._server.exposed import exposed_methods, functions_of
+from qam._server.offered_methods import Method, check_instance, public_methods
 from qam.exceptions import QAMClosedException, QAMConnectionException
 from qam.qam_server import QAMServer
 
 _THREADS, _SERIALIZER, _WAIT, _GRACE = 32, "pickle", 30.0, 30.0
+
+_HINT = (
+    "; the public functions that a module defines or its __all__ names can be served, and the "
+    "public methods of an instance, or those of them that qam.expose marks"
+)
 
 log = logging.getLogger("qam.serve")
 
@@ -185,23 +191,10 @@ def _methods_of(thing: Any, target: str) -> dict[str, Method]:
             "yours or a QAMServer can be served"
         )
     try:
-        return _of_module(thing) if isinstance(thing, ModuleType) else public_methods(thing)
+        if isinstance(thing, ModuleType):
+            return {name: method for name, (method, _) in functions_of(thing).items()}
+        check_instance(thing, target)
+        marked = exposed_methods(thing)
+        return {name: method for name, (method, _) in marked.items()} or public_methods(thing)
     except (TypeError, ValueError) as error:
-        raise Mistake(f"{target}: {error}") from error
-
-
-def _of_module(module: ModuleType) -> dict[str, Method]:
-    listed = getattr(module, "__all__", None)
-    names = vars(module) if listed is None else listed
-    found = {name: getattr(module, name) for name in names if not name.startswith("_")}
-    functions: dict[str, Method] = {
-        name: each
-        for name, each in found.items()
-        if inspect.isroutine(each) and (listed is not None or each.__module__ == module.__name__)
-    }
-    if not functions:
-        raise ValueError(
-            "the module has no public functions of its own; __all__ can name others, and "
-            "module:instance serves an instance"
-        )
-    return functions
+        raise Mistake(f"{target}: {error}{_HINT}") from error

@@ -250,7 +250,7 @@ class CallbackObserverThread(OwnThread):
         self.kill = True
         self._ready.bell.ring()
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """In a forked child: forget all callbacks and threads, and make new locks."""
         self._items.clear_after_fork()
         self._ready.bell.renew_lock()

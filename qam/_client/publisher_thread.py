@@ -388,7 +388,7 @@ class PublisherThread(PublishingThread):
     def _on_end(self, error: BaseException | None) -> None:
         self.end_calls(error)
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """In a forked child: make new locks, which nobody holds."""
-        super()._after_fork()
+        super()._in_forked_child()
         self._queue.renew_lock()

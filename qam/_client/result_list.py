@@ -299,7 +299,7 @@ class ResultList:
                     _end_wait(slot)
         self.fail_all(failure)
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """In a forked child: let no call begin, and make a new lock, which nobody holds."""
         self._lock = own_lock()
         self._closed_by = _forked

@@ -14,7 +14,7 @@ from typing import Protocol
 class Inherited(Protocol):
     """An object that a forked child inherits and cannot use as it is."""
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """Make the object harmless in the child: take no lock, use nothing of the parent's."""
 
 
@@ -22,14 +22,14 @@ _inherited: "weakref.WeakSet[Inherited]" = weakref.WeakSet()
 
 
 def disown_in_child(thing: Inherited) -> None:
-    """Register *thing*: a forked child calls its ``_after_fork`` before it runs other code."""
+    """Register *thing*: a forked child calls its ``_in_forked_child`` before it runs other code."""
     _inherited.add(thing)
 
 
-def _after_fork() -> None:
+def _tell_all() -> None:
     for thing in list(_inherited):
-        thing._after_fork()
+        thing._in_forked_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_tell_all)

@@ -132,7 +132,7 @@ class JobQueue(Generic[Job]):
             while self._idle:
                 self._idle.pop().release()
 
-    def _after_fork(self) -> None:
+    def _in_forked_child(self) -> None:
         """Drop the jobs, replace the lock and close; in a forked child, which has no threads."""
         self._lock = own_lock()
         self._jobs.clear()

@@ -59,7 +59,7 @@ class LogThread:
         self._drops = count(1)
         self._dropped = self._reported = 0
 
-    _after_fork = _begin_anew
+    _in_forked_child = _begin_anew
 
     @property
     def is_here(self) -> bool:

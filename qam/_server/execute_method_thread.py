@@ -109,7 +109,7 @@ class ExecuteMethodThread(OwnThread):
     def run(self) -> None:
         """Run methods until the server closes."""
         while (call := self._calls.get()) is not None:
-            self._handle(call)
+            self._work_on(call)
             del call  # an idle thread keeps no request and no reply alive
             if self._pool.dismisses(self):
                 return
@@ -118,7 +118,7 @@ class ExecuteMethodThread(OwnThread):
         """Around a call that the method makes: let another worker run meanwhile."""
         return self._pool.one_waits()
 
-    def _handle(self, call: Call) -> None:
+    def _work_on(self, call: Call) -> None:
         reply = self._answer(call)
         if call.cut_off:
             return

@@ -883,7 +883,7 @@ class TestAConnectionThatIsLent:
     def test_is_given_up_in_a_forked_child(self, broker: FakeBroker, owner: Owner) -> None:
         connection = broker.connection
 
-        owner._after_fork()
+        owner._in_forked_child()
 
         assert connection.closed
         assert owner.kill

@@ -78,6 +78,38 @@ def test_a_module_may_name_others(run: Run, served: dict[str, object], module: M
     assert set(served) == {"join", "server", "options"}
 
 
+MARKED = """
+from qam import expose
+@expose(idempotent=True)
+async def add(a, b=0):
+    return a + b
+def other():
+    pass
+class Cart:
+    @expose("put_in", idempotent=True)
+    def put(self, what):
+        return what
+    def other(self):
+        pass
+cart = Cart()
+"""
+
+
+@pytest.mark.parametrize(("target", "name"), [("marked", "add"), ("marked:cart", "put_in")])
+def test_what_is_marked_is_served_alone_and_as_it_is_marked(
+    run: Run, served: dict[str, object], module: Module, target: str, name: str
+) -> None:
+    module("marked", MARKED)
+
+    assert run("serve", target, "--broker", "memory://served").exit_code == 0
+
+    assert set(served) == {name, "server", "options"}
+    server = served["server"]
+    assert isinstance(server, QAMServer)
+    ((_, _, idempotent),) = server._methods.items()
+    assert idempotent
+
+
 @pytest.mark.parametrize("target", ["shop:cart", "shop:make()", "shop:Cart()"])
 def test_an_instance_serves_its_methods(run: Run, served: dict[str, object], target: str) -> None:
     options = ["--server-id", "cart", "--threads", "3", "--serializer", "json", "--grace", "5"]
@@ -116,7 +148,7 @@ def test_a_server_that_a_module_makes_is_served_as_it_is(
         (["shop:add"], "shop:add is a function; shop alone serves all functions of the module, "),
         (["shop:make"], "shop:make is a class; write 'shop:make()' to serve an instance of it"),
         (["lazy"], "lazy: method: <function numbers at "),
-        (["empty"], "empty: the module has no public functions of its own; __all__ can name oth"),
+        (["empty"], "empty: module: empty has no public functions; the public functions that a mo"),
         (["empty:thing"], "empty:thing: instance: Thing has no public methods; "),
         (["shop", "--trust", "nothing_there"], "--trust nothing_there: "),
         (["shop", "--broker", "http://x"], "--broker: the scheme http:// is not supported"),

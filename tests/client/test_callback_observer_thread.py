@@ -335,7 +335,7 @@ def test_in_a_forked_child_it_watches_over_nothing(parent: Parent) -> None:
     other.begin()
     lock = observer.callback_dict_lock
 
-    observer._after_fork()
+    observer._in_forked_child()
 
     assert observer.kill
     assert observer.callback_uid_dict == {}

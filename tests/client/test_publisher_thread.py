@@ -624,7 +624,7 @@ def test_in_a_forked_child_its_locks_are_free(clock: StandingClock) -> None:
     publisher = Client(clock).publisher
     lock = publisher._queue._lock
 
-    publisher._after_fork()
+    publisher._in_forked_child()
 
     assert publisher._queue._lock is not lock
     assert publisher.kill

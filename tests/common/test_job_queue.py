@@ -361,7 +361,7 @@ def test_in_a_forked_child_it_has_no_jobs_and_a_lock_that_nobody_holds() -> None
     jobs.put_all([1, 2])
     lock = jobs._lock
     # when
-    jobs._after_fork()
+    jobs._in_forked_child()
     # then nobody waits for a job there
     assert jobs._lock is not lock
     assert jobs.get() is None

@@ -1,7 +1,13 @@
 """Which threads are the library's."""
 
+import dis
+import importlib
+import inspect
+import pkgutil
 import threading
+from collections.abc import Iterator
 
+import qam
 from qam import QAMProxy, QAMServer
 from qam._common.own_threads import OwnThread, in_own_thread
 
@@ -28,3 +34,44 @@ def test_all_threads_of_proxy_and_server_are(server_id: str) -> None:
         assert len(new) >= 7
         assert all(isinstance(each, OwnThread) for each in new)
     assert answers == [True]
+
+
+# --- names ----------------------------------------------------------------------------------
+
+#: What the threads of Python 3.13 and 3.14 have besides, and those of earlier ones do not.
+OF_LATER_PYTHONS = {"_after_fork", "_context", "_handle", "_os_thread_handle", "_set_os_name"}
+
+
+def kinds_of_threads(base: type = OwnThread) -> Iterator[type]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds_of_threads(kind)
+
+
+def private_names_of(kind: type) -> set[str]:
+    """The private names that a class defines, or gives its instances."""
+    functions = [inspect.unwrap(each) for each in vars(kind).values() if inspect.isfunction(each)]
+    stored = {
+        step.argval
+        for function in functions
+        for step in dis.get_instructions(function)
+        if step.opname == "STORE_ATTR"
+    }
+    names = stored | set(vars(kind))
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def test_no_thread_of_the_library_has_a_private_name_of_pythons_threads() -> None:
+    # given: all of them
+    for module in pkgutil.walk_packages(qam.__path__, "qam."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    of_python = {*dir(threading.Thread), *vars(threading.Thread()), *OF_LATER_PYTHONS}
+
+    # when
+    kinds = {OwnThread, *kinds_of_threads()}
+
+    # then
+    assert len(kinds) >= 8
+    wrong = {kind.__name__: private_names_of(kind) & of_python for kind in kinds}
+    assert {name: names for name, names in wrong.items() if names} == {}

@@ -97,6 +97,17 @@ def test_a_long_signature_is_told_without_its_parameters() -> None:
     assert signature_of(method) == "(*args, **kwargs)"
 
 
+async def later(a: int) -> str:
+    """Return it as a text."""
+    return str(a)
+
+
+def test_a_coroutine_function_is_told_as_what_its_caller_calls() -> None:
+    (method,) = described(later=later).values()
+
+    assert (method["signature"], method["doc"]) == ("(a: int) -> str", "Return it as a text.")
+
+
 # --- docstrings ---------------------------------------------------------------------------
 
 

@@ -105,7 +105,7 @@ class Workers:
             self.busy += 1
             _, call = self._waiting.popleft()
             self._began = self._reply = None
-            self.thread._handle(call)
+            self.thread._work_on(call)
             if self._began is None:
                 self._end(call, self._reply, None, call.answer)
             else:
