@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from tests.cli.conftest import Run
@@ -90,3 +92,35 @@ def test_a_traceback_is_shown_if_it_is_wanted(
     assert "Traceback (most recent call last):" in errors
     assert "in fail" in errors, "the server's own"
     assert errors.splitlines()[-1] == "qam call: fail() raised ValueError: x; executed: yes"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--broker", "http://localhost"], "--broker: the scheme http:// is not supported; use "),
+        (["--broker", "memory://one memory://two"], "--broker: a memory:// broker can't be one "),
+        (["--broker", ""], "--broker must be a host name or a URL"),
+        (["--broker", "memory://one", "--serializer", "msgpack"], "msgpack"),
+    ],
+    ids=["scheme", "two", "empty", "missing"],
+)
+def test_an_option_that_can_not_be_followed_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "msgpack", None)  # it is not installed
+
+    exit_code, output, errors = run("call", "calc", "add", *arguments)
+
+    assert (exit_code, output, errors.count("\n")) == (2, "", 1)
+    assert told in errors
+
+
+def test_a_wrong_url_in_the_environment_is_told_by_the_name_of_the_variable(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QAM_BROKER_URL", "http://localhost")
+
+    exit_code, _, errors = run("call", "calc", "add")
+
+    assert exit_code == 2
+    assert errors.startswith("qam call: QAM_BROKER_URL: the scheme http:// is not supported")

@@ -61,6 +61,15 @@ def test_all_that_a_server_tells_is_shown_as_json(
     }
 
 
+def test_a_stub_is_written_of_what_a_server_tells(
+    run: Run, service: Service, server_id: str, url: str
+) -> None:
+    exit_code, output, errors = run("methods", server_id, "--stub", "--broker", url)
+
+    assert (exit_code, errors) == (0, "")
+    assert "    def repeat(self, text: str, times: int) -> str: ...\n" in output
+
+
 def test_a_server_without_methods_says_so(
     run: Run, broker: Broker, server_id: str, url: str
 ) -> None:

@@ -115,6 +115,18 @@ def test_a_closed_pipe_is_no_mistake(
         assert process.wait(60) == 141
 
 
+def test_nothing_is_told_when_nobody_reads_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise BrokenPipeError
+
+    discarded: list[bool] = []
+    monkeypatch.setattr("qam._cli.call.arguments_of", fail)
+    monkeypatch.setattr("qam._cli.running.discard_output", lambda: discarded.append(True))
+
+    assert run("call", "calc", "add") == (141, "", "")
+    assert discarded == [True]
+
+
 def test_an_internal_error_is_told_in_one_line_too(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 import pytest
 
 from qam._cli.shell import _name_for
-from tests.cli.conftest import in_process, serving
+from tests.cli.conftest import Run, in_process, serving
 from tests.support.rabbitmq import RabbitMQNode
+from tests.support.service import Service
 
 
 def test_a_prompt_has_a_proxy_for_each_server(rabbitmq_node: RabbitMQNode, server_id: str) -> None:
@@ -23,6 +24,32 @@ def test_a_prompt_has_a_proxy_for_each_server(rabbitmq_node: RabbitMQNode, serve
     assert "other = <open QAMProxy of 'other'" in errors
     assert output.count("5") >= 1
     assert "Traceback" not in errors
+
+
+def test_what_is_typed_is_evaluated_with_the_proxies_and_the_functions_of_the_library(
+    run: Run,
+    service: Service,
+    server_id: str,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given
+    name = _name_for(server_id, {})
+    typed = iter([f"print({name}.add(2, 3))", f"print(submit({name}.add, 3, 4).result())"])
+
+    def read(prompt: str) -> str:
+        for line in typed:
+            return line
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", read)
+
+    # when
+    exit_code, output, errors = run("shell", server_id, "--broker", url)
+
+    # then
+    assert (exit_code, output) == (0, "5\n7\n")
+    assert errors.startswith(f"{name} = <open QAMProxy of {server_id!r}")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ OTHER = {
     # The command line: its mistakes are tested together, and so are the options of all commands.
     "qam/_cli/description.py": ["cli/test_methods"],
     "qam/_cli/options.py": ["cli/test_commands", "cli/test_call"],
-    "qam/_cli/running.py": ["cli/test_mistakes", "cli/test_commands"],
+    "qam/_cli/running.py": ["cli/test_mistakes", "cli/test_commands", "cli/test_ping"],
     # What errors look like, which the two sides of their way show.
     "qam/_common/error_texts.py": ["serialization/test_remote_errors", "protocol/test_replies"],
     "qam/_protocol/replies.py": ["protocol/test_replies", "serialization/test_remote_errors"],
