@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from typing import Any
 
@@ -17,7 +17,9 @@ def _telling_its_end(run: Run) -> Run:
         try:
             run(thread)
         finally:
-            thread._over.set()
+            thread._is_over = True
+            with suppress(RuntimeError):  # it was called without a start
+                thread._works.release()
 
     return run_and_tell
 
@@ -30,7 +32,11 @@ class OwnThread(threading.Thread):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._over = threading.Event()
+        self._is_over = False
+        # Held until all work is done.  A lock, since what a signal handler raises inside an Event
+        # would leave that locked.
+        self._works = threading.Lock()
+        self._works.acquire()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -50,8 +56,13 @@ class OwnThread(threading.Thread):
         """
         deadline = Deadline(timeout)
         if self.ident is not None and self is not threading.current_thread():
-            self._over.wait(deadline.wait_time())
+            self._wait_until_over(deadline)
         super().join(deadline.wait_time())
+
+    def _wait_until_over(self, deadline: Deadline) -> None:
+        # The flag comes first: a signal may end this between the two steps on the lock.
+        if not self._is_over and self._works.acquire(timeout=deadline.lock_time()):
+            self._works.release()
 
     def waiting(self) -> AbstractContextManager[None]:
         """Return what surrounds a wait of this thread for a call of this library."""
