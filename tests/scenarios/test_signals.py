@@ -284,7 +284,7 @@ class Signals:
                 self._armed = False
 
 
-# Real signals strike by chance, also what is not the library's, such as the callbacks of the garbage
+# Real signals strike by chance, also what is not the library's, such as callbacks of the garbage
 # collector.  So these are not in the gate; above each step is struck.
 @pytest.mark.signals
 @pytest.mark.timeout(600)
