@@ -136,7 +136,7 @@ def test_a_plain_function_that_returns_one_is_told_so(server: QAMServer, proxy: 
 def test_they_know_their_call_and_have_its_time(
     broker: Broker, server: QAMServer, proxy: QAMProxy, server_id: str
 ) -> None:
-    errors: list[QAMException] = []
+    begun, errors = list[bool](), list[QAMException]()
     with (
         QAMServer(server_id=f"{server_id}-absent", **broker.kwargs),
         QAMProxy(f"{server_id}-absent", **broker.kwargs) as absent,
@@ -152,6 +152,7 @@ def test_they_know_their_call_and_have_its_time(
 
         @server.register_function
         async def outer() -> None:
+            begun.append(True)
             try:
                 await qam.aio.call(absent.never)
             except QAMException as error:
@@ -159,8 +160,9 @@ def test_they_know_their_call_and_have_its_time(
 
         server.start()
         assert proxy.whoami() == ("whoami", "label")
-        with pytest.raises(QAMTimeoutException):
-            proxy.set_timeout(0.3).outer()
+        while not begun:  # on a slow machine its time may be up before it begins
+            with pytest.raises(QAMTimeoutException):
+                proxy.set_timeout(0.3).outer()
         until(lambda: errors)
     assert isinstance(errors[0], QAMTimeoutException)
     assert "the time that was left to the caller of outer()" in str(errors[0])
@@ -195,7 +197,7 @@ def test_close_in_the_middle_ends_within_its_time(
         finish(proxy)
     # then each was cancelled, and its caller knows; or it runs elsewhere
     assert sorted(cancelled) == list(range(20))
-    assert took < 0.1 + 5
+    assert took < LONG
     if idempotent:
         assert outcomes == ["again"] * 20
     else:
