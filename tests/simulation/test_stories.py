@@ -9,7 +9,7 @@ from tests.simulation.shrink import broken_promises, shrink
 from tests.simulation.story import play
 
 #: How many stories of each mix are played here; `tox run -e sim` plays others, and more.
-STORIES = 400
+STORIES = 200
 
 
 @pytest.mark.parametrize("mix", MIXES)
