@@ -17,15 +17,20 @@ def main(argv: Sequence[str] | None) -> int:
     :raises SystemExit: the arguments are wrong (2), or help was requested (0).
     """
     parser = _parser()
+    _refuse_options_before_the_command(parser, sys.argv[1:] if argv is None else argv)
     options, more = parser.parse_known_args(argv)
     if options.version:
-        write(f"qam {own_version()}")
-        return exits.OK
+        return running.run(Namespace(command="--version", traceback=False, run=_show_version))
     if options.command is None and not more:
         parser.print_help(sys.stderr)
         return exits.WRONG_USE
     _take_more(parser, options, more)
     return running.run(options)
+
+
+def _show_version(options: Namespace) -> int:
+    write(f"qam {own_version()}")
+    return exits.OK
 
 
 def _parser() -> running.OneLineParser:
@@ -37,6 +42,12 @@ def _parser() -> running.OneLineParser:
     for each in _COMMANDS:
         each.add_to(commands)
     return parser
+
+
+def _refuse_options_before_the_command(parser: running.OneLineParser, words: Sequence[str]) -> None:
+    comes_first = len(words) > 1 and words[0].startswith("-")
+    if comes_first and words[0] not in ("-h", "--help", "--version"):
+        parser.error(f"{words[0]} is no option of qam itself; those of a command come after it")
 
 
 def _take_more(parser: running.OneLineParser, options: Namespace, more: list[str]) -> None:

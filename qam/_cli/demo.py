@@ -16,6 +16,7 @@ from qam._broker.connect import connect
 from qam._broker.endpoint import Endpoint
 from qam._cli import exits
 from qam._cli.options import common, credentials_of, hosts_in
+from qam._cli.output import write
 from qam._protocol.entities import (
     presence_binding,
     reply_exchange,
@@ -68,10 +69,10 @@ def run(broker: str | list[str]) -> None:
     """
     server_id = f"qam-demo-{uuid.uuid4().hex[:12]}"
     with _stage(broker, server_id) as stage:
-        print(f"A server and a proxy at {stage.endpoint}, server_id {server_id!r}.")
+        write(f"A server and a proxy at {stage.endpoint}, server_id {server_id!r}.")
         for demonstration in DEMONSTRATIONS:
             _show(demonstration, stage)
-    print("\nServer and proxy are closed.")
+    write("\nServer and proxy are closed.")
 
 
 # --- the server and the proxy -----------------------------------------------------
@@ -163,8 +164,8 @@ class Demonstration:
 
 
 def _show(demonstration: Demonstration, stage: Stage) -> None:
-    print(f"\n# {demonstration.title}\n>>> {demonstration.code}")
-    print(*demonstration.play(stage), sep="\n")
+    write(f"\n# {demonstration.title}\n>>> {demonstration.code}")
+    write("\n".join(demonstration.play(stage)))
 
 
 def _call(stage: Stage) -> list[str]:

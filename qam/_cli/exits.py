@@ -1,5 +1,6 @@
 """How commands end: their exit codes, and the mistakes that are told in one line.  No I/O here."""
 
+from qam._common.error_texts import describe
 from qam.exceptions import (
     QAMConnectionException,
     QAMException,
@@ -80,6 +81,6 @@ def _hint(error: QAMException, server_id: str) -> str:
 
 def raised_by_method(method: str, error: Exception, server_id: str) -> Mistake:
     """Return what is told of an exception that a remote method raised."""
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    text = describe(error)
     hint = f"; `qam methods {server_id}` shows its parameters" * isinstance(error, TypeError)
     return Mistake(f"{method}() raised {text}{hint}; executed: yes", FAILED)

@@ -12,10 +12,11 @@ from qam.amqp_credentials import AMQPCredentials
 from qam.qam_proxy import QAMProxy
 
 #: The environment variable that says where the broker is, unless --broker does.
-BROKER_VARIABLE = "QAM_BROKER_URL"
 SERIALIZERS = ("pickle", "json", "msgpack")
 
 Number = TypeVar("Number", int, float)
+
+BROKER_VARIABLE = "QAM_BROKER_URL"
 
 
 def common(broker: str = f"by default that of {BROKER_VARIABLE}, or localhost") -> ArgumentParser:

@@ -4,7 +4,8 @@ import inspect
 import logging
 import signal
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -96,13 +97,23 @@ def run(options: Namespace) -> int:
     _show_log(options.verbose)
     server = _server_of(thing, target, options)
     try:
-        with server:
+        with server, _without_keyboard_interrupt():
             server.serve(stop_on=[signal.SIGTERM, signal.SIGINT], close_timeout=options.grace)
     except QAMClosedException as error:
         raise Mistake(f"{error}; --traceback shows it", exits.FAILED) from error
     except RuntimeError as error:
         raise Mistake(f"{error}; {options.target} must not start it") from error
     return exits.OK
+
+
+@contextmanager
+def _without_keyboard_interrupt() -> Iterator[None]:
+    """Let a second Ctrl-C end the process at once, as a second SIGTERM does."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show_log(verbose: bool) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from qam._cli.exits import Mistake
+from qam._common.error_texts import describe
 from qam._common.static_inspection import is_class
 from qam.exceptions import QAMConnectionException
 
@@ -33,7 +34,7 @@ def parse(text: str) -> Target:
     :raises Mistake: it has another form.
     """
     found = _TARGET.fullmatch(text)
-    if found is None or text.endswith(".py"):
+    if found is None or text.partition(":")[0].endswith(".py"):
         raise Mistake(f"TARGET must be {_FORMS}, not {text!r:.100}{_hint(text)}")
     return Target(found["module"], found["attribute"] or "", found["call"] is not None)
 
@@ -42,7 +43,12 @@ def _hint(text: str) -> str:
     path, colon, attribute = text.partition(":")
     if not path.endswith(".py") and os.sep not in path:
         return ""
-    module = path.removesuffix(".py").strip("./").replace(os.sep, ".")
+    folder, name = os.path.split(path.removesuffix(".py"))
+    if not name.isidentifier():
+        return f"; {name!r} can't be imported, since it is no identifier: rename the file"
+    if folder.startswith((os.sep, os.pardir)):
+        return f"; run qam in the folder {folder!r}, and write {name}{colon}{attribute}"
+    module = os.path.join(folder, name).removeprefix("./").replace(os.sep, ".")
     return f"; a module has no path, so write {module}{colon}{attribute}"
 
 
@@ -84,9 +90,11 @@ def _imported(name: str) -> ModuleType:
 def _not_found(name: str, error: ModuleNotFoundError) -> Mistake:
     missing = error.name or ""
     if name == missing or name.startswith(f"{missing}."):
+        module, _, attribute = name.rpartition(".")
+        colon = f"; what is in a module comes after a colon, as {module}:{attribute}" * bool(module)
         return Mistake(
             f"there is no module {missing!r}; run qam in the folder that has it, put that folder "
-            "into PYTHONPATH, or install it"
+            f"into PYTHONPATH, or install it{colon}"
         )
     return Mistake(f"{name} can't be imported: {error}; install it, or correct the import")
 
@@ -94,7 +102,7 @@ def _not_found(name: str, error: ModuleNotFoundError) -> Mistake:
 def _failed(what: str, error: BaseException) -> Mistake:
     """Return what is told of an *error* in the code of the target: which, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    text = describe(error)
     where = f"{frame.filename}, line {frame.lineno}"
     return Mistake(f"{what} {text} in {where}; --traceback shows the way there")
 

@@ -1,7 +1,11 @@
+import os
+import subprocess
+
 import pytest
 
 from qam import __version__
 from tests.cli.conftest import Run
+from tests.cli.conftest import command as command_line
 
 
 def test_without_a_command_help_is_printed(run: Run) -> None:
@@ -32,6 +36,10 @@ def test_each_command_has_help_and_takes_a_broker(run: Run, command: str) -> Non
     [
         (["dance"], "qam: argument COMMAND: invalid choice: 'dance' (choose from "),
         (["--dance"], "qam: unrecognized arguments: --dance"),
+        (
+            ["--broker", "x", "ping", "calc"],
+            "qam: --broker is no option of qam itself; those of a command come after it; see ",
+        ),
         (["ping", "calc", "--dance"], "qam ping: unrecognized arguments: --dance; see "),
         (["ping", "calc", "twice"], "qam ping: unrecognized arguments: twice; see "),
         (["call", "calc"], "qam call: the following arguments are required: METHOD; see "),
@@ -98,3 +106,15 @@ def test_arguments_may_stand_before_and_behind_options(
 
     # then
     assert (exit_code, seen) == (130, [words])
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["demo"]], ids=" ".join)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_output_that_can_not_be_written_is_told_in_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command_line(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "stdout can't be written: No space left on device" in done.stderr

@@ -247,6 +247,30 @@ def test_a_signal_lets_the_calls_end_that_run(
         assert "Traceback" not in server.stderr.read()
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(
+    rabbitmq_node: RabbitMQNode, server_id: str, first: signal.Signals, second: signal.Signals
+) -> None:
+    # given: a call that runs for an hour, and as much time for it
+    arguments = ["calc", "--server-id", server_id, "--grace", "3600"]
+    with (
+        serving(*arguments, url=rabbitmq_node.url) as server,
+        QAMProxy(server_id, rabbitmq_node.url, timeout=60) as proxy,
+    ):
+        proxy.callback(None, repr).nap(3600)
+        assert proxy.add(2, 3) == 5
+        server.send_signal(first)
+        while rabbitmq_node.consumers(f"{server_id}_server_queue"):
+            time.sleep(0.01)
+
+        # when
+        server.send_signal(second)
+
+        # then
+        assert server.wait(60) == -second
+
+
 def test_the_grace_is_the_time_that_a_call_gets(
     rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:

@@ -50,6 +50,13 @@ def test_a_target_is_a_module_or_something_in_one(text: str, target: Target) -> 
         ("./shop.py:cart", "; a module has no path, so write shop:cart"),
         ("src/shop.py", "; a module has no path, so write src.shop"),
         ("src/shop", "; a module has no path, so write src.shop"),
+        ("shop.py:cart", "; a module has no path, so write shop:cart"),
+        ("/srv/own/shop.py", "; run qam in the folder '/srv/own', and write shop"),
+        ("../own/shop:cart", "; run qam in the folder '../own', and write shop:cart"),
+        (
+            "my-shop.py",
+            "; 'my-shop' can't be imported, since it is no identifier: rename the file",
+        ),
     ],
 )
 def test_what_has_another_form_is_refused(text: str, hint: str) -> None:
@@ -74,6 +81,7 @@ def test_a_module_of_the_current_folder_is_found(module: Module) -> None:
     [
         ("shops", "there is no module 'shops'; run qam in the folder that has it"),
         ("shop.cart", "there is no module 'shop.cart'; run qam in the folder that has it"),
+        ("shop.cart", "; what is in a module comes after a colon, as shop:cart"),
         ("shop:card", "shop has no 'card'; did you mean 'cart'?"),
         ("shop:zzz", "shop has no 'zzz'; it has Cart, cart, fail, leave, make, number"),
         ("shop:cart.zzz", "shop has no 'cart.zzz'; it has add, inner, part"),
