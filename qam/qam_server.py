@@ -419,10 +419,10 @@ class QAMServer:
         if not self._life.serves:
             return Health(not self._life.is_over, False, f"the server is {self._life}")
         if not self._consumer.takes_requests:
-            why = self._consumer.why_not_connected or "it has just lost its connection"
+            why = self._consumer.why_not_connected or "it is not ready yet"
             return Health(True, False, f"it receives no requests: {why}")
         if not self._publisher.is_connected:
-            why = self._publisher.why_not_connected or "it has just lost its connection"
+            why = self._publisher.why_not_connected or "it is not ready yet"
             return Health(True, False, f"it can't send replies: {why}")
         return Health(True, True, "")
 

@@ -6,6 +6,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from qam._common.deadline import Deadline
+from qam._common.own_locks import own_lock
 
 if TYPE_CHECKING:
     from qam._server.event_loop_thread import EventLoopThread, Outcome
@@ -16,7 +17,7 @@ class Coroutines:
 
     def __init__(self) -> None:
         # Guards that no coroutine is handed to an event loop that has ended.
-        self._lock = threading.Lock()
+        self._lock = own_lock()
         self._thread: EventLoopThread | None = None
         self._closed = False
 
@@ -57,7 +58,7 @@ class Coroutines:
             self._thread.join(deadline.wait_time())
 
 
-def _started_thread(lock: threading.Lock) -> "EventLoopThread":
+def _started_thread(lock: Any) -> "EventLoopThread":
     from qam._server.event_loop_thread import EventLoopThread  # loads asyncio
 
     thread = EventLoopThread(lock)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from qam._common.error_texts import describe
 from qam._common.job_queue import JobQueue
 from qam._common.logs import get_logger
-from qam._common.own_threads import OwnThread, user_code
+from qam._common.own_threads import OwnThread
 from qam._common.printable import printable
 from qam._common.rare_warnings import RareWarnings
 from qam._common.served_call import served_call
@@ -56,6 +56,11 @@ class Pool(Protocol):
 
     def dismisses(self, worker: "ExecuteMethodThread") -> bool:
         """Return True if *worker* is to end, since there are too many."""
+
+
+def _not_run(call: Call, request: Request, code: int, error: Exception) -> dict[str, Any]:
+    """Return the body of the reply that says why no method ran here."""
+    return internal_reply(request.id, code_if_not_run(call, code), str(error))
 
 
 def _no_coroutine(result: Any) -> Any:
@@ -131,12 +136,14 @@ class ExecuteMethodThread(OwnThread):
 
     def _answer(self, call: Call) -> Message | None:
         """Return the reply to *call*, None if there is none; a bug costs this call only."""
+        self.runs_user_code = True  # the method, and the classes of its arguments and its result
         try:
-            with user_code:  # the method, and the classes of its arguments and its result
-                return self._reply_to(call)
+            return self._reply_to(call)
         except BaseException:
             log.exception("a request could not be answered, and its caller gets no reply")
             return None
+        finally:
+            self.runs_user_code = False
 
     def _reply_to(self, call: Call) -> Message | None:
         """Run the method of *call*; return the reply, None if no caller waits for one."""
@@ -151,7 +158,7 @@ class ExecuteMethodThread(OwnThread):
         call.request_id, call.method_name = request.id, request.called_name
         call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
         if call.lost and call.idempotent and call.runs < _MAX_RUNS:
-            log.info("%s() is run again: the server that had it went away", request.method_name)
+            log.info("%s() is run again: the server that had it went away", call.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
         try:
             reply = self._run(call, request)
@@ -194,24 +201,22 @@ class ExecuteMethodThread(OwnThread):
             return internal_reply(
                 request.id,
                 SERVER_LOST,
-                f"the server that had {printable(request.method_name)}() died, or lost its "
+                f"the server that had {printable(call.method_name)}() died, or lost its "
                 "connection, before it answered; the method may have run",
             )
-        if request.method_name == MULTICALL:
-            return self._run_all(call, request)
         try:
+            if request.method_name == MULTICALL:
+                return self._run_all(call, request, calls_of(request))
             method = self._methods.resolve(request.method_name, request.params)
         except QAMMethodNotFoundException as error:
-            code = code_if_not_run(call, METHOD_NOT_FOUND)
-            return internal_reply(request.id, code, str(error))
+            return _not_run(call, request, METHOD_NOT_FOUND, error)
         except QAMSerializationException as error:
-            code = code_if_not_run(call, REQUEST_UNREADABLE)
-            return internal_reply(request.id, code, str(error))
+            return _not_run(call, request, REQUEST_UNREADABLE, error)
         return self._call(call, request, method)
 
     def _call(self, call: Call, request: Request, method: Callable[[], Any]) -> dict[str, Any]:
         """Call *method* inside the middleware; return the body of the reply, also if it raises."""
-        self._log_station(call, "started", request.method_name)
+        self._log_station(call, "started", call.method_name)
         started, call.server_user = time.monotonic(), self._settings.user
         served = served_call.set(call)
         try:
@@ -219,11 +224,10 @@ class ExecuteMethodThread(OwnThread):
                 method = surrounded(method, call, self._settings.middleware)
             return result_reply(request.id, _no_coroutine(method()))
         except NoSuchMethodError as error:
-            code = code_if_not_run(call, METHOD_NOT_FOUND)
-            return internal_reply(request.id, code, str(error))
+            return _not_run(call, request, METHOD_NOT_FOUND, error)
         except BaseException as error:
             call.cut_off = call.given_up
-            self._log_exception(call, request.method_name, error)
+            self._log_exception(call, error)
             return self._exception_reply(call, error)
         finally:
             served_call.reset(served)
@@ -248,15 +252,11 @@ class ExecuteMethodThread(OwnThread):
             serializer, send_traceback = self._serializer, self._send_tracebacks
             return bare_exception_reply(call.request_id, error, serializer, send_traceback)
 
-    def _run_all(self, call: Call, request: Request) -> dict[str, Any]:
-        """Run the calls of a ``system.multicall``; return the body of the reply.
+    def _run_all(self, call: Call, request: Request, calls: list[Request]) -> dict[str, Any]:
+        """Run the *calls* of a ``system.multicall``; return the body of the reply.
 
         What is not begun when the time of the caller is up does not run.
         """
-        try:
-            calls = calls_of(request)
-        except QAMSerializationException as error:
-            return internal_reply(request.id, REQUEST_UNREADABLE, str(error))
         started, replies = time.monotonic(), []
         for each in calls:
             if call.is_cancelled(time.monotonic()):
@@ -277,13 +277,13 @@ class ExecuteMethodThread(OwnThread):
             log.warning("%s() was sent one way, and failed: %s", call.method_name, why)
         return result_reply(reply["id"], None)
 
-    def _log_exception(self, call: Call, method_name: str, error: BaseException) -> None:
+    def _log_exception(self, call: Call, error: BaseException) -> None:
         """Log what a method raised, with its traceback; its caller gets the exception too."""
         if self._settings.log_exceptions:
             ended = isinstance(error, CancelledError) and call.is_cancelled(time.monotonic())
             expected = ended or isinstance(error, self._settings.expected_exceptions)
             level = DEBUG if expected else ERROR
-            log.log(level, "%s() raised an exception", method_name, exc_info=error)
+            log.log(level, "%s() raised an exception", call.method_name, exc_info=error)
 
     def _log_station(self, call: Call, name: str, method_name: str = "") -> None:
         if log.isEnabledFor(DEBUG):

@@ -109,7 +109,9 @@ class Life:
         as a wait begins until that wait ends; so none of them is long.
         """
         deadline = Deadline(timeout)
-        while not self._over.wait(sooner(deadline.wait_time(), _LONGEST_WAIT)):
+        # close() before the start ends the server too, and may be called by a signal handler
+        # inside the wait: it can't set the event.
+        while not (self.is_over or self._over.wait(sooner(deadline.wait_time(), _LONGEST_WAIT))):
             if deadline.expired:
                 return
 

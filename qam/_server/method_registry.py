@@ -187,7 +187,9 @@ class MethodRegistry:
         return None
 
     def _find(self, name: str) -> Method:
-        method = self._methods.get(name) or self._system.get(name) or self._reach(name)
+        method = self._methods.get(name)
+        if method is None:  # and not if it is false: one of the application may be that
+            method = self._system.get(name) or self._reach(name)
         if method is None:
             name, place = printable(name), f"host {socket.gethostname()}, pid {os.getpid()}"
             raise QAMMethodNotFoundException(

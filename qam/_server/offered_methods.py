@@ -119,7 +119,11 @@ def attributes_of(cls: type) -> dict[str, Any]:
 
 def _look_up(cls: type, name: str) -> Any:
     """Return the attribute *name* of *cls* or a base, as it is stored; None if there is none."""
-    return attributes_of(cls).get(name)
+    for each in mro_of(cls):
+        own = namespace_of(each) or {}
+        if name in own:
+            return own[name]
+    return None
 
 
 def _short_name(cls: type) -> str:

@@ -180,6 +180,8 @@ class RequestConsumerThread(ConnectionThread):
         self._request_queue.declare(connection)
         self._siblings_queue.declare_again(connection)
         self._presence_queue.declare_again(connection)
+        if self._presence_queue.consumer_tag is None:  # its node was down before
+            self._presence_queue.consume(connection)
         self._upkeep.done(time.monotonic())
 
     def _share_work(self, connection: Connection, now: float) -> None:
@@ -190,8 +192,7 @@ class RequestConsumerThread(ConnectionThread):
         if now < self._surplus.next_look(self._workers.waiting_since()):
             return
         self._surplus.looked(now)
-        takes_part = self._request_queue.is_consumed or self._request_queue.stands_back
-        if takes_part and self._siblings.others_consume:
+        if self._request_queue.is_attached and self._siblings.others_consume:
             self._leave_to_others(connection, now)
 
     def _leave_to_others(self, connection: Connection, now: float) -> None:
@@ -262,8 +263,7 @@ class RequestConsumerThread(ConnectionThread):
                     self._carry_out_one(self._intake.received(call), call)
             elif isinstance(event, Cancelled):
                 if event.consumer == siblings_tag:
-                    queue = self._siblings_queue.name
-                    raise QAMConnectionException(f"the queue {queue} was deleted")
+                    raise self._siblings_queue.deleted()
                 if event.consumer == presence_tag:
                     raise self._presence_queue.deleted()
                 raise self._request_queue.deleted()

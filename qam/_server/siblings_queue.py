@@ -9,6 +9,7 @@ from qam._protocol.entities import siblings_binding
 from qam._server.messages import Message
 from qam._server.settings import ServerSettings
 from qam._server.sibling_words import MAX_BYTES
+from qam.exceptions import QAMConnectionException
 
 #: Seconds for which the queue of a server that lost its connection stays.  A server that is
 #: away for longer is taken for dead, and knows that it has missed words.
@@ -83,6 +84,10 @@ class SiblingsQueue:
         :param hello: the number of the connection that it announces, if it does.
         """
         return Message(self._binding.route, word, _PROPERTIES, mandatory=False, hello=hello)
+
+    def deleted(self) -> QAMConnectionException:
+        """Return the error to raise when the queue was deleted."""
+        return QAMConnectionException(f"the queue {self._binding.queue} was deleted")
 
     def delete(self, connection: Connection) -> None:
         """Delete the queue: this server needs no more words."""

@@ -198,8 +198,8 @@ class WorkerPool:
     def join(self) -> None:
         """Wait for the end of the idle workers and of the event loop, one second at most."""
         deadline = Deadline(_GRACE)
+        self.cancel()  # first, or a worker that waits for a coroutine would use up the time
         for worker in tuple(self._workers):
             if worker.ident is not None:  # else Ctrl-C came before it was started
                 worker.join(deadline.wait_time())
-        self.cancel()
         self._methods.coroutines.join(deadline)

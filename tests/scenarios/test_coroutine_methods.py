@@ -204,6 +204,41 @@ def test_close_in_the_middle_ends_within_its_time(
         assert [type(each) for each in outcomes] == [QAMServerLostException] * 20
 
 
+def test_a_task_of_the_application_that_ends_the_loop_keeps_no_caller_waiting(
+    server: QAMServer, proxy: QAMProxy
+) -> None:
+    # given a task that raises SystemExit when it is cancelled, and a method that waits
+    errors: list[Any] = []
+    inside = threading.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def end_badly() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            raise SystemExit from None
+
+    @server.register_function
+    async def hold() -> None:
+        tasks.add(asyncio.ensure_future(end_badly()))
+        inside.set()
+        await asyncio.sleep(LONG)
+
+    @server.register_function
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+
+    server.start()
+    proxy.callback(errors.append, errors.append).hold()
+    assert inside.wait(LONG)
+    # when the application stops the loop
+    proxy.callback(errors.append, errors.append).stop()
+    # then
+    finish(proxy)
+    assert len(errors) == 2
+    tasks.clear()
+
+
 def test_one_may_close_its_server(server: QAMServer, proxy: QAMProxy) -> None:
     @server.register_function
     async def leave() -> str:

@@ -276,3 +276,30 @@ def test_the_exception_has_its_names_of_0_2() -> None:
 def test_the_version_is_a_text_and_numbers() -> None:
     assert qam.__version__.startswith(".".join(map(str, qam.VERSION)))
     assert len(qam.VERSION) == 3
+
+
+def test_one_that_is_closed_before_it_served_is_not_waited_for(server_id: str) -> None:
+    server = QAMServer(f"memory://{server_id}", server_id=server_id)
+    server.close()
+    assert server.wait()
+
+
+def test_a_close_before_the_start_ends_a_wait(server_id: str) -> None:
+    server = QAMServer(f"memory://{server_id}", server_id=server_id)
+    waiting = threading.Thread(target=server.wait)
+    waiting.start()
+    server.close()
+    waiting.join(LONG)
+    assert not waiting.is_alive()
+
+
+def test_what_a_call_with_keywords_raises_is_logged_under_its_name(
+    server_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"memory://{server_id}"
+    with make_server(Service(), server_id=server_id, hostname=url) as server:
+        server.start()
+        with QAMProxy(server_id, url) as proxy, pytest.raises(TypeError):
+            proxy.add(1, b="x")
+    assert "add() raised an exception" in caplog.text
+    assert "system.apply" not in caplog.text

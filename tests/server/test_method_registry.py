@@ -498,3 +498,17 @@ def test_other_names_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None
     registry.add_instance(Shop(), "shop")
 
     assert caplog.records == []
+
+
+def test_a_callable_that_is_false_is_a_method_like_others() -> None:
+    class Empty:
+        def __call__(self) -> str:
+            return "called"
+
+        def __len__(self) -> int:
+            return 0
+
+    registry = MethodRegistry()
+    registry.add_function(Empty(), "empty")
+
+    assert registry.resolve("empty", ())() == "called"
