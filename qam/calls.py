@@ -79,7 +79,8 @@ def submit(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Futu
     is not written, and then the method never runs; ``running()`` is true once it is written.
 
     :param method: a remote method, such as ``proxy.add``.
-    :returns: the future.  It gets what the call would have returned or raised.
+    :returns: the future.  It gets what the call would have returned or raised.  In a forked child
+        the futures of the parent never end.
     :raises TypeError: *method* is no remote method.
     :raises QAMSerializationException: the arguments can't be encoded.
     :raises QAMClosedException: the proxy is closed, or this process was forked from that which

@@ -251,9 +251,10 @@ class QAMProxy(_RemoteNames):
 
     def _running_threads(self) -> ClientThreads:
         """Return the threads; those of a proxy that connects late are started by its first call."""
-        if self._connects_late:
+        threads = self._threads
+        if threads is None or (self._connects_late and not threads.are_usable):
             return self._begin_late()
-        return self._threads  # type: ignore[return-value]
+        return threads
 
     def _begin_late(self) -> ClientThreads:
         """Return threads that run: new ones for the first call, and after a failed attempt."""
@@ -261,13 +262,21 @@ class QAMProxy(_RemoteNames):
             if self._closing:
                 raise self._closed("no")
             threads = self._made_threads()
-            if threads.have_failed:
+            if threads.have_failed and not threads.observer.callback_uid_dict:
                 threads.ask_to_stop()
                 threads = self._threads = ClientThreads(self, self._settings)
             if not threads.have_begun:
-                threads.begin()
-                self._end_threads_with_proxy(threads)
+                self._begin(threads)
             return threads
+
+    def _begin(self, threads: ClientThreads) -> None:
+        try:
+            self._end_threads_with_proxy(threads)
+            threads.begin()
+        except BaseException:  # as where no thread can be started: the next call begins anew
+            threads.ask_to_stop()
+            self._threads = None
+            raise
 
     @contextmanager
     def _late_start(self) -> Iterator[None]:

@@ -128,10 +128,15 @@ class ConnectionThread(OwnThread, ABC):
         """
         self.begin()
         try:
-            self.wait_until_open(Deadline(self._connect_timeout))
+            self.wait_until_open(Deadline(self.opening_time))
         except BaseException:
             self.exit()
             raise
+
+    @property
+    def opening_time(self) -> float:
+        """Seconds that the first connection may take."""
+        return self._connect_timeout + self._wait_for_broker
 
     def begin(self) -> None:
         """Start the thread; do not wait for its connection."""
@@ -151,7 +156,7 @@ class ConnectionThread(OwnThread, ABC):
             self.ask_to_stop()
             raise QAMConnectionException(
                 f"can't connect to the broker at {self._reconnection}: "
-                f"no answer within {self._connect_timeout:g} seconds",
+                f"no answer within {self.opening_time:g} seconds",
                 executed="no",
             ) from None
 

@@ -8,6 +8,7 @@ from qam._client.call_fates import no_time_left
 from qam._client.call_options import CallOptions
 from qam._client.client_threads import ClientThreads
 from qam._client.pending_call import PendingCall
+from qam.exceptions import QAMConnectionException
 
 
 class CallFuture(Future[Any]):
@@ -85,6 +86,9 @@ def submit(
         try:
             threads.results.reserve(future.set_result, future.set_exception, call)
             threads.begin_call(call)
+        except QAMConnectionException as error:  # a proxy that connects late could not just now
+            threads.abandon(call)
+            future.set_exception(error)
         except BaseException:
             threads.abandon(call)
             raise

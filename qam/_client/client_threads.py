@@ -85,7 +85,6 @@ class ClientThreads:
         self.observer = CallbackObserverThread(
             parent, publisher=self.publisher, consumer=self.consumer
         )
-        self._opening_time = settings.connect_timeout + settings.wait_for_broker
 
     @property
     def have_begun(self) -> bool:
@@ -96,6 +95,11 @@ class ClientThreads:
     def have_failed(self) -> bool:
         """True if a connection could not be opened, so that its thread has ended."""
         return self.have_begun and not (self.consumer.is_alive() and self.publisher.is_alive())
+
+    @property
+    def are_usable(self) -> bool:
+        """True while calls of a proxy that connects late need no new threads."""
+        return self.have_begun and not self.have_failed
 
     @property
     def is_here(self) -> bool:
@@ -112,7 +116,7 @@ class ClientThreads:
 
         :raises QAMConnectionException: one can't be opened; then all threads have ended.
         """
-        opened_by = Deadline(self._opening_time)
+        opened_by = Deadline(self.consumer.opening_time)
         # One after the other: the first reason is the one that is told.
         for owner in (self.consumer, self.publisher):
             owner.begin()

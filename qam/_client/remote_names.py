@@ -118,7 +118,10 @@ def with_other_options(target: object, changes: dict[str, Any]) -> _RemoteNames:
     :raises ValueError: a value is wrong.
     """
     if not isinstance(target, _RemoteNames):
-        raise TypeError(f"target must be a proxy, not {target!r:.100}")
+        raise TypeError(
+            f"target must be a proxy, not {target!r:.100}; "
+            "as in with_options(proxy, timeout=5).add(2, 3)"
+        )
     options = target._options.changed(**changes)
     return _WithOptions(target._target if isinstance(target, _WithOptions) else target, options)
 

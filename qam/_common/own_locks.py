@@ -4,15 +4,16 @@ A finalizer or a signal handler may run in the middle of a section.  If it waite
 result of a call, it could wait for a thread that waits for the lock of that section.
 """
 
+import os
 import sys
 import threading
 import weakref
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = str(Path(__file__).parents[1])
-#: Files whose frames hold no lock where they run code of the application.
-_RUN_USER_CODE = ("execute_method_thread.py", "execute_callback_thread.py")
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+#: What calls code of the application and holds no lock then, nor does what has called it.
+_RUN_USER_CODE = {"ExecuteMethodThread._call", "CallbackObserverThread._execute_callback_of"}
 
 _locks: set["weakref.ref[Any]"] = set()
 
@@ -38,12 +39,9 @@ def _is_inside() -> bool:
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(_PACKAGE) and not path.endswith(_RUN_USER_CODE):
-            return True
+    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    return False
+    return frame is not None and frame.f_code.co_qualname not in _RUN_USER_CODE
 
 
 def _is_held(lock: Any) -> bool:

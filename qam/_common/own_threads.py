@@ -1,12 +1,16 @@
 """Tells the threads of this library from those of the application."""
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from typing import Any
 
-from qam._common.deadline import Deadline
+from qam._common.deadline import Deadline, sooner
+
+#: Seconds after which a wait looks again whether the thread has ended.
+_LONGEST_WAIT = 1.0
 
 Run = Callable[[Any], None]
 
@@ -37,6 +41,7 @@ class OwnThread(threading.Thread):
         # would leave that locked.
         self._works = threading.Lock()
         self._works.acquire()
+        self._process = os.getpid()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,14 +60,17 @@ class OwnThread(threading.Thread):
         3.12 does not: it takes the thread for ended then.
         """
         deadline = Deadline(timeout)
-        if self.ident is not None and self is not threading.current_thread():
+        is_here = self._process == os.getpid()  # a forked child has it not
+        if is_here and self.ident is not None and self is not threading.current_thread():
             self._wait_until_over(deadline)
         super().join(deadline.wait_time())
 
     def _wait_until_over(self, deadline: Deadline) -> None:
-        # The flag comes first: a signal may end this between the two steps on the lock.
-        if not self._is_over and self._works.acquire(timeout=deadline.lock_time()):
-            self._works.release()
+        # A signal may end this between the two steps on the lock, which then stays locked: so the
+        # flag tells the end, and no wait of another thread is long.
+        while not (self._is_over or deadline.expired):
+            if self._works.acquire(timeout=sooner(deadline.wait_time(), _LONGEST_WAIT) or 0.0):
+                self._works.release()
 
     def waiting(self) -> AbstractContextManager[None]:
         """Return what surrounds a wait of this thread for a call of this library."""

@@ -3,13 +3,20 @@
 import dis
 import importlib
 import inspect
+import os
 import pkgutil
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 import qam
 from qam import QAMProxy, QAMServer
+from qam._common import own_locks
 from qam._common.own_threads import OwnThread, in_own_thread
+from tests.scenarios.test_fork import in_a_child
 
 
 def test_a_thread_of_the_application_is_none_of_them() -> None:
@@ -75,3 +82,68 @@ def test_no_thread_of_the_library_has_a_private_name_of_pythons_threads() -> Non
     assert len(kinds) >= 8
     wrong = {kind.__name__: private_names_of(kind) & of_python for kind in kinds}
     assert {name: names for name, names in wrong.items() if names} == {}
+
+
+# --- joining --------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    # given a thread that ends when the test lets it
+    go_on = threading.Event()
+    thread = OwnThread(target=go_on.wait)
+    thread.start()
+    # when
+    status = in_a_child(thread.join)
+    # then
+    go_on.set()
+    thread.join()
+    assert status == 0
+
+
+class NeverFree:
+    """A lock that a joiner has taken whom a signal has struck then."""
+
+    def acquire(self, timeout: float) -> bool:
+        time.sleep(min(timeout, 0.01))
+        return False
+
+    def release(self) -> None:
+        """Others hold it all the same."""
+
+
+def test_a_join_that_a_signal_has_left_in_the_middle_keeps_no_other_one_waiting() -> None:
+    go_on = threading.Event()
+    thread = OwnThread(target=go_on.wait)
+    thread._works = NeverFree()  # type: ignore[assignment]
+    thread.start()
+    joining = threading.Thread(target=thread.join)
+    # when
+    joining.start()
+    go_on.set()
+    # then
+    joining.join(60)
+    assert not joining.is_alive()
+
+
+# --- finalizers -----------------------------------------------------------------
+
+
+def test_only_what_is_below_code_of_the_library_asks_for_its_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a thread that holds a lock, and a file of the application whose path begins alike
+    lock = own_locks.own_lock()
+    alike = own_locks._PACKAGE.rstrip(os.sep) + "_application.py"
+    names: dict[str, object] = {"ask": own_locks.holds_own_lock}
+    exec(compile("def application():\n    return ask()", alike, "exec"), names)
+    library = own_locks._PACKAGE + "section.py"
+    exec(compile("def section(call):\n    return call()", library, "exec"), names)
+    application: Any = names["application"]
+    section: Any = names["section"]
+    # when, then
+    with lock:
+        assert not application()
+        assert section(application)
+    assert not section(application)

@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import permutations
 from typing import Any
 
@@ -20,6 +22,7 @@ from qam import (
     submit,
     with_options,
 )
+from qam.qam_proxy import PublisherThread
 from tests.conftest import Broker
 from tests.scenarios.test_fork import in_a_child
 from tests.support.descriptors import open_descriptors
@@ -282,3 +285,65 @@ def test_credentials_stand_for_the_single_arguments(
             door(server_id=server_id, credentials=credentials, hostname="other", port=5)
         with pytest.raises(TypeError, match="credentials must be AMQPCredentials, not str"):
             door(server_id=server_id, credentials="amqp://")
+
+
+def test_a_start_that_fails_leaves_nothing_and_the_next_call_begins_anew(
+    server_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a process that can start one thread more, and no other
+    url, before = f"memory://{server_id}", own_threads()
+    with (
+        serving(server_id=server_id, hostname=url),
+        QAMProxy(server_id, url, connect=False, timeout=LONG) as proxy,
+    ):
+        during = own_threads()
+
+        def no_more(thread: PublisherThread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(PublisherThread, "begin", no_more)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="can't start new thread"):
+                    proxy.add(1, 2)
+        # then the thread that was started ends
+        until(lambda: own_threads() == during)
+        # and
+        assert proxy.add(1, 2) == 3
+    until(lambda: own_threads() == before)
+
+
+def begun(make: Callable[[], str]) -> str:
+    """The uid of a call that began before it was known that nobody can be reached."""
+    while True:
+        with suppress(QAMConnectionException):
+            return make()
+
+
+def test_an_attempt_that_has_just_failed_fails_the_future(server_id: str) -> None:
+    with QAMProxy(server_id, "127.0.0.1", 1, connect=False) as proxy:
+        for _ in range(20):
+            error = submit(proxy.add, 1).exception(LONG)
+            assert isinstance(error, QAMConnectionException)
+            assert error.executed == "no"
+
+
+def test_what_is_left_of_a_failed_attempt_is_done_before_another_one(server_id: str) -> None:
+    # given a callback whose call fails, since nobody can be reached
+    told, go_on = threading.Event(), threading.Event()
+
+    def fail(error: Exception) -> None:
+        told.set()
+        assert go_on.wait(LONG)
+
+    with QAMProxy(server_id, "127.0.0.1", 1, connect=False) as proxy:
+        uid = begun(lambda: proxy.callback(print, fail).add(1))
+        assert told.wait(LONG)
+        # when another call is made while its function runs
+        with pytest.raises(QAMConnectionException):
+            proxy.add(1)
+        # then the callback is not forgotten
+        assert proxy.get_callback_state(uid) == 1
+        assert proxy.get_num_waiting_callbacks() == 1
+        go_on.set()
+        until(lambda: proxy.get_callback_state(uid) == 2)
