@@ -34,6 +34,7 @@ from qam._server.sibling_words import Word, decode, encode
 from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import QAMConnectionException
 from tests.support.clock import StandingClock, stop
+from tests.support.endpoints import endpoint_of
 from tests.support.fake_connection import FakeBroker
 
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
@@ -1149,3 +1150,24 @@ def test_who_waits_for_it_to_take_requests_is_told_of_its_end(starting: Server) 
 
     assert starting.consumer.taking.is_set()
     assert starting.ended == [None]
+
+
+# --- upkeep ------------------------------------------------------------------
+
+
+def test_it_is_counted_again_once_the_node_of_the_presence_queue_is_back() -> None:
+    # given a server that came while that node was down
+    server = Server(StandingClock())
+    server.broker.connect(endpoint_of("here"), 1.0)
+    connection = server.broker.connection
+    consumer = server.consumer
+    server.broker.queues_down.add(PRESENCE)
+    consumer._presence_queue.declare(connection)
+    consumer._presence_queue.consume(connection)
+    assert consumer._presence_queue.consumer_tag is None
+    # when it is back at the next upkeep
+    server.broker.queues_down.clear()
+    consumer._declare_again(connection)
+    # then it is counted, once
+    consumer._declare_again(connection)
+    assert connection.did("consume") == [PRESENCE]
