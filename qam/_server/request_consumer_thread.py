@@ -225,6 +225,8 @@ class RequestConsumerThread(ConnectionThread):
         self._workers.prefetch = self._request_queue.consumer_prefetch
         if is_adapted:
             return
+        if not self._siblings.vouches:
+            self._inspect_request_queue(connection)  # its own consumer shows that the queue answers
         self._siblings.tell_consuming(True)
         self._send_words()
         self.taking.set()

@@ -84,7 +84,9 @@ class FakeConnection:
         self.last_acks_at_inspections.append(self._last_ack)
         arrived, self.comes_with_inspection = self.comes_with_inspection, []
         self.events += arrived
-        return self._broker.queue_states.get(queue, QueueState(0, 0))
+        own = sum(asked == ("consume", queue) for asked in self.asked)
+        own -= sum(tag.startswith(f"{queue} ") for tag in self.did("cancel"))
+        return self._broker.queue_states.get(queue, QueueState(0, own))
 
     def has_queue(self, name: str) -> bool:
         return name in self._broker.queue_states
