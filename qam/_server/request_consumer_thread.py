@@ -268,7 +268,7 @@ class RequestConsumerThread(ConnectionThread):
                     raise self._siblings_queue.deleted()
                 if event.consumer == presence_tag:
                     raise self._presence_queue.deleted()
-                raise self._request_queue.deleted()
+                raise self._request_queue.cancelled()
 
     # --- decisions are carried out -----------------------------------------------
 

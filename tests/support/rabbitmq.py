@@ -51,7 +51,7 @@ _LIST_QUEUES = """
  Queue <- rabbit_amqqueue:list(<<"{vhost}">>),
  Messages <- case amqqueue:get_type(Queue) of
   rabbit_quorum_queue ->
-   [Number || {{ok, Number, _}} <- [catch ra:consistent_query(
+   [Number || {{ok, {{_, Number}}, _}} <- [catch ra:local_query(
      amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1)]];
   _ -> [Number || [{{messages, Number}}] <- [catch rabbit_amqqueue:info(Queue, [messages])]]
  end]
