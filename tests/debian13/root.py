@@ -24,7 +24,8 @@ _NO_SERVICES = "#!/bin/sh\nexit 101\n"
 _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
 # The mounts are seen by nobody else, and are gone with the last process in there.  No process
-# outlives the first one, not even if that is killed, and none of them sees any other.
+# outlives the first one, not even if that is killed, and none of them sees any other.  The first is
+# the shell, which stays, since it has to reap the processes whose parents are gone.
 _NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 _MOUNT_AND_ENTER = """
 set -e
@@ -35,7 +36,7 @@ mount --bind "$checkout" "$root$inside"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/tmp"
-exec chroot "$root" /usr/bin/env --chdir="$inside" "$@"
+chroot "$root" /usr/bin/env --chdir="$inside" "$@" && exit 0 || exit $?
 """
 
 
@@ -112,6 +113,10 @@ def _run(
 
 
 _SURROUNDINGS = {
+    # The checkout may belong to somebody else, whose repository git reads only if told so.
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

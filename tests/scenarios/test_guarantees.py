@@ -462,7 +462,7 @@ def test_a_method_that_outlasts_the_brokers_patience_is_answered(
         results: list[Any] = []
         proxy.callback(results.append, results.append).hold("long")
         assert service.holding.wait(20)
-        # when the broker has taken it away, with the channel or the consumer, and delivered it again
+        # when the broker has taken it away, with channel or consumer, and delivered it again
         until(lambda: "PRECONDITION_FAILED" in caplog.text or "was cancelled" in caplog.text)
         until(lambda: rabbitmq_node.queues()[f"{server_id}_server_queue"] == 0)
         assert proxy.add(1, 2) == 3
