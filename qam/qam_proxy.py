@@ -136,7 +136,7 @@ class QAMProxy(_RemoteNames):
     :param persistent: True: requests and replies survive a restart of the broker and the
         loss of a connection.  False: calls are faster, and requests and replies are kept
         nowhere; if a connection is lost, the calls that were sent end with a
-        :class:`QAMConnectionException`.
+        :class:`~qam.exceptions.QAMConnectionException`.
     :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
         them counts as lost.
     :param credentials: where the broker is, instead of *hostname*, *port*, *username*,
@@ -147,7 +147,7 @@ class QAMProxy(_RemoteNames):
     :param wait_for_broker: seconds for which connecting is tried again where nobody can be
         reached, as while the broker starts.  A wrong password or vhost is told at once.
     :param wait_for_server: seconds for which a call waits for a server that never was there.
-        Otherwise it ends at once with a :class:`QAMServerNotFoundException`.
+        Otherwise it ends at once with a :class:`~qam.exceptions.QAMServerNotFoundException`.
     :param metadata: texts by name that travel with each request, 8 KiB at most in all; or a
         function that returns them, which is called for each call, in its thread.  A server of
         0.2.x ignores them.
@@ -372,8 +372,8 @@ class QAMProxy(_RemoteNames):
 
         None is for calls without a timeout, also where the proxy has one.
 
-        ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if there is no
-        result after ten seconds.
+        ``proxy.set_timeout(10).add(2, 3)`` raises a
+        :class:`~qam.exceptions.QAMTimeoutException` if there is no result after ten seconds.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
@@ -441,9 +441,10 @@ class QAMProxy(_RemoteNames):
     def close(self) -> None:
         """Stop the threads and close the connections; does nothing once that is done.
 
-        Calls and callbacks that still wait end with a :class:`QAMClosedException`.  Waits for
-        the threads, five seconds at most, even if the broker does not respond.  Each of several
-        threads may call it.  If Ctrl-C interrupts it, a second call does the rest.
+        Calls and callbacks that still wait end with a
+        :class:`~qam.exceptions.QAMClosedException`.  Waits for the threads, five seconds at most,
+        even if the broker does not respond.  Each of several threads may call it.  If Ctrl-C
+        interrupts it, a second call does the rest.
         """
         if not self._finished:
             self._begin_to_close()
@@ -608,7 +609,7 @@ class Callback(_RemoteNames):
     def set_timeout(self, timeout: float | None) -> Self:
         """Let the calls take *timeout* seconds at most, or any time; return this Callback.
 
-        After that time the error function gets a :class:`QAMTimeoutException`.
+        After that time the error function gets a :class:`~qam.exceptions.QAMTimeoutException`.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
