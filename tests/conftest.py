@@ -41,6 +41,16 @@ TAKE_LONGEST = {
 }
 
 
+# These take three times as long where coverage traces them, and others run all that they run.
+# So they are left out of a whole run's coverage; a file that runs by itself is measured.
+DEAR_TO_TRACE = {
+    *("test_stories", "test_mutants", "test_signals", "test_finalizers", "test_outages"),
+    *("test_load", "test_futures", "test_connection_thread", "test_rabbitmq", "test_transport"),
+    *("test_frames", "test_waker", "test_sibling_words", "test_costs", "test_opcode_scan"),
+    *("test_readers_agree", "test_memory_bounds", "test_remote_errors", "test_unpickler"),
+}
+
+
 @dataclass(frozen=True)
 class Broker:
     """Where a broker is. What is None, the in-memory one does not have."""
@@ -59,10 +69,13 @@ class Broker:
 # First, because pytest's own hook takes the markers to deselect tests by `-m`.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a RabbitMQ node, and puts the files first that take longest."""
+    """Marks tests by what they need and cost, and puts the files first that take longest."""
+    is_whole = len({item.path for item in items}) > 1
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rabbitmq)
+        if is_whole and item.path.stem in DEAR_TO_TRACE:
+            item.add_marker(pytest.mark.no_cover)
     items.sort(key=lambda item: item.path.stem not in TAKE_LONGEST)
 
 
