@@ -22,6 +22,9 @@ version = release = _PROJECT["version"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "command_reference"]
 exclude_patterns = ["_build"]
 nitpicky = True
+smartquotes = False  # they make one dash of the two of an option
+
+pygments_dark_style = "github-dark"
 
 html_theme = "furo"
 html_title = f"qam {version}"
@@ -35,7 +38,6 @@ myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the parameters are described, with their units; see qam/py.typed
-autodoc_preserve_defaults = True
 
 # Names of Python's own: to link them, their inventory would have to come over the network.
 nitpick_ignore_regex = [

@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gate", action="store_true", help="type the line that checks all, too")
     options = parser.parse_args()
-    seconds = 3600.0 if options.gate else 300.0
+    seconds = 7200.0 if options.gate else 1800.0
     with RabbitMQNode(boot_timeout=300) as node:
         right = [each for page in PAGES for each in _follow(page, node, seconds, options.gate)]
     return 0 if all(right) else 1
