@@ -4,6 +4,7 @@
 for what only RabbitMQ does. A test that kills or restarts a node makes its own RabbitMQNode.
 """
 
+import sys
 import threading
 import time
 import uuid
@@ -42,7 +43,8 @@ TAKE_LONGEST = {
 
 
 # These take three times as long where coverage traces them, and others run all that they run.
-# So they are left out of a whole run's coverage; a file that runs by itself is measured.
+# So they are left out of a whole run's coverage; a file that runs by itself is measured.  (The
+# marker no_cover of pytest-cov has no effect in the processes of pytest-xdist.)
 DEAR_TO_TRACE = {
     *("test_stories", "test_mutants", "test_signals", "test_finalizers", "test_outages"),
     *("test_load", "test_futures", "test_connection_thread", "test_rabbitmq", "test_transport"),
@@ -75,8 +77,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rabbitmq)
         if is_whole and item.path.stem in DEAR_TO_TRACE:
-            item.add_marker(pytest.mark.no_cover)
+            item.add_marker("untraced")
     items.sort(key=lambda item: item.path.stem not in TAKE_LONGEST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Runs what is dear to trace without coverage."""
+    if item.get_closest_marker("untraced") is None:
+        return (yield)
+    traces = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(traces[0])
+        threading.settrace(traces[1])
 
 
 @pytest.fixture(scope="session", autouse=True)
