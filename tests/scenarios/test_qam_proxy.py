@@ -10,6 +10,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import pytest
