@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.execute_callback_thread import Parent
@@ -77,9 +78,8 @@ class ProxyThreads:
         return self.current
 
     def _new(self) -> ClientThreads:
-        proxy = self._proxy()
-        assert proxy is not None  # it is the one that asks
-        return ClientThreads(proxy, self._settings)
+        # The proxy is there: it is the one that asks.
+        return ClientThreads(cast(Parent, self._proxy()), self._settings)
 
     def _begin_late(self) -> ClientThreads:
         """Return threads that run: new ones for the first call, and after a failed attempt."""
