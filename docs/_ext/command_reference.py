@@ -24,7 +24,7 @@ def described(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     yield from (f".. program:: qam {name}", "")
     yield from (parser.description or "", "")
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-    yield from (".. code-block:: sh", "", f"   {usage}", "")
+    yield from (".. code-block:: sh", "   :class: usage", "", f"   {usage}", "")
     for action in parser._actions:
         yield from (f".. option:: {signature(action)}", "")
         yield from (f"   {help_of(action)}", "")
