@@ -517,7 +517,8 @@ def test_ctrl_c_at_any_moment_of_close_leaves_what_a_second_close_ends(server_id
         caller.join(LONG)
         assert [type(outcome) for outcome in outcomes] == [QAMClosedException] * 2
         assert proxy not in qam_proxy._open_proxies
-    assert {"QAMProxy.close", "QAMProxy._begin_to_close", "QAMProxy._finish_closing"} < set(struck)
+    steps = {"QAMProxy.close", "ProxyThreads.begin_to_close", "QAMProxy._finish_closing"}
+    assert steps < set(struck)
 
 
 def call_and_note(proxy: QAMProxy, outcomes: list[Any]) -> None:
