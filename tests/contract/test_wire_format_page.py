@@ -18,11 +18,13 @@ from qam._protocol import entities, properties, replies, requests
 from qam._serialization.serializers import get_serializer
 from qam._server.call import Answer, Call
 from qam._server.messages import Messages
+from tests.contract.test_readme import python_blocks
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/topics/wire-format.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "docs/examples/other_client.py"
 JSON = get_serializer("json")
 HEADERS = {value for value in vars(properties).values() if str(value).startswith("x-qam-")}
 
@@ -137,6 +139,10 @@ def test_each_value_is_written_as_the_page_shows_it(kind: str, text: str) -> Non
 # --- the client -----------------------------------------------------------------
 
 
+def test_the_client_of_the_page_is_the_one_that_is_tested() -> None:
+    assert python_blocks("docs/topics/wire-format.md") == [EXAMPLE.read_text(encoding="utf-8")]
+
+
 @pytest.fixture
 def json_service(rabbitmq_node: RabbitMQNode, server_id: str) -> Iterator[Service]:
     place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
@@ -149,7 +155,7 @@ def other_client(
     json_service: Service, rabbitmq_node: RabbitMQNode, server_id: str
 ) -> Iterator[Any]:
     """The client of the page, connected to a server of this library."""
-    example = runpy.run_path(str(ROOT / "docs/examples/other_client.py"))
+    example = runpy.run_path(str(EXAMPLE))
     url = rabbitmq_node.url.removesuffix("//") + "/%2F"
     client = example["OtherClient"](url, server_id)
     yield client
