@@ -4,6 +4,7 @@ It prints tables, and ends with 1 if anything failed.
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, and returns the exit code."""
     options = parse(arguments)
     publish = _publisher(options)
-    results = Results()
+    results = Results(load_before=os.getloadavg()[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))  # all is taken down
     code = 0
     try:

@@ -57,6 +57,8 @@ def sections_of(data: dict[str, Any]) -> dict[str, str]:
     }
 
 
+#: The load average for each CPU up to which a machine counts as quiet.
+_QUIET = 0.25
 _NOT_MEASURED = "Not measured in this run, which was a quick one."
 
 
@@ -66,6 +68,12 @@ def _how(data: dict[str, Any]) -> Iterator[str]:
         f"Python {machine['python'].split()[0]}, {data['broker']}, loopback, "
         f"{machine['cpu_count']} CPUs; medians of {data['rounds']} {kind}."
     )
+    if data["load_before"] > _QUIET * machine["cpu_count"]:
+        yield (
+            "**Other programs kept the CPUs busy meanwhile** (load average "
+            f"{data['load_before']:.1f} before the run), so single figures and ratios are far off. "
+            "Run it again on a quiet machine."
+        )
     versions = {
         f"{package} {version}"
         for each in data["versions"].values()

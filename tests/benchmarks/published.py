@@ -16,7 +16,7 @@ from tests.benchmarks.results import Results
 FILE = "figures.json"
 #: The percentiles of a distribution: all whole ones, and those of the rare slow calls.
 PERCENTS = (*map(float, range(1, 100)), 99.5, 99.9, 100.0)
-_AS_THEY_ARE = ("samples", "not_offered", "broker", "versions", "figures")
+_AS_THEY_ARE = ("samples", "not_offered", "broker", "load_before", "versions", "figures")
 
 
 def published(options: Options, results: Results) -> dict[str, Any]:
