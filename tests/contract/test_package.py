@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 READ_FILES = [
     *("test_architecture_page", "test_contributing", "test_glossary", "test_guarantees_page"),
     *("test_layers", "test_readme", "test_security_page", "test_threads_page"),
+    *("test_operations_pages", "test_troubleshooting_page"),
 ]
 
 # Where pip finds packages and keeps them. Nothing else is inherited: PYTHONPATH, PIP_TARGET or

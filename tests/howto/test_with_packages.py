@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,25 @@ def test_django(in_memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert absent.json() == {"error": "QAMServerNotFoundException", "safe_to_retry": True}
 
 
+def test_a_server_uses_djangos_database(rabbitmq_node: RabbitMQNode, tmp_path: Path) -> None:
+    database = tmp_path / "orders.sqlite"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE orders (number INTEGER)")
+    environment = {
+        "QAM_BROKER_URL": rabbitmq_node.url,
+        "DATABASE": str(database),
+        "PYTHONPATH": str(ROOT),
+    }
+    serve = [sys.executable, "-m", "qam", "serve", "django_server:server"]
+    with subprocess.Popen(serve, cwd=EXAMPLES, env=environment) as server:
+        try:
+            with QAMProxy("orders", rabbitmq_node.url, wait_for_server=60, timeout=60) as orders:
+                assert [orders.count_tables() for _ in range(20)] == [1] * 20
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
+
+
 def commands() -> list[str]:
     """The commands of the page that start a web server."""
     return re.findall(r"^((?:gunicorn|uwsgi) .*)$", WEB, re.MULTILINE)
@@ -159,21 +180,6 @@ def test_each_web_server_serves_many_from_its_workers(
         server.send_signal(2)
         server.wait(60)
     assert answers == [(200, {"item": "apple", "number": 100})] * 200
-
-
-def test_uwsgi_without_threads_of_python_answers_nothing_in_time(
-    rabbitmq_node: RabbitMQNode, stock: QAMServer
-) -> None:
-    (typed,) = (each for each in commands() if each.startswith("uwsgi"))
-    (port,) = free_ports(1)
-    server = started(typed.replace(" --enable-threads", ""), port, rabbitmq_node)
-    try:
-        until(lambda: server.poll() is not None or ask(f"http://127.0.0.1:{port}/")[0] == 404)
-        status, _ = ask(f"http://127.0.0.1:{port}/stock/apple")
-    finally:
-        server.send_signal(2)
-        server.wait(60)
-    assert status in (0, 503)
 
 
 # --- Jupyter ---
