@@ -93,6 +93,9 @@ class Load:
 def test_a_service_that_is_restarted_under_load_loses_no_call(
     unit: str, servers: int, tmp_path: Path, rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
+    def all_serve() -> bool:
+        return rabbitmq_node.consumers(f"{server_id}_server_queue") == servers
+
     # given
     with ExitStack() as stack:
         services = [stack.enter_context(Supervisor(unit, environment())) for _ in range(servers)]
@@ -100,8 +103,10 @@ def test_a_service_that_is_restarted_under_load_loses_no_call(
         load.wait_for_more()
         # when
         for each in services * 2:
+            until(all_serve)
             each.restart()
             load.wait_for_more()
+        until(all_serve)
     # then
     assert len(load.outcomes) >= 50 * (1 + 2 * servers)
     assert load.outcomes == {number: 2 * number for number in load.outcomes}
