@@ -2,20 +2,20 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import kombu
 import pytest
 
 import qam
-from qam import QAMProxy, QAMServer
+from qam import QAMProxy
+from tests.contract.moving import Application, Point, Tools
 from tests.contract.test_readme import _PRINTS
-from tests.support.peer_0_2 import Client02, Server02, entities, loads
+from tests.support.peer_0_2 import entities, loads
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.waiting import until
 
@@ -24,74 +24,10 @@ SECTIONS = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE)
 IN_PAIRS = {heading: text for heading, text in SECTIONS.items() if "Before:" in text}
 
 
-class Point:
-    """A class of the application, which both sides have."""
-
-    def __init__(self, x: int, y: int) -> None:
-        self.x, self.y = x, y
-
-    def __eq__(self, other: object) -> bool:
-        return vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class Tools:
-    """An instance that an application registers."""
-
-    def add(self, a: int, b: int) -> int:
-        return a + b
-
-
 def pair(heading: str) -> tuple[str, str]:
     """The code before and after, of one section."""
     before, after = re.findall(r"```python\n(.*?)```", SECTIONS[heading], re.DOTALL)
     return before, after
-
-
-class Application:
-    """Runs code of the page, for which the broker is the tests' node, and the id that of a test.
-
-    What the code makes is closed at the end.
-    """
-
-    def __init__(self, node: RabbitMQNode, server_id: str) -> None:
-        self._node, self.server_id = node, server_id
-        self._made: list[Any] = []
-
-    def run(self, code: str, **names: Any) -> SimpleNamespace:
-        """Run *code* with *names*; return all names that there are then."""
-        namespace = {"QAMServer": self.server, "QAMProxy": self.proxy, "Point": Point, **names}
-        exec(compile(code, "<docs/moving.md>", "exec"), namespace)
-        return SimpleNamespace(**namespace)
-
-    def server(self, *, hostname: str, server_id: str, **options: Any) -> QAMServer:
-        assert (hostname, server_id) == ("localhost", "qamserver")
-        options.setdefault("log_exceptions", False)
-        return self._keep(QAMServer(self._node.url, server_id=self.server_id, **options))
-
-    def proxy(self, server_id: str, hostname: str, **options: Any) -> QAMProxy:
-        assert (hostname, server_id) == ("localhost", "qamserver")
-        options.setdefault("timeout", 60)
-        options.setdefault("pickle_protocol", 2)  # as the page says of old servers
-        return self._keep(QAMProxy(self.server_id, self._node.url, **options))
-
-    def old_client(self, serializer: str = "pickle") -> Client02:
-        return self._keep(
-            Client02(self._node.url, self.server_id, f"old-{self.server_id}", serializer)
-        )
-
-    def old_server(self, serializer: str = "pickle", **methods: Callable[..., Any]) -> Server02:
-        return self._keep(Server02(self._node.url, self.server_id, serializer, methods))
-
-    def _keep(self, made: Any) -> Any:
-        self._made.append(made)
-        return made
-
-    def close(self) -> None:
-        for each in reversed(self._made):
-            each.close()
-        self._made.clear()
 
 
 @pytest.fixture
