@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 # The tests that read files of the checkout, and need no broker.
 READ_FILES = [
     *("test_architecture_page", "test_contributing", "test_glossary", "test_guarantees_page"),
-    *("test_layers", "test_pages", "test_readme", "test_security_page", "test_site"),
-    "test_threads_page",
+    *("test_layers", "test_operations_pages", "test_pages", "test_readme", "test_security_page"),
+    *("test_site", "test_threads_page", "test_troubleshooting_page"),
 ]
 
 # Where pip finds packages and keeps them. Nothing else is inherited: PYTHONPATH, PIP_TARGET or
