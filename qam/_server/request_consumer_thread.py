@@ -318,7 +318,7 @@ class RequestConsumerThread(ConnectionThread):
         for call in calls:
             if call.connection_number == self._intake.connection_number:
                 name = "rejected" if call.rejected else "acknowledged"
-                self.stations.note(name, call.delivery.correlation_id, last=True)
+                self.stations.note(name, call.correlation_id, last=True)
 
     def _take_settled(self, connection: Connection | None) -> list[Call]:
         settled = self._settled.take_all()
