@@ -59,13 +59,8 @@ class Call:
     alone = False
     #: Seconds for which its caller still waited when it arrived, at most; None for no limit.
     time_to_live: float | None = None
-    #: Seconds that its method ran; None if no method ran.
-    seconds: float | None = None
     #: Its message can't be used, and is to be rejected.
     rejected = False
-    #: The id and the method name in its body, once that is decoded.
-    request_id: Any = None
-    method_name = ""
     #: Its method may run again if the server that ran it died.
     idempotent = False
     #: The broker has refused its reply.
@@ -76,8 +71,6 @@ class Call:
     is_elsewhere = False
     #: It has run for so long that the broker has taken back its delivery.
     outlives_its_delivery = False
-    #: The answer to its caller; None if there is none.
-    answer: Answer | None = None
     #: Copies of the same request that arrived while this one runs.
     duplicates: "list[Call] | None" = None
     #: How often its method will have begun, this time included.
@@ -107,6 +100,16 @@ class Call:
             self.time_to_live = delivery.time_to_live
         #: Its key, by which a copy is recognized.
         self.key = self._make_key()
+        # What nearly every request gets later.  An attribute that most instances have, but not
+        # from the beginning, costs each of them a dict of its own.
+
+        #: The id and the method name in its body, once that is decoded.
+        self.request_id: Any = None
+        self.method_name = ""
+        #: The answer to its caller; None if there is none.
+        self.answer: Answer | None = None
+        #: Seconds that its method ran; None if no method ran.
+        self.seconds: float | None = None
 
     def _read_headers(self) -> None:
         self.marked = self.marked or is_resent(self.delivery)

@@ -157,7 +157,8 @@ class ExecuteMethodThread(OwnThread):
         except QAMSerializationException as error:
             return self._refuse(call, error)
         call.request_id, call.method_name = request.id, request.called_name
-        call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        if self._methods.is_idempotent(request.method_name, request.params):
+            call.idempotent = True
         if call.lost and call.idempotent and call.runs < _MAX_RUNS:
             log.info("%s() is run again: the server that had it went away", call.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
@@ -220,7 +221,9 @@ class ExecuteMethodThread(OwnThread):
         is_watched = log.isEnabledFor(DEBUG)
         if is_watched:
             self._log_station(call, "started", call.method_name)
-        started, call.server_user = time.monotonic(), self._settings.user
+        if self._settings.user is not None:
+            call.server_user = self._settings.user
+        started = time.monotonic()
         served = served_call.set(call)
         try:
             if self._settings.middleware and not request.is_for_system:
