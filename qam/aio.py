@@ -64,7 +64,7 @@ class AsyncProxy(_RemoteNames):
     Every public name is a remote method.  It owns nothing: close the proxy.
 
     :param target: a :class:`~qam.qam_proxy.QAMProxy`, or what its ``set_timeout`` or
-        :func:`qam.with_options` returns.
+        :func:`~qam.calls.with_options` returns.
     :raises TypeError: *target* is none of these.
     """
 

@@ -9,9 +9,8 @@
 import atexit
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from qam._broker.connect import CONNECT_TIMEOUT
@@ -27,6 +26,7 @@ from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.execute_callback_thread import ExecuteCallbackThread
 from qam._client.pending_call import PendingCall
+from qam._client.proxy_threads import ProxyThreads
 from qam._client.publisher_thread import PublisherThread
 from qam._client.remote_names import _Method, _RemoteNames
 from qam._client.result_list import ResultList
@@ -44,14 +44,11 @@ from qam._common.doors import offer
 from qam._common.fork import disown_in_child
 from qam._common.logs import FLUSH_TIMEOUT
 from qam._common.logs import flush as flush_logs
-from qam._common.own_locks import own_lock
 from qam._common.own_threads import in_own_thread
 from qam._common.turns import let_others_run
 from qam._protocol.entities import NO_REPLY, reply_routing_key
 from qam._serialization.serializers import get_serializer
 from qam.exceptions import (
-    Executed,
-    QAMClosedException,
     QAMException,
     QAMMethodNotFoundException,
     QAMTimeoutException,
@@ -136,7 +133,7 @@ class QAMProxy(_RemoteNames):
     :param persistent: True: requests and replies survive a restart of the broker and the
         loss of a connection.  False: calls are faster, and requests and replies are kept
         nowhere; if a connection is lost, the calls that were sent end with a
-        :class:`QAMConnectionException`.
+        :class:`~qam.exceptions.QAMConnectionException`.
     :param heartbeat: whole seconds between heartbeats; a broker that is silent for two of
         them counts as lost.
     :param credentials: where the broker is, instead of *hostname*, *port*, *username*,
@@ -147,7 +144,7 @@ class QAMProxy(_RemoteNames):
     :param wait_for_broker: seconds for which connecting is tried again where nobody can be
         reached, as while the broker starts.  A wrong password or vhost is told at once.
     :param wait_for_server: seconds for which a call waits for a server that never was there.
-        Otherwise it ends at once with a :class:`QAMServerNotFoundException`.
+        Otherwise it ends at once with a :class:`~qam.exceptions.QAMServerNotFoundException`.
     :param metadata: texts by name that travel with each request, 8 KiB at most in all; or a
         function that returns them, which is called for each call, in its thread.  A server of
         0.2.x ignores them.
@@ -201,7 +198,7 @@ class QAMProxy(_RemoteNames):
         self._options = CallOptions().changed(
             timeout=timeout, metadata=metadata, wait_for_server=wait_for_server
         )
-        self._settings = ClientSettings(
+        settings = ClientSettings(
             self.amqp_credentials,
             server_id,
             self.client_id,
@@ -214,112 +211,34 @@ class QAMProxy(_RemoteNames):
             persistent=check_flag(persistent, "persistent"),
             user=_user_of(self.amqp_credentials) if check_flag(identify, "identify") else None,
         )
-        self._closing = self._finished = False
-        self._connects_late = not check_flag(connect, "connect")
-        self._threads: ClientThreads | None = None
-        self._finalizer: weakref.finalize[Any, Any] | None = None
-        # Guards that the threads of a proxy that connects late are started once.  Reentrant,
-        # so that a finalizer inside the section can be refused.
-        self._start_lock = own_lock()
-        if connect:
-            self._open()
+        self._finished = False
+        late = not check_flag(connect, "connect")
+        self._threads = ProxyThreads(self, settings, late=late, close_timeout=_CLOSE_TIMEOUT)
+        if not late:
+            self._threads.open()
         _open_proxies.add(self)
         disown_in_child(self)
 
     # --- its threads --------------------------------------------------------------
 
-    def _open(self) -> None:
-        threads = self._threads = ClientThreads(self, self._settings)
-        try:
-            threads.open()
-            self._end_threads_with_proxy(threads)
-        except BaseException:
-            threads.ask_to_stop()
-            threads.join_until(Deadline(_CLOSE_TIMEOUT))
-            raise
-
-    def _end_threads_with_proxy(self, threads: ClientThreads) -> None:
-        """If an idle proxy is dropped, its threads end."""
-        self._forget_finalizer()
-        self._finalizer = weakref.finalize(self, threads.ask_to_stop)
-        self._finalizer.atexit = False
-
-    def _forget_finalizer(self) -> None:
-        # It keeps the threads alive, and these keep the proxy alive.
-        if self._finalizer is not None:
-            self._finalizer.detach()
-
-    def _running_threads(self) -> ClientThreads:
-        """Return the threads; those of a proxy that connects late are started by its first call."""
-        threads = self._threads
-        if threads is None or (self._connects_late and not threads.are_usable):
-            return self._begin_late()
-        return threads
-
-    def _begin_late(self) -> ClientThreads:
-        """Return threads that run: new ones for the first call, and after a failed attempt."""
-        with self._late_start():
-            if self._closing:
-                raise self._closed("no")
-            threads = self._made_threads()
-            if threads.have_failed and not threads.observer.callback_uid_dict:
-                threads.ask_to_stop()
-                threads = self._threads = ClientThreads(self, self._settings)
-            if not threads.have_begun:
-                self._begin(threads)
-            return threads
-
-    def _begin(self, threads: ClientThreads) -> None:
-        try:
-            self._end_threads_with_proxy(threads)
-            threads.begin()
-        except BaseException:  # as where no thread can be started: the next call begins anew
-            threads.ask_to_stop()
-            self._threads = None
-            raise
-
-    @contextmanager
-    def _late_start(self) -> Iterator[None]:
-        if self._start_lock._is_owned():
-            raise QAMException(
-                "a finalizer or signal handler can't make a call here: it interrupts the start "
-                "of the proxy's threads",
-                executed="no",
-            )
-        with self._start_lock:
-            yield
-
-    def _parts(self) -> ClientThreads:
-        """Return the threads, which may not have been started."""
-        if self._threads is None:
-            with self._late_start():
-                return self._made_threads()
-        return self._threads
-
-    def _made_threads(self) -> ClientThreads:
-        """Return the threads, and make them first if there are none; under the lock."""
-        if self._threads is None:
-            self._threads = ClientThreads(self, self._settings)
-        return self._threads
-
     @property
     def publisher_thread(self) -> PublisherThread:
         """Sends the calls."""
-        return self._parts().publisher
+        return self._threads.made().publisher
 
     @property
     def consumer_thread(self) -> ConsumerThread:
         """Receives the results."""
-        return self._parts().consumer
+        return self._threads.made().consumer
 
     @property
     def callback_observer_thread(self) -> CallbackObserverThread:
         """Watches over the callbacks."""
-        return self._parts().observer
+        return self._threads.made().observer
 
     @property
     def _results(self) -> ResultList:
-        return self._parts().results
+        return self._threads.made().results
 
     # --- calls ------------------------------------------------------------------
 
@@ -341,7 +260,7 @@ class QAMProxy(_RemoteNames):
         kwargs: dict[str, Any],
     ) -> Any:
         key = reply_routing_key(client_id)
-        return call_and_wait(self._running_threads(), options, method_name, args, kwargs, key)
+        return call_and_wait(self._threads.running(), options, method_name, args, kwargs, key)
 
     def _submit(
         self,
@@ -351,7 +270,7 @@ class QAMProxy(_RemoteNames):
         kwargs: dict[str, Any],
     ) -> Future[Any]:
         key = reply_routing_key(self.client_id)
-        return submit(self, self._running_threads(), options, method_name, args, kwargs, key)
+        return submit(self, self._threads.running(), options, method_name, args, kwargs, key)
 
     def _send_one_way(
         self,
@@ -360,7 +279,7 @@ class QAMProxy(_RemoteNames):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        threads = self._running_threads()
+        threads = self._threads.running()
         call_and_wait(threads, options, method_name, args, kwargs, NO_REPLY, one_way=True)
 
     @property
@@ -372,8 +291,8 @@ class QAMProxy(_RemoteNames):
 
         None is for calls without a timeout, also where the proxy has one.
 
-        ``proxy.set_timeout(10).add(2, 3)`` raises a :class:`QAMTimeoutException` if there is no
-        result after ten seconds.
+        ``proxy.set_timeout(10).add(2, 3)`` raises a
+        :class:`~qam.exceptions.QAMTimeoutException` if there is no result after ten seconds.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
@@ -436,34 +355,23 @@ class QAMProxy(_RemoteNames):
     @property
     def closed(self) -> bool:
         """True once :meth:`close` was called."""
-        return self._closing
+        return self._threads.closing
 
     def close(self) -> None:
         """Stop the threads and close the connections; does nothing once that is done.
 
-        Calls and callbacks that still wait end with a :class:`QAMClosedException`.  Waits for
-        the threads, five seconds at most, even if the broker does not respond.  Each of several
-        threads may call it.  If Ctrl-C interrupts it, a second call does the rest.
+        Calls and callbacks that still wait end with a
+        :class:`~qam.exceptions.QAMClosedException`.  Waits for the threads, five seconds at most,
+        even if the broker does not respond.  Each of several threads may call it.  If Ctrl-C
+        interrupts it, a second call does the rest.
         """
         if not self._finished:
-            self._begin_to_close()
+            self._threads.begin_to_close()
             self._finish_closing(Deadline(_CLOSE_TIMEOUT))
             flush_logs()
 
-    def _begin_to_close(self) -> None:
-        """End the calls, and ask the owners of connections to end; wait for nothing."""
-        with self._start_lock:  # no thread starts after that
-            self._closing = True
-        if (threads := self._threads) is not None:
-            try:
-                threads.publisher.close_calls(self._closed)
-            finally:
-                threads.ask_owners_to_stop()
-
     def _finish_closing(self, deadline: Deadline) -> None:
-        if (threads := self._threads) is not None:
-            threads.join_until(deadline)
-        self._forget_finalizer()
+        self._threads.join_until(deadline)
         if not in_own_thread():  # else a callback closes it, whose thread has not ended
             _open_proxies.discard(self)
             self._finished = True
@@ -473,18 +381,11 @@ class QAMProxy(_RemoteNames):
 
         But a proxy that connects late begins anew, with the first call in the child.
         """
-        if self._connects_late:
-            self._start_lock = own_lock()
-            self._forget_finalizer()
-            self._threads = None
+        if self._threads.late:
+            self._threads.begin_anew()
         else:
-            self._closing = self._finished = True
+            self._threads.closing = self._finished = True
             _open_proxies.discard(self)
-
-    def _closed(self, executed: Executed) -> QAMClosedException:
-        return QAMClosedException(
-            f"the proxy of {self._server_id!r} is closed; make a new one", executed=executed
-        )
 
     def __enter__(self) -> Self:
         return self
@@ -493,14 +394,14 @@ class QAMProxy(_RemoteNames):
         self.close()
 
     def __repr__(self) -> str:
-        if "_start_lock" not in vars(self):
+        if "_threads" not in vars(self):
             return "<QAMProxy that is not made yet>"
-        state = "closed" if self._closing else "open"
+        state = "closed" if self.closed else "open"
         what = f"{state} QAMProxy of {self._server_id!r} at {self.amqp_credentials}"
-        return f"<{what}, as {self.client_id!r}{'' if self._closing else self._figures()}>"
+        return f"<{what}, as {self.client_id!r}{'' if self.closed else self._figures()}>"
 
     def _figures(self) -> str:
-        threads = self._threads
+        threads = self._threads.current
         if threads is None:
             return ", not connected yet"
         calls = f"{threads.results.open_calls} open, {threads.publisher.queued_calls} queued"
@@ -608,7 +509,7 @@ class Callback(_RemoteNames):
     def set_timeout(self, timeout: float | None) -> Self:
         """Let the calls take *timeout* seconds at most, or any time; return this Callback.
 
-        After that time the error function gets a :class:`QAMTimeoutException`.
+        After that time the error function gets a :class:`~qam.exceptions.QAMTimeoutException`.
 
         :raises TypeError, ValueError: *timeout* is not a positive number.
         """
@@ -622,7 +523,7 @@ class Callback(_RemoteNames):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> str:
-        threads, key = self._parent._running_threads(), reply_routing_key(self._client_id)
+        threads, key = self._parent._threads.running(), reply_routing_key(self._client_id)
         deadline = options.own_deadline()
         call = threads.publisher.make_call(method_name, args, kwargs, key, deadline, options)
         try:
@@ -669,7 +570,7 @@ def _close_open_proxies() -> None:
     """At the end of the interpreter: let no thread of a proxy be cut off in the middle."""
     proxies = list(_open_proxies)
     for proxy in proxies:
-        proxy._begin_to_close()
+        proxy._threads.begin_to_close()
     deadline = Deadline(_CLOSE_TIMEOUT)  # one for all, so a silent broker costs it only once
     for proxy in proxies:
         proxy._finish_closing(deadline)

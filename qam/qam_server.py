@@ -143,6 +143,8 @@ class QAMServer:
     :param middleware: functions of ``(call, proceed)`` around the registered methods, outermost
         first.  Each gets the :class:`qam.CurrentCall`, and calls ``proceed()`` to go on; what it
         returns or raises is what the caller gets.
+    :param introspection: False to tell callers nothing of the methods, their signatures and
+        docstrings.
     :raises QAMConnectionException: the broker can't be reached, or refuses the connection.
     :raises TypeError, ValueError: an argument is wrong; the error names it.
     """

@@ -4,6 +4,7 @@
 for what only RabbitMQ does. A test that kills or restarts a node makes its own RabbitMQNode.
 """
 
+import sys
 import threading
 import time
 import uuid
@@ -41,6 +42,17 @@ TAKE_LONGEST = {
 }
 
 
+# These take three times as long where coverage traces them, and others run all that they run.
+# So they are left out of a whole run's coverage; a file that runs by itself is measured.  (The
+# marker no_cover of pytest-cov has no effect in the processes of pytest-xdist.)
+DEAR_TO_TRACE = {
+    *("test_stories", "test_mutants", "test_signals", "test_finalizers", "test_outages"),
+    *("test_load", "test_futures", "test_connection_thread", "test_rabbitmq", "test_transport"),
+    *("test_frames", "test_waker", "test_sibling_words", "test_costs", "test_opcode_scan"),
+    *("test_readers_agree", "test_memory_bounds", "test_remote_errors", "test_unpickler"),
+}
+
+
 @dataclass(frozen=True)
 class Broker:
     """Where a broker is. What is None, the in-memory one does not have."""
@@ -59,11 +71,29 @@ class Broker:
 # First, because pytest's own hook takes the markers to deselect tests by `-m`.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a RabbitMQ node, and puts the files first that take longest."""
+    """Marks tests by what they need and cost, and puts the files first that take longest."""
+    is_whole = len({item.path for item in items}) > 1
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.rabbitmq)
+        if is_whole and item.path.stem in DEAR_TO_TRACE:
+            item.add_marker("untraced")
     items.sort(key=lambda item: item.path.stem not in TAKE_LONGEST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Runs what is dear to trace without coverage."""
+    if item.get_closest_marker("untraced") is None:
+        return (yield)
+    traces = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(traces[0])
+        threading.settrace(traces[1])
 
 
 @pytest.fixture(scope="session", autouse=True)

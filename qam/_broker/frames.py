@@ -134,6 +134,9 @@ _BEGINNING = ("content_type", "content_encoding", "delivery_mode")
 _BEGINNING_FLAGS = sum(_FLAGS[name] for name in _BEGINNING)
 _BEGINNING_MASK = _BEGINNING_FLAGS | _FLAGS["headers"]  # headers would come among them
 _CORRELATION_ID, _EXPIRATION = _FLAGS["correlation_id"], _FLAGS["expiration"]
+_REPLY_TO = _FLAGS["reply_to"]
+# What nearly every reply, and nearly every request, has beside the beginning.
+_OF_REPLY, _OF_REQUEST = _CORRELATION_ID, _CORRELATION_ID | _REPLY_TO
 _USUAL = frozenset((*_BEGINNING, "correlation_id", "reply_to", "expiration"))
 _RARE = frozenset(_PACKERS) - _USUAL
 
@@ -199,11 +202,12 @@ def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
         end += 2 + packed[end]
         properties = _parse_beginning(packed[:end]).copy()
         left = flags ^ _BEGINNING_FLAGS
-        if left != _CORRELATION_ID:
+        if left not in (_OF_REPLY, _OF_REQUEST):
             return _parse_each(properties, packed, end, left)
-        # only a correlation_id is left, as in every reply
         end, start = end + 1 + packed[end], end + 1
         properties["correlation_id"] = packed[start:end].decode("utf-8", "surrogatepass")
+        if left == _OF_REQUEST:
+            properties["reply_to"] = _parse_same_text(packed[end : end + 1 + packed[end]])
         return properties
     except Exception:
         return {}
@@ -212,6 +216,12 @@ def _parse_properties(packed: bytes, flags: int) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _parse_beginning(packed: bytes) -> dict[str, Any]:
     return _parse_each({}, packed, 0, _BEGINNING_FLAGS)
+
+
+# Reply routing keys are few; their requests share one text.
+@lru_cache(maxsize=1024)
+def _parse_same_text(packed: bytes) -> str:
+    return packed[1:].decode("utf-8", "surrogatepass")
 
 
 def _parse_each(properties: dict[str, Any], packed: bytes, at: int, flags: int) -> dict[str, Any]:

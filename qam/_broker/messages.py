@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 TRANSIENT, PERSISTENT = 1, 2
 
@@ -42,11 +42,18 @@ class QueueBinding(NamedTuple):
 _BATCH_MESSAGES, _BATCH_BYTES = 1000, 1024 * 1024
 
 
-def batch_length(bodies: Iterable[bytes]) -> int:
-    """Return how many of *bodies* make a batch: at least one, if there is one."""
+class HasBody(Protocol):
+    """A message, or what becomes one."""
+
+    @property
+    def body(self) -> bytes: ...
+
+
+def batch_length(messages: Iterable[HasBody]) -> int:
+    """Return how many of *messages* make a batch: at least one, if there is one."""
     length = size = 0
-    for body in islice(bodies, _BATCH_MESSAGES):
-        length, size = length + 1, size + len(body)
+    for message in islice(messages, _BATCH_MESSAGES):
+        length, size = length + 1, size + len(message.body)
         if size >= _BATCH_BYTES:
             break
     return length

@@ -197,9 +197,8 @@ class AMQPConnection:
         """Publish *messages*; the fate of a message with a confirm is reported by events."""
         batch, frame_max = list(messages), self._transport.incoming.frame_max
         frames: list[bytes | memoryview] = []
-        for message in batch:  # all of them first, since a failure below leaves all without a fate
-            if message.confirm:
-                self._unconfirmed.add(message)
+        # All of them first, since a failure below leaves all without a fate.
+        self._unconfirmed.add([message for message in batch if message.confirm])
         for message in batch:
             channel = self._channel_id if message.confirm else self._plain_channel_id
             frames += pack_publish(message, channel, frame_max)
@@ -244,9 +243,12 @@ class AMQPConnection:
         return self.take_events()
 
     def _take_in(self) -> None:
-        while (came := self._transport.incoming.parse()) is not None:
-            if isinstance(came, (Delivery, Confirm)):
-                self._on_traffic(came)
+        parse = self._transport.incoming.parse
+        while (came := parse()) is not None:
+            if isinstance(came, Delivery):
+                self._events.append(came)
+            elif isinstance(came, Confirm):
+                self._on_confirm(came)
             else:
                 self._pass_to_py_amqp(came)
 
@@ -338,11 +340,15 @@ class AMQPConnection:
         self._events.append(Unroutable(message.properties.get("correlation_id")))
 
     def _on_traffic(self, came: Delivery | Confirm) -> None:
-        """Handle a frame that bypasses py-amqp, and count it there as a sign of life."""
+        """Handle a frame that came while py-amqp waits, and count it there as a sign of life."""
         self._amqp.bytes_recv += 1
         if isinstance(came, Delivery):
             self._events.append(came)
-        elif came.taken:
+        else:
+            self._on_confirm(came)
+
+    def _on_confirm(self, came: Confirm) -> None:
+        if came.taken:
             self._events.extend(self._unconfirmed.acked(came.tag, came.multiple))
         else:
             self._events.extend(self._unconfirmed.nacked(came.tag, came.multiple))

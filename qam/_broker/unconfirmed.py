@@ -1,6 +1,8 @@
 """The written messages that are not confirmed yet, by delivery tag."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import count
 
 from qam._broker.events import Confirmed, Event, Refused, Returned
 from qam._broker.messages import Publish
@@ -19,10 +21,10 @@ class Unconfirmed:
         self._messages: dict[int, Publish] = {}
         self._returned: Counter[str] = Counter()
 
-    def add(self, message: Publish) -> None:
-        """Add *message*, the next one to be written."""
-        self._last_tag += 1
-        self._messages[self._last_tag] = message
+    def add(self, messages: Sequence[Publish]) -> None:
+        """Add *messages*, the next ones to be written."""
+        self._messages.update(zip(count(self._last_tag + 1), messages))
+        self._last_tag += len(messages)
 
     def returned(self, correlation_id: str | None) -> None:
         """Note that the broker has returned a message with this *correlation_id*."""

@@ -226,7 +226,9 @@ class CallbackObserverThread(OwnThread):
             log.exception("a callback has to wait: no other thread can be started")
             self._ready.slot_ids.put_back(id)
         else:  # the interpreter ends: Python 3.12.0 and 3.12.1 start no thread from then on
+            self.runs_user_code = True
             thread.execute(self._make_job(id))
+            self.runs_user_code = False
 
     def next_job(self, thread: "ExecuteCallbackThread") -> CallbackJob | None:
         """Wait for another callback to execute; None if *thread* is to end."""

@@ -162,8 +162,8 @@ class ConsumerThread(ConnectionThread):
         """Return the outcome in a slot, and leave it there; does not wait.
 
         :param id: the slot's id.
-        :returns: the reply, a dict; the :class:`QAMException` that ended the call in this
-            process; or None if there is no outcome yet.
+        :returns: the reply, a dict; the :class:`~qam.exceptions.QAMException` that ended the call
+            in this process; or None if there is no outcome yet.
         """
         slot = self._results.slots[id]
         message = slot["result_message"]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from qam._client.callback_items import PROCESSING
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.publisher_thread import PublisherThread, log
-from qam._common.own_threads import OwnThread, user_code
+from qam._common.own_threads import OwnThread
 
 #: A callback that is ready: the function, its argument, and the uid of the callback.
 CallbackJob = tuple[Callable[[Any], Any], Any, str]
@@ -59,11 +59,12 @@ class ExecuteCallbackThread(OwnThread):
         method, params, uid = job
         self._observer.change_callback_item_state(uid, PROCESSING)
         try:
-            with user_code:
-                method(params)
+            self.runs_user_code = True
+            method(params)
         except BaseException:
             log.exception("a callback raised an exception")
         finally:
+            self.runs_user_code = False
             self._observer.finish(uid)
 
 

@@ -134,7 +134,7 @@ class MethodQueue:
         with self._lock:
             if self.held:
                 return []
-            taken = self.calls[: 1 if alone else batch_length(each.body for each in self.calls)]
+            taken = self.calls[: 1 if alone else batch_length(self.calls)]
             del self.calls[: len(taken)]
             batch = [call for call in taken if not call.withdrawn]
             self._withdrawn -= len(taken) - len(batch)

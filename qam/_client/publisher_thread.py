@@ -132,7 +132,7 @@ class PublisherThread(PublishingThread):
     # --- calls ------------------------------------------------------------------
 
     def add_message_to_send(self, message: Mapping[str, Any]) -> PendingCall:
-        """Make a call from a message, and append it to the method queue; see :meth:`send`.
+        """Make a call from a message, and append it to the method queue; see ``send``.
 
         :param message: a dict of ``id`` (the slot, from
             :meth:`ConsumerThread.get_free_result_list_id`), ``method_name`` (str),
@@ -142,7 +142,7 @@ class PublisherThread(PublishingThread):
         :returns: the call as it stands in the queue.
         :raises QAMSerializationException: *params* can't be encoded; nothing is sent.
         :raises QAMClosedException: the proxy is closed.
-        :raises QAMTimeoutException: as :meth:`send`.
+        :raises QAMTimeoutException: as ``send``.
         """
         call = self.begin_call(
             message["id"],

@@ -6,6 +6,7 @@ from typing import Any
 from qam._broker.messages import Publish
 from qam._client.call_fates import note_written
 from qam._client.pending_call import PendingCall
+from qam._common.deadline import NO_END
 from qam._common.error_texts import describe
 from qam._protocol.correlation import correlation_id_of, number_of
 from qam._protocol.entities import reply_routing_key, request_binding
@@ -85,9 +86,11 @@ class RequestMaker:
         """Return the request of *call*, to be written at the time *now*."""
         with_own = self._properties.copy()
         with_own["correlation_id"] = correlation_id_of(self._client_id, call.call_id)
-        # Only the time that is left: a part of it may have passed in the method queue.
-        if (left := expiration(call.deadline.left_at(now))) is not None and not call.one_way:
-            with_own["expiration"] = left
+        if call.deadline is not NO_END and not call.one_way:
+            # Only the time that is left: a part of it may have passed in the method queue.
+            left = expiration(call.deadline.left_at(now))
+            if left is not None:
+                with_own["expiration"] = left
         age = note_written(call, now)
         if age is not None or call.metadata or call.one_way:
             with_own["headers"] = _headers(call, age)

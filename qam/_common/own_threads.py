@@ -88,24 +88,6 @@ def may_wait_here() -> bool:
     return not isinstance(thread, OwnThread) or thread.runs_user_code
 
 
-class _UserCode:
-    """Surrounds code of the application, which a thread of this library runs."""
-
-    def __enter__(self) -> None:
-        self._set(True)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._set(False)
-
-    def _set(self, runs: bool) -> None:
-        thread = threading.current_thread()
-        if isinstance(thread, OwnThread):
-            thread.runs_user_code = runs
-
-
-user_code = _UserCode()
-
-
 def waiting() -> AbstractContextManager[None]:
     """Return what surrounds a wait for a call, so that a pool can let another thread work."""
     thread = threading.current_thread()

@@ -137,23 +137,21 @@ def _check_reply(body: dict[str, Any]) -> None:
 
 def result_reply(request_id: Any, result: Any) -> dict[str, Any]:
     """Return the reply of a method that returned *result*."""
-    return _reply(request_id, result, exception=False, internal_exception=NOT_INTERNAL)
+    return {
+        "id": request_id,
+        "result": result,
+        "exception": False,
+        "internal_exception": NOT_INTERNAL,
+    }
 
 
 def internal_reply(request_id: Any, code: int, text: str) -> dict[str, Any]:
     """Return the reply of a server that has no result of the method: *text* says why."""
-    return _reply(request_id, fit(text), exception=True, internal_exception=code)
+    return _failure(request_id, fit(text), code)
 
 
-def _reply(
-    request_id: Any, result: Any, *, exception: bool, internal_exception: int
-) -> dict[str, Any]:
-    return {
-        "id": request_id,
-        "result": result,
-        "exception": exception,
-        "internal_exception": internal_exception,
-    }
+def _failure(request_id: Any, result: Any, code: int = NOT_INTERNAL) -> dict[str, Any]:
+    return {"id": request_id, "result": result, "exception": True, "internal_exception": code}
 
 
 def exception_reply(
@@ -170,7 +168,7 @@ def exception_reply(
     :param by_plain_pickle: whether the caller is a 0.2.x client, which uses an unrestricted
         unpickler.
     """
-    reply = _reply(request_id, None, exception=True, internal_exception=NOT_INTERNAL)
+    reply = _failure(request_id, None)
     reply["exception_type"], reply["exception_text"] = _name_and_text(error)
     maker = _SENDER if send_traceback else _SENDER_WITHOUT_TRACEBACKS
     if isinstance(serializer, PickleSerializer):
@@ -188,7 +186,7 @@ def bare_exception_reply(
     """Return the reply of a method that raised *error*; run no code of its class."""
     args = _RECEIVER.plain_args(args_of(error))
     shown_args = [_portable_value(each, serializer) for each in args]
-    reply = _reply(request_id, shown_args, exception=True, internal_exception=NOT_INTERNAL)
+    reply = _failure(request_id, shown_args)
     reply["exception_type"] = fit(full_name(type(error))[:MAX_NAME])
     reply["exception_text"] = fit(text_of_args(args))
     if send_traceback:
@@ -222,7 +220,7 @@ def _shortened(reply: dict[str, Any], most: int) -> dict[str, Any]:
     result = reply["result"]
     by_pickle = isinstance(result, BaseException)
     return {
-        **_reply(reply["id"], None, exception=True, internal_exception=NOT_INTERNAL),
+        **_failure(reply["id"], None),
         "result": _SENDER.make(type(result) if most else Exception, (text,))
         if by_pickle
         else [text],

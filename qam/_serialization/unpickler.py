@@ -12,7 +12,6 @@ import fractions
 import io
 import pickle  # the unpickler here restricts it  # nosec B403
 from collections import Counter, OrderedDict, defaultdict, deque
-from contextlib import suppress
 from math import isinf
 from struct import Struct
 from typing import Any, ClassVar
@@ -84,9 +83,10 @@ def loads(
     :raises Exception: anything else that a broken pickle, or building a trusted class, raises.
     """
     if opcode_scan.is_plain(body):
-        # A byte string of Python 2 may be no UTF-8; CarefulUnpickler reads it as bytes.
-        with suppress(UnicodeDecodeError):
+        try:  # no suppress(), which costs time
             return pickle.loads(body, encoding="utf-8")  # it names nothing  # nosec B301
+        except UnicodeDecodeError:  # a byte string of Python 2; CarefulUnpickler reads it as bytes
+            pass
     return (unpickler or CarefulUnpickler)(body, trusted, strangers).load()
 
 

@@ -15,6 +15,8 @@ from qam._protocol.replies import SERVER_LOST
 _HEAD = 16
 # Far more runs than any server begins.  A larger number in a header is not believed.
 _MOST_RUNS = 1_000_000
+# The properties that tell for how long its caller waits.
+_LIMIT_ITS_TIME = frozenset(("expiration", "headers"))
 
 
 @dataclass(slots=True)
@@ -55,13 +57,10 @@ class Call:
 
     #: True if it arrived with no other message.
     alone = False
-    #: Seconds that its method ran; None if no method ran.
-    seconds: float | None = None
+    #: Seconds for which its caller still waited when it arrived, at most; None for no limit.
+    time_to_live: float | None = None
     #: Its message can't be used, and is to be rejected.
     rejected = False
-    #: The id and the method name in its body, once that is decoded.
-    request_id: Any = None
-    method_name = ""
     #: Its method may run again if the server that ran it died.
     idempotent = False
     #: The broker has refused its reply.
@@ -72,8 +71,6 @@ class Call:
     is_elsewhere = False
     #: It has run for so long that the broker has taken back its delivery.
     outlives_its_delivery = False
-    #: The answer to its caller; None if there is none.
-    answer: Answer | None = None
     #: Copies of the same request that arrived while this one runs.
     duplicates: "list[Call] | None" = None
     #: How often its method will have begun, this time included.
@@ -95,10 +92,24 @@ class Call:
         self.arrived = arrived
         #: It may have been received before.
         self.marked = delivery.redelivered
+        #: The id of the call, the same in all its copies; None from a 0.2.x client.
+        self.correlation_id = delivery.correlation_id
         if "headers" in delivery.properties:
             self._read_headers()
+        if not _LIMIT_ITS_TIME.isdisjoint(delivery.properties):
+            self.time_to_live = delivery.time_to_live
         #: Its key, by which a copy is recognized.
         self.key = self._make_key()
+        # What nearly every request gets later.  An attribute that most instances have, but not
+        # from the beginning, costs each of them a dict of its own.
+
+        #: The id and the method name in its body, once that is decoded.
+        self.request_id: Any = None
+        self.method_name = ""
+        #: The answer to its caller; None if there is none.
+        self.answer: Answer | None = None
+        #: Seconds that its method ran; None if no method ran.
+        self.seconds: float | None = None
 
     def _read_headers(self) -> None:
         self.marked = self.marked or is_resent(self.delivery)
@@ -107,10 +118,9 @@ class Call:
         self.one_way = ONE_WAY in self.delivery.headers
 
     def _make_key(self) -> CallKey:
-        correlation_id = self.delivery.correlation_id
-        if correlation_id is None:
+        if self.correlation_id is None:
             return key_of_body(self.delivery.body, self.runs)
-        return CallKey(self.delivery.reply_to or "", correlation_id, self.runs)
+        return CallKey(self.delivery.reply_to or "", self.correlation_id, self.runs)
 
     def become_run(self, key: CallKey) -> None:
         """Stand for *key*, a later run of the same call."""
@@ -128,12 +138,12 @@ class Call:
         Its client takes any reply for the one to the call that waits, so it must not receive a
         reply twice.
         """
-        return self.delivery.correlation_id is None
+        return self.correlation_id is None
 
     @property
     def repeatable_answer(self) -> Answer | None:
         """Its answer, if there is one that may be sent again."""
-        return None if self.is_anonymous else self.answer
+        return None if self.correlation_id is None else self.answer
 
     @property
     def like(self) -> bytes:
@@ -149,10 +159,9 @@ class Call:
 
         :param now: the time on the clock of the server.
         """
-        time_to_live = self.delivery.time_to_live
-        if time_to_live is None:
+        if self.time_to_live is None:
             return None
-        return time_to_live - (now - self.arrived)
+        return self.time_to_live - (now - self.arrived)
 
     def is_cancelled(self, now: float) -> bool:
         """Return True if nobody waits for its method any more.
@@ -164,7 +173,7 @@ class Call:
 
     def limit(self, own: Deadline) -> Deadline:
         """Return the deadline of a call that its method makes, and that has one of its *own*."""
-        time_to_live = self.delivery.time_to_live
+        time_to_live = self.time_to_live
         if time_to_live is None or own.at <= self.arrived + time_to_live:
             return own
         return InheritedDeadline(self.arrived + time_to_live, self.method_name)

@@ -66,8 +66,8 @@ def view_of(call: Call) -> CurrentCall:
     delivery = call.delivery
     return CurrentCall(
         method=call.method_name,
-        id=delivery.correlation_id,
-        client_id=label_of(delivery.correlation_id),
+        id=call.correlation_id,
+        client_id=label_of(call.correlation_id),
         user=user_of(delivery, call.server_user),
         metadata=MappingProxyType(metadata_of(delivery.headers)),
         _call=call,

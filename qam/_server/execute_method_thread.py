@@ -149,14 +149,16 @@ class ExecuteMethodThread(OwnThread):
         """Run the method of *call*; return the reply, None if no caller waits for one."""
         time_left = call.time_left(time.monotonic())
         if time_left is not None and time_left <= 0:
-            self._log_station(call, "not started, since its caller waits no more")
+            if log.isEnabledFor(DEBUG):
+                self._log_station(call, "not started, since its caller waits no more")
             return None
         try:
             request = self._read(call)
         except QAMSerializationException as error:
             return self._refuse(call, error)
         call.request_id, call.method_name = request.id, request.called_name
-        call.idempotent = self._methods.is_idempotent(request.method_name, request.params)
+        if self._methods.is_idempotent(request.method_name, request.params):
+            call.idempotent = True
         if call.lost and call.idempotent and call.runs < _MAX_RUNS:
             log.info("%s() is run again: the server that had it went away", call.method_name)
             return self._messages.request_anew(call, time.monotonic(), runs=call.runs + 1)
@@ -188,7 +190,7 @@ class ExecuteMethodThread(OwnThread):
         self._warnings.warn("a request was dropped: %s", error)
         call.rejected = True
         routing_key = call.delivery.reply_to
-        if routing_key is None or call.delivery.correlation_id is None:
+        if routing_key is None or call.correlation_id is None:
             return None  # a 0.2.x client, or no client of ours
         reply = internal_reply(None, code_if_not_run(call, REQUEST_UNREADABLE), str(error))
         body = self._encode(call, reply)
@@ -216,8 +218,12 @@ class ExecuteMethodThread(OwnThread):
 
     def _call(self, call: Call, request: Request, method: Callable[[], Any]) -> dict[str, Any]:
         """Call *method* inside the middleware; return the body of the reply, also if it raises."""
-        self._log_station(call, "started", call.method_name)
-        started, call.server_user = time.monotonic(), self._settings.user
+        is_watched = log.isEnabledFor(DEBUG)
+        if is_watched:
+            self._log_station(call, "started", call.method_name)
+        if self._settings.user is not None:
+            call.server_user = self._settings.user
+        started = time.monotonic()
         served = served_call.set(call)
         try:
             if self._settings.middleware and not request.is_for_system:
@@ -232,7 +238,8 @@ class ExecuteMethodThread(OwnThread):
         finally:
             served_call.reset(served)
             call.seconds = time.monotonic() - started
-            self._log_station(call, "ended")
+            if is_watched:
+                self._log_station(call, "ended")
 
     def _exception_reply(self, call: Call, error: BaseException) -> dict[str, Any]:
         try:
@@ -286,9 +293,8 @@ class ExecuteMethodThread(OwnThread):
             log.log(level, "%s() raised an exception", call.method_name, exc_info=error)
 
     def _log_station(self, call: Call, name: str, method_name: str = "") -> None:
-        if log.isEnabledFor(DEBUG):
-            self._stations.note(name, call.delivery.correlation_id, method_name)
-            self._stations.log()
+        self._stations.note(name, call.correlation_id, method_name)
+        self._stations.log()
 
     def _encode(self, call: Call, reply: dict[str, Any]) -> bytes:
         body, why = self._try_to_encode(call, reply)

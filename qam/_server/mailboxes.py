@@ -44,7 +44,7 @@ class ResultQueue:
         if not self.messages:  # the first message that is added after this wakes the thread
             return []
         with self._lock:
-            length = batch_length(message.body for message in self.messages)
+            length = batch_length(self.messages)
             batch = self.messages[: min(length, 1) if alone else length]
             del self.messages[: len(batch)]
         return batch

@@ -68,7 +68,7 @@ class Messages:
 
     def reply(self, call: Call, answer: Answer) -> Message:
         """Return the reply to *call* with *answer*."""
-        correlation_id = call.delivery.correlation_id
+        correlation_id = call.correlation_id
         # As the request: a client with transient requests has no use for persistent replies.
         persistent = call.delivery.persistent
         # A return is assigned by its correlation id, which 0.2.x clients do not send.

@@ -201,8 +201,7 @@ class RequestConsumerThread(ConnectionThread):
             self._request_queue.stands_back = True
             self._surplus.looked_long_ago()  # more may have come with the answer
         left, kept = self._intake.leave_to_others(self._workers.take_back())
-        for call in kept:
-            self._workers.put(call)
+        self._workers.put(kept)
         for call in left:
             self._results.put(self._messages.request_anew(call, now))
 
@@ -250,25 +249,42 @@ class RequestConsumerThread(ConnectionThread):
     # --- requests come ------------------------------------------------------------
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        now, siblings_tag = time.monotonic(), self._siblings_queue.consumer_tag
+        to_run: list[Call] = []
+        try:
+            self._receive(events, to_run)
+        finally:  # together, since that takes a lock; and also those before an error
+            if to_run:
+                self._workers.put(to_run)
+
+    def _receive(self, events: Sequence[Event], to_run: list[Call]) -> None:
+        """Decide on the requests among *events*; append those that are to be run to *to_run*."""
+        now, number = time.monotonic(), self._intake.connection_number
+        siblings_tag, is_watched = self._siblings_queue.consumer_tag, log.isEnabledFor(DEBUG)
         presence_tag = self._presence_queue.consumer_tag
-        is_watched = log.isEnabledFor(DEBUG)
         for event in events:
             if isinstance(event, Delivery):
                 if event.consumer_tag == siblings_tag:
                     self._intake.heard(event)
                 elif event.consumer_tag != presence_tag:
-                    call = Call(event, self._intake.connection_number, arrived=now)
-                    call.alone = len(events) == 1
+                    call = Call(event, number, arrived=now)
+                    if len(events) == 1:
+                        call.alone = True
                     if is_watched:
-                        self.stations.note("received", event.correlation_id)
-                    self._carry_out_one(self._intake.received(call), call)
+                        self.stations.note("received", call.correlation_id)
+                    decision = self._intake.received(call)
+                    if decision is Decision.RUN:
+                        to_run.append(call)
+                    else:
+                        self._carry_out_one(decision, call)
             elif isinstance(event, Cancelled):
-                if event.consumer == siblings_tag:
-                    raise self._siblings_queue.deleted()
-                if event.consumer == presence_tag:
-                    raise self._presence_queue.deleted()
-                raise self._request_queue.cancelled()
+                raise self._ended_consumer(event.consumer)
+
+    def _ended_consumer(self, consumer: str) -> QAMConnectionException:
+        """Return the error that the broker has ended *consumer*, as when its queue is deleted."""
+        for queue in (self._siblings_queue, self._presence_queue):
+            if consumer == queue.consumer_tag:
+                return queue.deleted()
+        return self._request_queue.cancelled()
 
     # --- decisions are carried out -----------------------------------------------
 
@@ -281,7 +297,7 @@ class RequestConsumerThread(ConnectionThread):
 
     def _carry_out_one(self, decision: Decision, call: Call) -> None:
         if decision is Decision.RUN:
-            self._workers.put(call)
+            self._workers.put([call])
         elif decision is Decision.ANSWER and call.answer is not None:
             self._results.put(self._messages.reply(call, call.answer))
         elif decision is Decision.REFUSE:
@@ -320,7 +336,7 @@ class RequestConsumerThread(ConnectionThread):
         for call in calls:
             if call.connection_number == self._intake.connection_number:
                 name = "rejected" if call.rejected else "acknowledged"
-                self.stations.note(name, call.delivery.correlation_id, last=True)
+                self.stations.note(name, call.correlation_id, last=True)
 
     def _take_settled(self, connection: Connection | None) -> list[Call]:
         settled = self._settled.take_all()

@@ -1,7 +1,7 @@
 """The threads of a server that run its methods; starts another one when it is needed."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from qam._common.deadline import Deadline
@@ -74,10 +74,14 @@ class WorkerPool:
         alive = sum(worker.is_alive() for worker in tuple(self._workers))
         return max(0, alive - self._calls.idle_threads)
 
-    def put(self, call: Call) -> None:
-        """Give a call to a worker; called by the thread that receives the requests."""
-        if not self._calls.put(call) and len(self._workers) < self._limit:
+    def put(self, calls: Sequence[Call]) -> None:
+        """Give *calls* to workers; called by the thread that receives the requests."""
+        has_workers = self._calls.put_all(calls)
+        for _ in calls:
+            if has_workers or len(self._workers) >= self._limit:
+                return
             self._try_to_start_worker()
+            has_workers = self._calls.waiting_since() is None
 
     def _try_to_start_worker(self) -> None:
         with self._lock:

@@ -4,16 +4,17 @@ It prints tables, and ends with 1 if anything failed.
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tests.benchmarks.contestants import CONTESTANTS
 from tests.benchmarks.environments import install
 from tests.benchmarks.options import Options, parse
 from tests.benchmarks.plan import plan
 from tests.benchmarks.progress import one_after_the_other
+from tests.benchmarks.published import published
 from tests.benchmarks.record import record
 from tests.benchmarks.report import report
 from tests.benchmarks.results import Results
@@ -33,21 +34,27 @@ def _run(options: Options, results: Results) -> None:
             task.run(stage, results, say)
 
 
-def _plotter(options: Options) -> Callable[[Results], object]:
+def _publisher(options: Options) -> Callable[[Results], None]:
     """Draws at the end; but if there is no matplotlib, that is said at the beginning."""
-    if options.plots is None:
+    if options.plots is None and options.page is None:
         return lambda results: None
-    from tests.benchmarks.plots import draw
+    from tests.benchmarks import page, plots
 
-    folder: Path = options.plots
-    return lambda results: draw(results, folder)
+    def publish(results: Results) -> None:
+        data = published(options, results)
+        if options.plots is not None:
+            plots.draw(data, options.plots)
+        if options.page is not None:
+            page.make(data, options.page)
+
+    return publish
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, and returns the exit code."""
     options = parse(arguments)
-    draw = _plotter(options)
-    results = Results()
+    publish = _publisher(options)
+    results = Results(load_before=os.getloadavg()[0])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))  # all is taken down
     code = 0
     try:
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report(results, options.contestants))
     if options.json:
         options.json.write_text(json.dumps(record(options, results), indent=1))
-    draw(results)
+    publish(results)
     return code or (1 if results.failures else 0)
 
 

@@ -40,6 +40,7 @@ class Options:
     quick: bool
     json: Path | None
     plots: Path | None
+    page: Path | None
     environments: Path
 
 
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--calls", type=_count, help=f"of a latency; {_CALLS}, with --quick {_QUICK_CALLS}")
     add("--quick", action="store_true", help="less of each, and no sweeps")
     add("--json", type=Path, metavar="FILE", help="all samples, versions, and the machine")
-    add("--plots", type=Path, metavar="FOLDER", help="where the plots are drawn (matplotlib)")
+    add("--plots", type=Path, metavar="FOLDER", help="where plots are drawn, and their data put")
+    add("--page", type=Path, metavar="FILE", help="whose figures are replaced; its plots beside it")
     add(
         "--environments", type=Path, default=_ENVIRONMENTS, metavar="FOLDER", help=argparse.SUPPRESS
     )

@@ -1,17 +1,21 @@
-"""Where a contestant's server is."""
+"""Where a contestant's server is: at a broker, or without one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Place:
-    """A RabbitMQ, and the name under which the server is found there."""
+    """A RabbitMQ, and the name under which the server is found there.
+
+    A library without a broker has a free port instead, on which its server listens.
+    """
 
     host: str
     port: int
     name: str
     username: str = "guest"
     password: str = "guest"
+    free_port: int = 0
 
     @property
     def url(self) -> str:

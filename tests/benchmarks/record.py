@@ -13,7 +13,8 @@ from tests.benchmarks.options import Options
 from tests.benchmarks.results import Results
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
     return {
         "cpu_count": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -25,7 +26,7 @@ def _machine() -> dict[str, Any]:
 def record(options: Options, results: Results) -> dict[str, Any]:
     """All of it, as JSON can carry it."""
     return {
-        "machine": _machine(),
+        "machine": machine(),
         "rounds": options.rounds,
         "sizes": asdict(options.sizes),
         "medians": {

@@ -38,6 +38,8 @@ class Results:
     failures: list[Failure] = field(default_factory=list)
     #: The broker and its version.
     broker: str = ""
+    #: How many processes wanted a CPU in the minute before: what else the machine had to do.
+    load_before: float = 0.0
     #: What each was measured with: contestant, then package.
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     #: Points of the sweeps: sweep, then contestant, then what is varied.

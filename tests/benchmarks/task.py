@@ -11,7 +11,7 @@ from tests.benchmarks.measures import Pair
 from tests.benchmarks.place import Place
 from tests.benchmarks.processes import Failed, Side
 from tests.benchmarks.results import Results
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.rabbitmq import RabbitMQNode, free_ports
 
 #: Tells who waits what is being done.
 Say = Callable[[str], object]
@@ -26,7 +26,9 @@ class Stage:
 
     def place(self) -> Place:
         """A new place for a server, so that nothing is there of one before."""
-        return Place(self.node.host, self.node.port, f"benchmark-{uuid4().hex[:12]}")
+        (free_port,) = free_ports(1)
+        name = f"benchmark-{uuid4().hex[:12]}"
+        return Place(self.node.host, self.node.port, name, free_port=free_port)
 
     def side(self, role: str, contestant: Contestant, place: Place) -> Side:
         """A process, to be started."""

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.benchmarks import by_handles
+from tests.benchmarks import by_handles, page, published
 from tests.benchmarks.contestants import CONTESTANTS, Contestant
 from tests.benchmarks.contract import NotOffered, Window
 from tests.benchmarks.figures import cost_ratio, enough_calls, median, percentile
@@ -152,6 +153,82 @@ def test_the_growth_of_costs_is_reported() -> None:
     text = report(results, ["raw", "qam"])
     assert "100,000 to 1,000 outstanding" in text
     assert "1.50" in text
+
+
+# --- what is published --------------------------------------------------------
+
+
+def _published(*options: str) -> dict[str, Any]:
+    results = _results()
+    results.broker = "RabbitMQ 3"
+    results.add_point("threads", "qam", 16, 3000.0)
+    return published.published(parse(["--contestants", "raw,qam", *options]), results)
+
+
+def test_what_is_published_is_read_as_it_was_written(tmp_path: Path) -> None:
+    data = _published()
+
+    published.write(data, tmp_path / "figures")
+
+    assert published.read(tmp_path / "figures") == json.loads(json.dumps(data))
+
+
+def test_the_tables_of_what_is_published_are_those_of_the_run(tmp_path: Path) -> None:
+    published.write(_published(), tmp_path)
+
+    again = published.results_of(published.read(tmp_path))
+
+    assert report(again, ["raw", "qam"]) == report(_with_a_point(), ["raw", "qam"])
+
+
+def _with_a_point() -> Results:
+    results = _results()
+    results.add_point("threads", "qam", 16, 3000.0)
+    return results
+
+
+def test_a_distribution_takes_the_place_of_single_latencies() -> None:
+    distribution = _published()["distributions"]["raw"]["sync"]
+
+    assert len(distribution) == len(published.PERCENTS)
+    assert (distribution[0], distribution[49], distribution[-1]) == (100.0, 200.0, 300.0)
+
+
+def test_the_figures_of_a_page_are_replaced_and_nothing_else(tmp_path: Path) -> None:
+    # given
+    file = tmp_path / "page.md"
+    marks = "<!-- figures: rates -->\nold\n<!-- end of rates -->"
+    file.write_text(f"before\n{marks}\nbetween\n<!-- figures: costs -->\n<!-- end of costs -->\n")
+
+    # when
+    page.fill(file, {"rates": "new 1", "unknown": "nowhere"})
+
+    # then
+    text = file.read_text()
+    assert page.part(text, "rates") == "new 1"
+    assert page.part(text, "costs") == ""
+    assert text.startswith("before\n")
+    assert "\nbetween\n" in text
+    assert "nowhere" not in text
+
+
+def test_the_figures_of_a_page_have_the_cost_beside_the_reference() -> None:
+    sections = page.sections_of(_published("--quick"))
+
+    assert _row("qam", sections["waiting"], 0)[:2] == ["qam", "400 (2.00x)"]
+    assert "RabbitMQ 3" in sections["measured"]
+    assert "quick" in sections["measured"]
+
+
+def test_a_page_says_that_the_machine_was_busy() -> None:
+    quiet, busy = _published(), _published() | {"load_before": 100.0}
+
+    assert "busy" not in page.sections_of(quiet)["measured"]
+    assert "busy meanwhile** (load average 100.0" in page.sections_of(busy)["measured"]
+
+
+def test_who_has_none_of_the_figures_of_a_table_is_not_in_it() -> None:
+    assert "qam" not in page.sections_of(_published())["costs"]
 
 
 # --- the command line ---------------------------------------------------------

@@ -19,7 +19,7 @@ def written(*correlation_ids: str | None) -> tuple[Unconfirmed, list[Publish]]:
     unconfirmed = Unconfirmed()
     messages = [message(correlation_id) for correlation_id in correlation_ids]
     for each in messages:
-        unconfirmed.add(each)
+        unconfirmed.add([each])
     return unconfirmed, messages
 
 
@@ -89,7 +89,7 @@ def test_a_message_that_is_sent_again_after_its_return_can_be_confirmed() -> Non
     assert fates(unconfirmed.acked(1, multiple=False)) == [("returned", first)]
 
     # when
-    unconfirmed.add(first)
+    unconfirmed.add([first])
 
     # then
     assert fates(unconfirmed.acked(2, multiple=False)) == [("confirmed", first)]
@@ -115,7 +115,7 @@ def test_all_that_is_taken_is_forgotten_and_the_count_goes_on() -> None:
 
     # when
     later = message("c")
-    unconfirmed.add(later)
+    unconfirmed.add([later])
 
     # then
     assert fates(unconfirmed.acked(2, multiple=True)) == []
@@ -135,7 +135,7 @@ def test_each_message_has_one_fate_and_the_right_one(data: st.DataObject) -> Non
         if action == "write":
             count += 1
             waiting[count] = message(str(count))
-            unconfirmed.add(waiting[count])
+            unconfirmed.add([waiting[count]])
             continue
         if not waiting:
             continue
@@ -173,7 +173,7 @@ def test_what_was_acked_singly_is_not_passed_again_by_an_ack_of_all() -> None:
     assert unconfirmed._lowest_tag == 51
 
     last = message()
-    unconfirmed.add(last)
+    unconfirmed.add([last])
 
     assert fates(unconfirmed.acked(51, multiple=True)) == [("confirmed", last)]
     assert len(messages) == 50

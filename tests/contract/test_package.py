@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 # The tests that read files of the checkout, and need no broker.
 READ_FILES = [
     *("test_architecture_page", "test_contributing", "test_glossary", "test_guarantees_page"),
-    *("test_layers", "test_readme", "test_security_page", "test_threads_page"),
+    *("test_layers", "test_operations_pages", "test_pages", "test_readme", "test_security_page"),
+    *("test_site", "test_threads_page", "test_troubleshooting_page"),
 ]
 
 # Where pip finds packages and keeps them. Nothing else is inherited: PYTHONPATH, PIP_TARGET or
@@ -75,7 +76,8 @@ def files_to_publish() -> set[str]:
         tracked, _ = run("git", "ls-files", "-z", cwd=ROOT)
         # One that was just deleted is tracked until the next commit.
         return {name for name in tracked.split("\0") if (ROOT / name).is_file()}
-    top = [*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *ROOT.glob("*.ini"), ROOT / "LICENSE"]
+    kinds = ["*.md", "*.toml", "*.ini", "*.py", "LICENSE"]
+    top = [path for kind in kinds for path in ROOT.glob(kind)]
     folders = [".ci", "docs", "qam", "tests"]
     below = {f"{folder}/{name}" for folder in folders for name in files_of(ROOT / folder)}
     return {path.name for path in top} | below
@@ -84,9 +86,29 @@ def files_to_publish() -> set[str]:
 def test_the_sdist_has_every_file(package: Package) -> None:
     expected = files_to_publish()
 
-    assert {".ci/run", "README.md", "qam/py.typed", "tests/conftest.py", "tox.ini"} <= expected
+    assert {".ci/run", "README.md", "hatch_build.py", "qam/py.typed"} <= expected
+    assert {"tests/conftest.py", "tox.ini"} <= expected
     assert expected - files_of(package.sdist) == set()
     assert os.access(package.sdist / ".ci" / "run", os.X_OK)
+
+
+def test_an_index_page_shows_both_as_they_are(package: Package) -> None:
+    archives = [package.sdist.with_name(f"{package.sdist.name}.tar.gz"), package.wheel]
+
+    output, _ = run(sys.executable, "-m", "twine", "check", "--strict", *archives, cwd=ROOT)
+
+    assert output.count("PASSED") == 2
+
+
+def test_no_link_of_an_index_page_is_relative(package: Package) -> None:
+    with zipfile.ZipFile(package.wheel) as wheel:
+        [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = wheel.read(name).decode()
+
+    [source] = re.findall(r"^Project-URL: Source, (.*)$", metadata, re.MULTILINE)
+    targets = re.findall(r"\]\(([^)]+)\)", metadata)
+    assert f"{source}/blob/main/docs/tutorial.md" in targets
+    assert [each for each in targets if not each.startswith(("https://", "#"))] == []
 
 
 def test_the_wheel_has_the_whole_package_and_nothing_else(package: Package) -> None:

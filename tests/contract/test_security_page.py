@@ -1,9 +1,14 @@
 """The page of the threat model leads to what it names: tests, headings, and promises."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
+
+import qam
+from tests.contract.test_readme import execute, python_blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/topics/security.md").read_text(encoding="utf-8")
@@ -51,3 +56,23 @@ def test_the_bounds_of_the_page_are_those_of_the_tests() -> None:
         assert match
         free, per_byte = map(int, match.groups())
         assert allowed_memory(serializer, 1000) == free * MIB + per_byte * 1000
+
+
+def test_each_block_of_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given the files that it names, and proxies that do not connect
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client = authority.issue_cert("alice@example.org")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "alice.pem")
+    client.private_key_pem.write_to_path(tmp_path / "alice.key")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(qam, "QAMProxy", partial(qam.QAMProxy, connect=False))
+    trusted: list[type] = []
+    monkeypatch.setattr(qam, "trust", trusted.append)
+
+    # when
+    for block in python_blocks("docs/topics/security.md"):
+        execute(block)
+
+    # then
+    assert [each.__name__ for each in trusted] == ["Point"]

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # What has rows of its own in tox.ini, or can't run beside coverage.
-_LEFT_OUT = "not (watched or cluster or costly or greenlets or web or signals)"
+_LEFT_OUT = "not (watched or cluster or costly or greenlets or howto or web or signals)"
 # Variables by which a run of pytest tells its parts what they belong to.
 _OF_OTHERS = ("COV_CORE_", "PYTEST_XDIST_", "PYTEST_CURRENT_")
 

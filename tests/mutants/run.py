@@ -31,7 +31,7 @@ _FORK = multiprocessing.get_context("fork")
 _LEAST_TIME, _LONGER = 20.0, 10.0
 # That plugins are imported already is meant.
 _OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-_LEFT_OUT = "not (rabbitmq or watched or cluster or costly or greenlets or web or signals)"
+_LEFT_OUT = "not (rabbitmq or watched or cluster or costly or greenlets or howto or web or signals)"
 
 
 class Outcome(Enum):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qam._broker.messages import Delivery, QueueBinding, Route, batch_length
+from qam._broker.messages import Delivery, Publish, QueueBinding, Route, batch_length
 from qam._common.checks import check_entity_name, is_short_text
 from qam._protocol.entities import reply_binding, reply_exchange, reply_routing_key, request_binding
 from qam._protocol.properties import expiration, properties
@@ -89,7 +89,9 @@ MEBIBYTE = bytes(1024 * 1024)
     ids=["none", "empty", "few", "many", "large", "larger", "second", "sum"],
 )
 def test_a_batch_is_bounded_in_number_and_in_bytes(bodies: list[bytes], length: int) -> None:
-    assert batch_length(bodies) == length
+    messages = [Publish(Route("exchange", "key"), body, {}) for body in bodies]
+
+    assert batch_length(messages) == length
 
 
 @pytest.mark.parametrize("name", ["pickle", "json"])

@@ -1,6 +1,6 @@
 """What can be set for calls: `with_options`, metadata, inherited deadlines."""
 
-import time
+import threading
 from typing import Any
 
 import pytest
@@ -151,6 +151,7 @@ def url(server_id: str) -> str:
 
 def test_a_call_inside_a_method_has_what_is_left_of_the_outer_one(server_id: str, url: str) -> None:
     errors: list[QAMException] = []
+    caller_gave_up = threading.Event()
     absent = QAMServer(url, server_id="absent")
     with (
         absent,
@@ -170,11 +171,13 @@ def test_a_call_inside_a_method_has_what_is_left_of_the_outer_one(server_id: str
                     call()
                 except QAMException as error:
                     errors.append(error)
+            assert caller_gave_up.wait(LONG)
 
         server.start()
         # when
         with pytest.raises(QAMTimeoutException):
-            proxy.set_timeout(0.2).outer()
+            proxy.set_timeout(1.0).outer()
+        caller_gave_up.set()
         # then
         until(lambda: len(errors) == 3)
         assert all(isinstance(error, QAMTimeoutException) for error in errors)
@@ -208,6 +211,7 @@ def test_an_own_timeout_that_is_shorter_counts(server_id: str, url: str) -> None
 
 def test_what_may_outlive_its_method_does_not_inherit(server_id: str, url: str) -> None:
     ended: list[Any] = []
+    caller_gave_up = threading.Event()
     with (
         serving(server_id="inner", hostname=url) as service,
         QAMProxy("inner", url) as inner,
@@ -219,13 +223,14 @@ def test_what_may_outlive_its_method_does_not_inherit(server_id: str, url: str) 
         def outer() -> None:
             inner.callback(ended.append, ended.append).hold("callback")
             assert service.holding.wait(LONG)
-            time.sleep(0.15)  # until the time of the caller is up
+            assert caller_gave_up.wait(LONG)
             send(inner.add, 1, 2)
             ended.append(with_options(inner, inherit_deadline=False).add(3, 4))
 
         server.start()
         with pytest.raises(QAMTimeoutException):
-            proxy.set_timeout(0.1).outer()
+            proxy.set_timeout(0.5).outer()
+        caller_gave_up.set()
         until(lambda: 7 in ended)
         service.go_on.set()
         until(lambda: len(ended) == 2)

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import permutations
@@ -215,41 +215,55 @@ def test_a_server_that_does_not_come_within_the_time_is_told(
         assert late.value.executed == "no"
 
 
-@pytest.mark.parametrize("order", list(permutations(["client", "server", "broker"])), ids="-".join)
-def test_in_whatever_order_they_start_the_first_call_is_right(
-    server_id: str, order: tuple[str, ...]
-) -> None:
-    # given
-    node = RabbitMQNode()
-    place: dict[str, Any] = {"hostname": node.host, "port": node.port, "wait_for_broker": LONG}
+def first_outcome(
+    server_id: str, order: Iterable[str], place: dict[str, Any], begin_broker: Callable[[], Any]
+) -> int:
+    """Starts the three in that order; returns the result of the first call."""
+    patient = {**place, "wait_for_broker": LONG}
     outcome: Future[int] = Future()
     over = threading.Event()
 
     def client() -> None:
         try:
-            with QAMProxy(server_id, wait_for_server=LONG, **place) as proxy:
+            with QAMProxy(server_id, wait_for_server=LONG, **patient) as proxy:
                 outcome.set_result(proxy.add(2, 3))
         except QAMException as error:
             outcome.set_exception(error)
 
     def server() -> None:
-        with make_server(Service(), server_id=server_id, **place) as server:
+        with make_server(Service(), server_id=server_id, **patient) as server:
             server.start()
             over.wait(LONG)
 
-    begin = {"client": client, "server": server, "broker": node.start}
+    begin = {"client": client, "server": server, "broker": begin_broker}
     threads = []
-    # when
     try:
         for name in order:
             threads.append(threading.Thread(target=begin[name]))
             threads[-1].start()
-        # then
-        assert outcome.result(LONG) == 5
+        return outcome.result(LONG)
     finally:
         over.set()
         for thread in threads:
             thread.join()
+
+
+@pytest.mark.parametrize("order", list(permutations(["client", "server", "broker"])), ids="-".join)
+def test_in_whatever_order_they_start_the_first_call_is_right(
+    server_id: str, order: tuple[str, ...], way: Forwarder
+) -> None:
+    way.refuse()
+    place = {"hostname": way.host, "port": way.port}
+    assert first_outcome(server_id, order, place, way.accept) == 5
+
+
+def test_also_while_the_node_itself_starts(server_id: str) -> None:
+    node = RabbitMQNode()
+    place = {"hostname": node.host, "port": node.port}
+    try:
+        order = ["server", "client", "broker"]
+        assert first_outcome(server_id, order, place, node.start) == 5
+    finally:
         node.stop()
 
 

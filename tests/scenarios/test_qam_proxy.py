@@ -10,6 +10,7 @@ import time
 import types
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -485,7 +486,8 @@ def test_a_callback_may_close_the_proxy(proxy: QAMProxy) -> None:
 CLOSING = [
     f"/{name}.py"
     for name in (
-        *("qam_proxy", "_client/publisher_thread", "_client/method_queue", "_client/result_list"),
+        *("qam_proxy", "_client/proxy_threads", "_client/publisher_thread"),
+        *("_client/method_queue", "_client/result_list"),
         *("callback_observer_thread", "ready_callbacks", "job_queue", "bell", "connection_thread"),
     )
 ]
@@ -504,6 +506,7 @@ def test_ctrl_c_at_any_moment_of_close_leaves_what_a_second_close_ends(server_id
         caller.start()
         proxy.callback(outcomes.append, outcomes.append).add(3, 4)
         until(lambda proxy=proxy: proxy._results.open_calls == 2)
+        until(partial(has_sent_all, proxy))  # so that each close has the same steps
         # when
         struck.append(interrupted_at(len(struck) + 1, proxy.close, *CLOSING))
         # then the end of the interpreter would end what still runs
@@ -517,7 +520,13 @@ def test_ctrl_c_at_any_moment_of_close_leaves_what_a_second_close_ends(server_id
         caller.join(LONG)
         assert [type(outcome) for outcome in outcomes] == [QAMClosedException] * 2
         assert proxy not in qam_proxy._open_proxies
-    assert {"QAMProxy.close", "QAMProxy._begin_to_close", "QAMProxy._finish_closing"} < set(struck)
+    steps = {"QAMProxy.close", "ProxyThreads.begin_to_close", "QAMProxy._finish_closing"}
+    assert steps < set(struck)
+
+
+def has_sent_all(proxy: QAMProxy) -> bool:
+    publisher = proxy.publisher_thread
+    return publisher.queued_calls == 0 and publisher._under_way.in_flight == 0
 
 
 def call_and_note(proxy: QAMProxy, outcomes: list[Any]) -> None:

@@ -217,8 +217,9 @@ class TestARequestThatCantBeRead:
 
     @pytest.mark.parametrize("unknown", ["reply_to", "correlation_id"])
     def test_is_dropped_where_nobody_can_be_told(self, server: Server, unknown: str) -> None:
-        call = request(params="no list")
-        del call.delivery.properties[unknown]
+        delivery = request(params="no list").delivery
+        del delivery.properties[unknown]
+        call = Call(delivery, connection_number=1)
 
         assert server.work(call) == []
 

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -57,9 +57,9 @@ class Workers:
         #: All that was ever handed over, in its order.
         self.all: list[Call] = []
 
-    def put(self, call: Call) -> None:
-        self.waiting.append(call)
-        self.all.append(call)
+    def put(self, calls: Sequence[Call]) -> None:
+        self.waiting += calls
+        self.all += calls
 
     #: When the oldest one came that has no worker.
     oldest: float | None = None
@@ -499,6 +499,18 @@ def test_a_consumer_that_the_broker_ends_has_the_connection_opened_again(
     assert ("request queue" if queue == QUEUE else "siblings") in caplog.text
     server.echo()
     assert server.broker.consumed[-1][0] == QUEUE
+
+
+def test_requests_that_come_together_are_handed_over_together(server: Server) -> None:
+    server.receive(*(server.request(number) for number in range(3)))
+
+    assert [call.key for call in server.workers.all] == [key(number) for number in range(3)]
+
+
+def test_a_request_that_comes_just_before_its_consumer_ends_is_handed_over(server: Server) -> None:
+    server.receive(server.request(1), Cancelled(server.broker.tag(QUEUE)))
+
+    assert [call.key for call in server.workers.all] == [key(1)]
 
 
 # --- a lost connection -------------------------------------------------------

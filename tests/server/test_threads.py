@@ -252,7 +252,7 @@ class Consumer(RequestConsumerThread):
     def __init__(self, messages: Messages) -> None:
         self.taken: list[Call] = []
         workers: Any = SimpleNamespace(
-            put=self.taken.append, take_back=list, waiting_since=lambda: None, nested=0
+            put=self.taken.extend, take_back=list, waiting_since=lambda: None, nested=0
         )
         results, settled = ResultQueue(), SettledCalls()
         self.published = results.messages

@@ -62,7 +62,7 @@ def test_a_worker_is_started_for_each_request_that_finds_none_up_to_so_many(
     pool: Pool, started: list[ExecuteMethodThread]
 ) -> None:
     for number in (1, 2, 2):
-        pool.put(call())
+        pool.put([call()])
         assert len(pool) == len(started) == number
 
     assert len(pool.take_back()) == 3
@@ -95,7 +95,7 @@ def test_none_is_started_where_one_is_idle(pool: Pool, started: list[ExecuteMeth
     pool.calls._idle = [threading.Lock()]
     pool.calls._idle[0].acquire()
 
-    pool.put(call())
+    pool.put([call()])
 
     assert started == []
 
@@ -107,12 +107,12 @@ def test_it_has_room_while_a_worker_is_free_or_can_be_started(
     assert pool.waiting_since() is None
     # given as many workers as there may be, which are all at work
     monkeypatch.setattr(ExecuteMethodThread, "is_alive", lambda self: True)
-    pool.put(call())
-    pool.put(call())
+    pool.put([call()])
+    pool.put([call()])
     pool.take_back()
     assert not pool.has_room
     # when one more request comes
-    pool.put(call())
+    pool.put([call()])
     assert pool.waiting_since() is not None
     assert not pool.has_room
     # then there is room again when a worker is idle
@@ -131,7 +131,7 @@ def test_a_request_waits_where_no_thread_can_be_started(
     monkeypatch.setattr(ExecuteMethodThread, "start", refuse)
     waiting = call()
 
-    pool.put(waiting)
+    pool.put([waiting])
 
     assert len(pool) == 0
     assert pool.take_back() == [waiting]
@@ -159,13 +159,13 @@ class TestAWorkerThatWaitsInACallOfItsOwn:
 
     def test_lets_another_one_run(self, pool: Pool, started: list[ExecuteMethodThread]) -> None:
         for _ in range(3):
-            pool.put(call())
+            pool.put([call()])
         assert len(started) == 2
         # when
         with pool.one_waits():
             # then what waited is begun at once
             assert (len(started), pool.nested) == (3, 1)
-            pool.put(call())
+            pool.put([call()])
             assert len(started) == 3
         assert pool.nested == 0
 
@@ -175,23 +175,23 @@ class TestAWorkerThatWaitsInACallOfItsOwn:
         with ExitStack() as waits:
             for _ in range(5):
                 waits.enter_context(pool.one_waits())
-                pool.put(call())
+                pool.put([call()])
             assert (len(started), pool.nested) == (2 + 3, 3)
 
     def test_lets_requests_come_if_none_is_left_for_them(self, pool: Pool) -> None:
         pool.prefetch = 2
-        pool.put(call())
+        pool.put([call()])
         pool.take_back()
         with pool.one_waits():
             assert not pool.settled.waker._awake
-        pool.put(call())
+        pool.put([call()])
         pool.take_back()
         with pool.one_waits():
             assert pool.settled.waker._awake
 
     def test_lets_requests_come_if_the_broker_delivers_no_more(self, pool: Pool) -> None:
         pool.prefetch = 1
-        pool.put(call())
+        pool.put([call()])
         pool.take_back()
         with pool.one_waits():
             assert pool.settled.waker._awake
@@ -200,7 +200,7 @@ class TestAWorkerThatWaitsInACallOfItsOwn:
         self, pool: Pool, started: list[ExecuteMethodThread]
     ) -> None:
         for _ in range(3):
-            pool.put(call())
+            pool.put([call()])
         with pool.one_waits():
             assert not any(map(pool.dismisses, started))
         assert [pool.dismisses(worker) for worker in started] == [True, False, False]

@@ -229,7 +229,7 @@ class ModelConnection:
         batch = list(messages)
         for message in batch:
             if message.confirm:
-                self._unconfirmed.add(message)
+                self._unconfirmed.add([message])
         self._check()
         # As it is now: who sent it may change it to send it again.
         self._unsent += [partial(self._take, _as_sent(message)) for message in batch]

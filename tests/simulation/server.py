@@ -1,7 +1,7 @@
 """A server of the story: the threads of a real one, and workers that take virtual time."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,9 +47,10 @@ class Workers:
 
     # --- for the thread that receives the requests ------------------------------------
 
-    def put(self, call: Call) -> None:
-        self._waiting.append((self._world.schedule.now, call))
-        self._world.schedule.after(self._world.broker.latency() / 4, self._begin)
+    def put(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._waiting.append((self._world.schedule.now, call))
+            self._world.schedule.after(self._world.broker.latency() / 4, self._begin)
 
     def cancel(self) -> None:
         """There are no coroutines."""

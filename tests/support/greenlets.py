@@ -1,6 +1,6 @@
-"""Runs the server and the callback client of the README where greenlets stand for threads.
+"""Runs the loop of the tutorial, which waits for a callback, where greenlets stand for threads.
 
-``python -m tests.support.greenlets gevent memory://name server_id`` prints what the client prints.
+``python -m tests.support.greenlets gevent memory://name`` prints what it prints.
 """
 
 import importlib
@@ -15,29 +15,17 @@ def patch(kind: str) -> None:
     getattr(importlib.import_module(module), function)()
 
 
-def run(url: str, server_id: str) -> None:
-    """Run both blocks, at another broker and under another id."""
-    import re
-    import threading
+def run(url: str) -> None:
+    """Run the program of the tutorial at another broker."""
     from pathlib import Path
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    readme = readme.replace('"localhost"', repr(url)).replace('"qamserver"', repr(server_id))
-    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    [server] = [block for block in blocks if ".serve()" in block]
-    [client] = [block for block in blocks if "get_callback_state" in block]
-
-    names = {"__name__": "server"}
-    serving = threading.Thread(target=exec, args=[server.replace("serve()", "start()"), names])
-    serving.start()
-    serving.join()
-    try:
-        exec(client, {"__name__": "client"})
-    finally:
-        names["server"].close()  # type: ignore[attr-defined]
+    folder = Path(__file__).parents[2] / "docs/examples/tutorial"
+    sys.path.insert(0, str(folder))
+    program = (folder / "callback_states.py").read_text(encoding="utf-8")
+    exec(program.replace("memory://warehouse", url), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
-    kind, url, server_id = sys.argv[1:]
+    kind, url = sys.argv[1:]
     patch(kind)
-    run(url, server_id)
+    run(url)

@@ -95,17 +95,21 @@ class Client02:
 
     def receive(self) -> dict[str, Any]:
         """Return the body of the next reply."""
+        return self.receive_many(1)[0]
+
+    def receive_many(self, number: int) -> list[dict[str, Any]]:
+        """Return the bodies of so many replies."""
         replies: list[Any] = []
         consumer = kombu.Consumer(
             self._channel, [self._replies], on_message=replies.append, accept=["pickle", "json"]
         )
         with consumer:
-            while not replies:
+            while len(replies) < number:
                 self._connection.drain_events(timeout=20)
-        replies[0].ack()
-        assert replies[0].content_type == _CONTENT_TYPES[self._serializer]
-        body: dict[str, Any] = loads(bytes(_as_bytes(replies[0].body)), self._serializer)
-        return body
+        for each in replies:
+            each.ack()
+            assert each.content_type == _CONTENT_TYPES[self._serializer]
+        return [loads(bytes(_as_bytes(each.body)), self._serializer) for each in replies]
 
     def close(self) -> None:
         """Delete the queue and go."""

@@ -94,25 +94,26 @@ def tls_listeners(node: RabbitMQNode) -> Iterator[TLSListeners]:
         valid = authority.issue("valid", "localhost")
         expired = authority.issue("expired", "localhost", expired=True)
         ports = free_ports(3)
-        _listen(node, ports[0], authority, valid)
-        _listen(node, ports[1], authority, expired)
-        _listen(node, ports[2], authority, valid, _ASKS_FOR_A_CERTIFICATE)
+        listen(node, ports[0], authority.file, valid)
+        listen(node, ports[1], authority.file, expired)
+        listen(node, ports[2], authority.file, valid, _ASKS_FOR_A_CERTIFICATE)
         client = authority.issue("client", "client")
         yield TLSListeners(authority, stranger, client, *ports, node.port)
 
 
-def _listen(
+def listen(
     node: RabbitMQNode,
     port: int,
-    authority: Authority,
+    authority: Path,
     server: Certificate,
     options: str = _ASKS_FOR_NONE,
 ) -> None:
+    """Have *node* listen at another port, with TLS; *authority* is a file."""
     node.evaluate(
         _START_LISTENER.format(
             host=node.host,
             port=port,
-            authority=authority.file,
+            authority=authority,
             certificate=server.certificate,
             key=server.key,
             options=options,

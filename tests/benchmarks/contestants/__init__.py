@@ -49,6 +49,7 @@ _ALL = (
     _elsewhere("oslo.messaging", "oslo_rpc", "oslo.messaging", "oslo.messaging kombu amqp"),
     _elsewhere("celery", "celery_rpc", "celery", "celery kombu amqp"),
     _elsewhere("faststream", "faststream_rpc", "faststream[rabbit]", "faststream aio-pika"),
+    _elsewhere("pyro5", "pyro5_rpc", "Pyro5", "Pyro5 serpent"),
 )
 
 #: All contestants by name, in the order in which they are measured and shown.

@@ -50,7 +50,7 @@ class Client:
             self._proxy.callback(check).add(2, 3)
 
     def polling_latencies(self, calls: int) -> list[float]:
-        """Seconds of each call by a callback that is waited for as the README does it."""
+        """Seconds of each call by a callback that is waited for as the tutorial does it."""
         results: list[Any] = []
         latencies = [self._poll(results.append) for _ in range(calls)]
         assert results == [5] * calls

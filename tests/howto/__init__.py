@@ -1,0 +1,1 @@
+"""The files of the how-tos: those that need packages are in a row of tox of their own, `howto`."""
