@@ -62,6 +62,8 @@ class QAMConnectionException(QAMException, ConnectionError):
     by_message: bool = False
     #: True if a broker answered, and refused the user, the vhost or the settings.
     refused: bool = False
+    #: True if a broker that was reached did not answer in time.
+    unanswered: bool = False
 
 
 class QAMServerNotFoundException(QAMException):

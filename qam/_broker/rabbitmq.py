@@ -398,11 +398,13 @@ class AMQPConnection:
             return error  # a bug
         if self._opened_by is not None and isinstance(error, TimeoutError):
             self._lost = True
-            return QAMConnectionException(
+            failure = QAMConnectionException(
                 f"can't connect to the broker at {self._endpoint}: "
                 f"{why_refused(error, self._endpoint, self._opened_by.timeout or 0.0)}",
                 executed="no",
             )
+            failure.unanswered = True
+            return failure
         if self._opened_by is not None and isinstance(error, amqp.ChannelError):
             return QAMConnectionException(
                 f"the broker at {self._endpoint} refused user {self._endpoint.username!r}: "

@@ -5,6 +5,7 @@ from typing import Any
 
 from qam._broker.connection import Connection, NotPermitted, QueueIsDown
 from qam._broker.events import Consumer
+from qam._broker.silence import Silence
 from qam._protocol.entities import reply_binding
 from qam.exceptions import QAMConnectionException
 
@@ -39,10 +40,19 @@ class ReplyQueue:
         self._old_queues: list[str] = []
         self._openings = 0
         self._was_deleted = False
+        self._silence = Silence()
 
     def open(self, connection: Connection) -> tuple[Consumer, bool]:
         """Declare the queue and consume; return the consumer, and whether replies were lost."""
         connection.declare_exchange(self._binding.exchange)
+        if self._openings and self._silence.is_down:
+            self._silence.broken()
+            self._was_deleted = True  # what is in the old queue can't be had
+            self._take_another()
+        with self._silence.counted():
+            return self._open(connection)
+
+    def _open(self, connection: Connection) -> tuple[Consumer, bool]:
         if self._openings and connection.inspect_queue(self._binding.queue) is None:
             self._was_deleted = True
         self._declare(connection)
@@ -76,13 +86,18 @@ class ReplyQueue:
                 executed="no",
             ) from error
         except QueueIsDown:
-            # The old queue is left to its expiry.  The routing key is the same, so all replies
-            # from now on go to the new queue.
-            self._old_queues.append(self._binding.queue)
-            another = f"{self._client_id}.{len(self._old_queues)}"
-            queue = reply_binding(self._server_id, another).queue
-            self._binding = self._binding._replace(queue=queue)
+            self._take_another()
             connection.declare_queue(self._binding, self._arguments)
+
+    def _take_another(self) -> None:
+        """Leave the queue to its expiry, and use another one from now on.
+
+        The routing key is the same, so all replies from now on go to the new queue.
+        """
+        self._old_queues.append(self._binding.queue)
+        another = f"{self._client_id}.{len(self._old_queues)}"
+        queue = reply_binding(self._server_id, another).queue
+        self._binding = self._binding._replace(queue=queue)
 
     def deleted(self) -> QAMConnectionException:
         """Note that the queue was deleted; return the error that ends the connection."""

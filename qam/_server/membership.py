@@ -176,7 +176,9 @@ class Membership:
         expected = own_consumers + self.known.count_consumers()
         calls_roll = self._misses_somebody(state.consumers < expected, holders)
         forgotten: list[str] = []
-        if self._all_are_known and state == (0, expected):
+        # No consumers are no evidence: RabbitMQ tells of a quorum queue that does not answer it
+        # that nothing is in it, and that nobody consumes.
+        if self._all_are_known and state == (0, expected) and expected:
             self._needed_until = -inf  # what was delivered again was asked about by now
             calls_roll |= self._note_empty_queue(now)
             forgotten = self._forget_the_judged(now)

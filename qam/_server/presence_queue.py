@@ -7,6 +7,7 @@ more, and of those that can't speak at the moment.
 
 from qam._broker.connection import Connection, QueueIsDown
 from qam._broker.events import Consumer
+from qam._broker.silence import Silence
 from qam._protocol.entities import presence_binding
 from qam._server.settings import ServerSettings
 from qam._server.siblings_queue import arguments_of_siblings
@@ -26,6 +27,7 @@ class PresenceQueue:
         self._arguments = arguments_of_siblings(settings)
         self._consumer: Consumer | None = None
         self._is_down = False
+        self._silence = Silence()
 
     @property
     def consumer_tag(self) -> str | None:
@@ -34,8 +36,13 @@ class PresenceQueue:
 
     def declare(self, connection: Connection) -> bool:
         """Declare the queue; return True if the last server may have gone just before."""
-        before = connection.inspect_queue(self._binding.queue)
-        self.declare_again(connection)
+        if self._silence.is_down:  # without it, servers are not counted
+            self._silence.broken()
+            self._is_down = True
+            return False
+        with self._silence.counted():
+            before = connection.inspect_queue(self._binding.queue)
+            self.declare_again(connection)
         return before is not None and before.consumers == 0
 
     def declare_again(self, connection: Connection) -> None:

@@ -224,6 +224,8 @@ class RequestConsumerThread(ConnectionThread):
         self._workers.prefetch = self._request_queue.consumer_prefetch
         if is_adapted:
             return
+        if not self._siblings.vouches:
+            self._inspect_request_queue(connection)  # its own consumer shows that the queue answers
         self._siblings.tell_consuming(True)
         self._send_words()
         self.taking.set()
@@ -275,14 +277,14 @@ class RequestConsumerThread(ConnectionThread):
                     else:
                         self._carry_out_one(decision, call)
             elif isinstance(event, Cancelled):
-                raise self._deleted(event.consumer)
+                raise self._ended_consumer(event.consumer)
 
-    def _deleted(self, consumer: str) -> QAMConnectionException:
-        """Return the error that the broker has deleted the queue of *consumer*."""
+    def _ended_consumer(self, consumer: str) -> QAMConnectionException:
+        """Return the error that the broker has ended *consumer*, as when its queue is deleted."""
         for queue in (self._siblings_queue, self._presence_queue):
             if consumer == queue.consumer_tag:
                 return queue.deleted()
-        return self._request_queue.deleted()
+        return self._request_queue.cancelled()
 
     # --- decisions are carried out -----------------------------------------------
 

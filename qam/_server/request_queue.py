@@ -91,6 +91,17 @@ class RequestQueue:
             "calls end by their timeouts"
         )
 
+    def cancelled(self) -> QAMConnectionException:
+        """Return the error to raise when the broker has ended the consumer."""
+        failure = QAMConnectionException(
+            f"the consumer on the request queue of {self._settings.server_id!r} was cancelled: "
+            "the queue was deleted, perhaps with requests in it, whose calls end by their "
+            "timeouts, or a method ran longer than the broker's consumer_timeout"
+        )
+        # RabbitMQ 4.3 does that where earlier ones close the channel: because of a delivery.
+        failure.by_message = True
+        return failure
+
     def make_room(self, kept: int, now: float) -> None:
         """Let the prefetch leave room for so many deliveries that need no worker.
 

@@ -5,6 +5,7 @@ from typing import Any
 from qam._broker.connection import Connection, QueueIsDown
 from qam._broker.events import Consumer
 from qam._broker.messages import PERSISTENT
+from qam._broker.silence import Silence
 from qam._protocol.entities import siblings_binding
 from qam._server.messages import Message
 from qam._server.settings import ServerSettings
@@ -38,6 +39,7 @@ class SiblingsQueue:
         # How often the queue was declared, and whether words were missed since the last success.
         self._openings = 0
         self._has_gap = True
+        self._silence = Silence()
         self._arguments = arguments_of_siblings(settings)
 
     @property
@@ -52,7 +54,12 @@ class SiblingsQueue:
 
     def open(self, connection: Connection) -> bool:
         """Declare the queue, and consume from it; return True if no word was missed meanwhile."""
-        self._declare(connection)
+        connection.declare_exchange(self._binding.exchange)
+        if self._openings and self._silence.is_down:
+            self._silence.broken()
+            self._take_another()
+        with self._silence.counted():
+            self._declare(connection)
         self._openings += 1
         # Higher each time: the broker may still serve the consumer of the lost connection.
         self._consumer = connection.consume(
@@ -67,16 +74,18 @@ class SiblingsQueue:
         connection.declare_queue(self._binding, self._arguments)
 
     def _declare(self, connection: Connection) -> None:
-        connection.declare_exchange(self._binding.exchange)
         # If this attempt fails, the next one finds a queue, which is a new one.
         self._has_gap = self._has_gap or connection.inspect_queue(self._binding.queue) is None
         try:
             connection.declare_queue(self._binding, self._arguments)
         except QueueIsDown:  # on a cluster: the node of the queue is down
-            self._has_gap = True
-            queue = f"{self._binding.queue}.{self._openings}"
-            self._binding = self._binding._replace(queue=queue)
+            self._take_another()
             connection.declare_queue(self._binding, self._arguments)
+
+    def _take_another(self) -> None:
+        self._has_gap = True
+        queue = f"{self._binding.queue}.{self._openings}"
+        self._binding = self._binding._replace(queue=queue)
 
     def message(self, word: bytes, hello: int = 0) -> Message:
         """Return *word* as a message to all servers of the server_id, this one included.

@@ -593,9 +593,10 @@ def test_one_that_wants_no_confirm_is_told_by_its_id_if_no_queue_takes_it(
 
 
 def test_a_message_that_the_queue_rejects_is_refused(peer: Peer, server_id: str) -> None:
-    # given: a queue that takes no more than one message
+    # given: a queue that takes no more than one message; one of quorum would take both
     binding = QueueBinding(server_id, "amq.direct", server_id)
-    peer.connection.declare_queue(binding, {"x-max-length": 1, "x-overflow": "reject-publish"})
+    full = {"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}
+    peer.connection.declare_queue(binding, full)
     peer.connection.confirm()
     first, second = message(binding), message(binding)
 

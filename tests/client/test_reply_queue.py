@@ -6,6 +6,7 @@ from qam._broker.connection import QueueIsDown
 from qam._broker.events import Consumer
 from qam._broker.messages import QueueBinding, QueueState
 from qam._client.reply_queue import ReplyQueue
+from qam.exceptions import QAMConnectionException
 
 QUEUE = "client_client_queue"
 
@@ -16,6 +17,8 @@ class Broker:
     def __init__(self) -> None:
         self.there: set[str] = set()
         self.down: set[str] = set()
+        #: The queues about which it does not answer.
+        self.silent: set[str] = set()
         self.bindings: list[QueueBinding] = []
         self.arguments: dict[str, Any] = {}
         self.consumers: list[dict[str, Any]] = []
@@ -24,6 +27,10 @@ class Broker:
         pass
 
     def inspect_queue(self, queue: str) -> QueueState | None:
+        if queue in self.silent:
+            failure = QAMConnectionException("no answer")
+            failure.unanswered = True
+            raise failure
         return QueueState(0, 0) if queue in self.there else None
 
     def declare_queue(self, binding: QueueBinding, arguments: dict[str, Any]) -> None:
@@ -102,3 +109,19 @@ def test_while_its_node_is_down_another_takes_its_place_under_the_same_key(broke
     # and in the end neither is left behind
     queue.delete(broker)
     assert broker.there == set()
+
+
+def test_where_the_broker_does_not_answer_twice_another_takes_its_place(broker: Any) -> None:
+    # given
+    queue = reply_queue()
+    queue.open(broker)
+    broker.silent.add(QUEUE)
+    for _ in range(2):
+        with pytest.raises(QAMConnectionException, match="no answer"):
+            queue.open(broker)
+    # when
+    consumer, replies_lost = queue.open(broker)
+    # then
+    assert consumer.queue != QUEUE
+    assert replies_lost
+    assert len({each.routing_key for each in broker.bindings}) == 1

@@ -130,11 +130,15 @@ def test_a_call_whose_request_an_alternate_exchange_takes_ends_by_its_timeout(
 def test_a_queue_that_is_full_and_refuses_gets_the_request_later(
     rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
 ) -> None:
-    # given
+    # given a queue that refuses from the first message on, as one of quorum does not
     queue = request_binding(server_id).queue
     results: list[Any] = []
     full = '{"max-length":0,"overflow":"reject-publish"}'
-    with serving(server_id=server_id, **place), QAMProxy(server_id, timeout=60, **place) as proxy:
+    classic = {"x-queue-type": "classic"}
+    with (
+        serving(server_id=server_id, queue_arguments=classic, **place),
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
         assert proxy.add(1, 2) == 3
 
         # when the queue takes nothing, and then does again
@@ -167,7 +171,7 @@ def test_a_server_whose_queue_is_deleted_warns_and_serves_on(
         rabbitmq_node.delete_queue(request_binding(server_id).queue)
 
         # then
-        warning = f"the request queue of {server_id!r} was deleted, perhaps with requests in it"
+        warning = f"the request queue of {server_id!r} was cancelled: the queue was deleted"
         until(lambda: warning in caplog.text)
         assert {each.levelname for each in caplog.records if warning in each.message} == {"WARNING"}
         assert proxy.add(2, 3) == 5

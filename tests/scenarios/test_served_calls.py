@@ -212,7 +212,9 @@ def test_callers_that_wait_no_more_keep_no_worker_busy(broker: Broker, server_id
         for _ in range(2):
             proxy.callback(print, errors.append).set_timeout(0.3).outer()
         finish(proxy)
-        assert [type(each) for each in errors] == [QAMTimeoutException] * 2
+        # one of both ends sees it first, the proxy or the method
+        assert all("timed out after 0." in str(each) for each in errors)
+        assert len(errors) == 2
         # then a third call finds a worker
         assert proxy.set_timeout(LONG).quick() == "at once"
 

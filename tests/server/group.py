@@ -165,6 +165,8 @@ class Server:
         if not self.intake.siblings.vouches:
             self.inspect()
         self.consuming = True
+        if not self.intake.siblings.vouches:
+            self.inspect()
         self.intake.siblings.tell_consuming(True)
         return True
 

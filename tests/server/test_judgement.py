@@ -43,7 +43,7 @@ class Server:
         self.judgement = Judgement("m", self.record, self.membership, self.questions, self.outbox)
         self.membership.opened(without_gap=False, now=START)
         self.membership.servers_counted(0)
-        self.membership.queue_inspected(QueueState(0, 0), 0, (), START)
+        self.membership.queue_inspected(QueueState(0, 1), 1, (), START)
         for name in "az":
             self.membership.add(name, there=True)
 

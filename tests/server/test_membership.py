@@ -247,6 +247,17 @@ def test_where_the_others_cant_be_counted_it_does_not_vouch(membership: Membersh
     assert not membership.vouches
 
 
+def test_a_queue_that_counts_no_consumer_shows_nothing(membership: Membership) -> None:
+    """RabbitMQ says so of a quorum queue that did not answer it in time, whatever is in it."""
+    membership.servers_counted(0)
+    membership.queue_inspected(QueueState(0, 0), 0, (), START)
+    assert not membership.vouches
+    # when it counts the consumer that this server has by now
+    membership.servers_counted(0)
+    membership.queue_inspected(QueueState(0, 1), 1, (), START)
+    assert membership.vouches
+
+
 def test_one_that_takes_no_requests_any_more_is_counted(membership: Membership) -> None:
     join(membership, "b", consumes=False)
     membership.servers_counted(0)

@@ -64,6 +64,24 @@ def test_a_queue_that_is_not_there_any_more_is_an_error(broker: FakeBroker) -> N
         queue.count_others(broker.connection)
 
 
+def test_where_the_broker_does_not_answer_twice_nobody_is_counted(broker: FakeBroker) -> None:
+    queue = presence_queue()
+    broker.queues_silent.add(QUEUE)
+    for _ in range(2):
+        with pytest.raises(QAMConnectionException, match="no answer"):
+            queue.declare(broker.connection)
+    # when
+    assert not queue.declare(broker.connection)
+    queue.consume(broker.connection)
+    # then
+    assert queue.count_others(broker.connection) is None
+    # when it answers again
+    broker.queues_silent.clear()
+    queue.declare(broker.connection)
+    queue.consume(broker.connection)
+    assert queue.consumer_tag == broker.tag(QUEUE)
+
+
 def test_while_its_node_is_down_nobody_is_counted(broker: FakeBroker) -> None:
     queue = presence_queue()
     broker.queues_down.add(QUEUE)

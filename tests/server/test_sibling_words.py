@@ -158,7 +158,7 @@ def make_siblings(clock: Callable[[], float] | None = None) -> Siblings:
     siblings.opened(without_gap=False)
     settle(siblings)
     siblings.servers_counted(0)
-    siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
+    siblings.queue_inspected(QueueState(0, 1), own_consumers=1)
     return siblings
 
 
@@ -331,12 +331,12 @@ def test_nothing_that_is_marked_runs_where_not_all_are_known() -> None:
     siblings.heard(encode(Word("bye", everybody[0])))
     others = MAX_SIBLINGS - 1
     siblings.servers_counted(others)
-    siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
+    siblings.queue_inspected(QueueState(0, 1), own_consumers=1)
     assert not siblings.vouches
     for name in everybody[1:MAX_SIBLINGS]:
         siblings.heard(encode(Word("here", name, consumes=False)))
     siblings.servers_counted(others)
-    siblings.queue_inspected(QueueState(0, 0), own_consumers=0)
+    siblings.queue_inspected(QueueState(0, 1), own_consumers=1)
     assert siblings.vouches
 
 

@@ -9,6 +9,7 @@ from qam._protocol.entities import siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.settings import ServerSettings
 from qam._server.siblings_queue import SiblingsQueue
+from qam.exceptions import QAMConnectionException
 from tests.support.clock import StandingClock
 from tests.support.endpoints import endpoint_of
 from tests.support.fake_connection import FakeBroker
@@ -79,6 +80,21 @@ def test_while_its_node_is_down_another_takes_its_place(broker: FakeBroker) -> N
     assert broker.consumed[-1][0] == f"{QUEUE}.1"
     queue.delete(broker.connection)
     assert broker.connection.did("delete") == [f"{QUEUE}.1"]
+
+
+def test_where_the_broker_does_not_answer_twice_another_takes_its_place(broker: FakeBroker) -> None:
+    # given
+    queue = siblings_queue()
+    open_again(queue, broker)
+    broker.queues_silent.add(QUEUE)
+    for _ in range(2):
+        with pytest.raises(QAMConnectionException, match="no answer"):
+            open_again(queue, broker)
+    # when
+    assert not open_again(queue, broker)
+    # then
+    assert queue.name == f"{QUEUE}.1"
+    assert broker.consumed[-1][0] == f"{QUEUE}.1"
 
 
 def test_a_word_reaches_all_of_them(broker: FakeBroker) -> None:

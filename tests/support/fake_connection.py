@@ -81,10 +81,16 @@ class FakeConnection:
 
     def inspect_queue(self, queue: str) -> QueueState | None:
         self._ask("inspect", queue)
+        if queue in self._broker.queues_silent:
+            failure = QAMConnectionException("no answer")
+            failure.unanswered = True
+            raise failure
         self.last_acks_at_inspections.append(self._last_ack)
         arrived, self.comes_with_inspection = self.comes_with_inspection, []
         self.events += arrived
-        return self._broker.queue_states.get(queue, QueueState(0, 0))
+        own = sum(asked == ("consume", queue) for asked in self.asked)
+        own -= sum(tag.startswith(f"{queue} ") for tag in self.did("cancel"))
+        return self._broker.queue_states.get(queue, QueueState(0, own))
 
     def has_queue(self, name: str) -> bool:
         return name in self._broker.queue_states
@@ -230,6 +236,8 @@ class FakeBroker:
         self.attempts = 0
         #: The queues whose node is down; what an inspection finds; who consumed from which queue.
         self.queues_down: set[str] = set()
+        #: The queues about which it does not answer.
+        self.queues_silent: set[str] = set()
         self.queue_states: dict[str, QueueState | None] = {}
         #: Queue, prefetch and priority of all consumers, in their order.
         self.consumed: list[tuple[str, int, int]] = []

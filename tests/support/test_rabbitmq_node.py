@@ -55,6 +55,23 @@ def test_queues_tells_the_messages_in_each(rabbitmq_node: RabbitMQNode, queue: s
     assert rabbitmq_node.queues()[queue] == 1
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_queues_counts_at_once_what_is_ready_and_what_is_not_acknowledged(
+    rabbitmq_node: RabbitMQNode, server_id: str, kind: str
+) -> None:
+    with connect(rabbitmq_node) as connection:
+        channel = connection.channel()
+        channel.confirm_select()
+        arguments = {"x-queue-type": kind}
+        channel.queue_declare(server_id, durable=True, auto_delete=False, arguments=arguments)
+        for body in ("held", "ready"):
+            channel.basic_publish_confirm(amqp.Message(body), routing_key=server_id)
+        channel.basic_get(server_id)
+        # then
+        assert rabbitmq_node.queues()[server_id] == 2
+        channel.queue_delete(server_id)
+
+
 def test_ctl_runs_rabbitmqctl_on_this_node(rabbitmq_node: RabbitMQNode, queue: str) -> None:
     assert f"{queue}\t1" in rabbitmq_node.ctl("list_queues", "name", "messages")
 

@@ -1,0 +1,39 @@
+"""Decides when a queue that the broker does not speak of counts as down.  No I/O here.
+
+Before RabbitMQ 4 the broker said so when the node of a classic queue was down.  Since then it waits
+for that node, for a minute, and so does whoever declares the queue, or consumes from it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qam.exceptions import QAMConnectionException
+
+#: So many attempts in a row have to end without an answer: a busy broker may be late once.
+_ENOUGH = 2
+
+
+class Silence:
+    """Counts the attempts to open a queue that the broker did not answer."""
+
+    def __init__(self) -> None:
+        self._unanswered = 0
+
+    @property
+    def is_down(self) -> bool:
+        """True if the queue is to be taken for one whose node is down."""
+        return self._unanswered >= _ENOUGH
+
+    def broken(self) -> None:
+        """Forget what was: another queue is tried."""
+        self._unanswered = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Make an attempt to open the queue, on a connection that has answered before."""
+        try:
+            yield
+        except QAMConnectionException as error:
+            self._unanswered = self._unanswered + 1 if error.unanswered else 0
+            raise
+        self._unanswered = 0
