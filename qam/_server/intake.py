@@ -153,13 +153,21 @@ class Intake:
             return self._begin(call)
         if known:
             return self._judge_known(call, self._record.latest(key))
-        if call.marked or suspected:
+        if call.marked or suspected or self._may_have_missed_a_copy(call):
             self.siblings.ask(call)
             return Decision.NOTHING
         # A request that was given back, or runs again, does not prove that we have received all
         # later requests of its client: they may have run elsewhere.
         was_elsewhere = call.given_back or call.runs > 1
         return self._begin(call, first=self.siblings.vouches and not was_elsewhere)
+
+    def _may_have_missed_a_copy(self, call: Call) -> bool:
+        """Return True if *call* was given back before this server heard all that is asked.
+
+        Its client may have sent it again meanwhile, and a server that got that copy and asked
+        about it runs that one.
+        """
+        return call.given_back and call.key.is_unique and not self.siblings.vouches
 
     def _judge_known(self, call: Call, key: CallKey) -> Decision:
         if key in self._record.running:

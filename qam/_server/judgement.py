@@ -51,6 +51,7 @@ class Judgement:
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, call.is_resent, now)
+            question.fresh = call.given_back and not call.marked
             self._questions.add(question)
             self._record.note_elsewhere(key)
             self._outbox.ask(key, question.resent)

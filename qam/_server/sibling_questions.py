@@ -51,6 +51,9 @@ class Question:
     #: A server says that it is lost, which counts unless another server has it.
     lost: bool = False
     verdict: Verdict | None = None
+    #: True if no server had begun to run it when it was published.  Only who says that it has a
+    #: copy, or that it is lost, keeps it from running.
+    fresh: bool = False
 
     def ends(self, opened_at: float) -> float:
         """Return when the request is decided on, if nothing else is heard.
@@ -72,13 +75,15 @@ class Question:
         if self.verdict is not None:
             return self.verdict
         if self.echoed_at is not None and not (self.silent or self.holders):
-            if self.lost or in_doubt:
+            if self.lost or (in_doubt and not self.fresh):
                 return Verdict.LOST
             if self.vouched:
                 return Verdict.RUN
         if now < self.ends(opened_at):
             return None
-        return Verdict.MINE if self.holders else Verdict.LOST
+        if self.holders:
+            return Verdict.MINE
+        return Verdict.LOST if self.lost or not self.fresh else Verdict.RUN
 
     def take_word(self, sender: str, known: bool, said: str, now: float) -> None:
         """Take the answer of *sender*: mine, done, again, lost, never or vouch.
@@ -169,7 +174,7 @@ class Questions:
             question.holders.discard(instance)
             if instance in question.silent:
                 question.silent.discard(instance)
-                question.lost = True
+                question.lost = question.lost or not question.fresh
 
     def died(self, instance: str) -> None:
         """Let no question wait for *instance*, which is dead: what it had is lost."""

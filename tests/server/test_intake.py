@@ -935,6 +935,66 @@ def test_what_may_have_run_or_is_with_another_is_not_left_to_others(intake: Inta
     assert not set(left) & set(intake.at_hand)
 
 
+class TestARequestThatWasGivenBackBeforeThisServerHeardAll:
+    """A copy of it, which its client sent again, may have been asked about before."""
+
+    @pytest.fixture
+    def newcomer(self, intake: Intake) -> Intake:
+        """It has missed words, and knows one sibling."""
+        intake.siblings.lost()
+        intake.siblings.opened(without_gap=False)
+        hear_own(intake)
+        hear(intake, Word("here", "b", consumes=True))
+        assert not intake.siblings.vouches
+        return intake
+
+    def ask(self, newcomer: Intake) -> Call:
+        call = request(given_back=True)
+        assert newcomer.received(call) is Decision.NOTHING
+        hear_own(newcomer)
+        return call
+
+    def test_does_not_run_if_another_server_runs_the_copy(self, newcomer: Intake) -> None:
+        call = self.ask(newcomer)
+        hear(newcomer, Word("answer", "b", to="a", calls={call.key: "done"}))
+        assert newcomer.take_judged() == []
+        assert acknowledged(newcomer, call) == [call]
+
+    def test_runs_once_nobody_can_have_it(self, newcomer: Intake, clock: Clock) -> None:
+        # given that nobody who is known has it
+        call = self.ask(newcomer)
+        hear(newcomer, Word("answer", "b", to="a", calls={call.key: "never"}))
+        assert newcomer.take_judged() == []
+        # when nobody unknown has come back either
+        clock.now += GRACE
+        # then it runs, although nobody vouches for that: it had not begun when it was given back
+        assert newcomer.take_judged() == [(Decision.RUN, call)]
+        assert not call.lost
+
+    @pytest.mark.parametrize("end", ["is silent", "leaves", "is dead"])
+    def test_runs_although_who_might_have_it_does_not_say_so(
+        self, newcomer: Intake, clock: Clock, end: str
+    ) -> None:
+        if end == "is dead":
+            hear(newcomer, Word("answer", "b", to="a", knows={"c": False}))
+        call = self.ask(newcomer)
+        if end == "leaves":
+            hear(newcomer, Word("bye", "b"))
+        clock.now += GRACE
+        assert newcomer.take_judged() == [(Decision.RUN, call)]
+        assert not call.lost
+
+    def test_is_lost_if_one_says_so(self, newcomer: Intake) -> None:
+        call = self.ask(newcomer)
+        hear(newcomer, Word("answer", "b", to="a", calls={call.key: "lost"}))
+        assert newcomer.take_judged() == [(Decision.RUN, call)]  # which tells its client so
+        assert call.lost
+
+    def test_is_not_asked_about_by_a_server_that_has_heard_all(self, intake: Intake) -> None:
+        assert intake.siblings.vouches
+        assert intake.received(request(given_back=True)) is Decision.RUN
+
+
 def test_what_is_given_back_is_not_told_to_be_answered(intake: Intake) -> None:
     # given a request about which a sibling has asked
     call = request()

@@ -17,6 +17,11 @@ def _call(at: float, token: str, runs: float, method: str = "work") -> Step:
     return Step(at, "call", token, {"of": "client", "method": method, "runs": runs})
 
 
+def _calls(client: str, *calls: tuple[float, str, float]) -> list[Step]:
+    options = {"of": client, "method": "work"}
+    return [Step(at, "call", token, {**options, "runs": runs}) for at, token, runs in calls]
+
+
 def _start(at: float, name: str) -> Step:
     return Step(at, "start server", name)
 
@@ -245,6 +250,29 @@ FOUND: dict[str, tuple[str, Plan]] = {
             _foreign(2.0, "first"),
             Step(4.0, "start foreign client", "foreigner"),
             _foreign(5.0, "second"),
+        ),
+    ),
+    "b gives back what its client sends again, and runs the copy; c begins with the other one": (
+        TWICE,
+        Plan(
+            "lost replies and deploys/4313",
+            (
+                Step(0.0, "start server", "server-a"),
+                Step(0.0, "start client", "client-1"),
+                *_calls("client-1", (1.1, "call-7", 0.04)),
+                Step(1.7, "start server", "server-b"),
+                *_calls("client-1", (4.2, "call-9", 2.0)),
+                _cut(5.1, "client-1", "receives", 0.1),
+                Step(5.0918, "delete reply queue", "client-1"),
+                *_calls("client-1", (7.9, "call-4", 0.2), (7.9, "call-6", 0.005)),
+                *_calls("client-1", (10.8, "call-2", 0.006), (10.8, "call-5", 1.287)),
+                *_calls("client-1", (10.806, "call-12", 4.0), (10.819, "call-11", 0.05)),
+                *_calls("client-1", (11.821, "call-10", 3.0)),
+                Step(12.0, "delete reply queue", "client-1"),
+                Step(12.7, "start server", "server-c"),
+            ),
+            workers=1,
+            calm=False,
         ),
     ),
 }
