@@ -4,6 +4,7 @@ Before RabbitMQ 4 the broker said so when the node of a classic queue was down. 
 for that node, for a minute, and so does whoever declares the queue, or consumes from it.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from qam.exceptions import QAMConnectionException
 
 #: So many attempts in a row have to end without an answer: a busy broker may be late once.
 _ENOUGH = 2
+#: Seconds after which a queue that is down is asked about once more.
+_REST = 300.0
 
 
 class Silence:
@@ -18,6 +21,12 @@ class Silence:
 
     def __init__(self) -> None:
         self._unanswered = 0
+        self._asked_at = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """True while the queue is down and is not to be asked about: that costs the connection."""
+        return self.is_down and time.monotonic() < self._asked_at + _REST
 
     @property
     def is_down(self) -> bool:
@@ -35,5 +44,6 @@ class Silence:
             yield
         except QAMConnectionException as error:
             self._unanswered = self._unanswered + 1 if error.unanswered else 0
+            self._asked_at = time.monotonic()
             raise
         self._unanswered = 0

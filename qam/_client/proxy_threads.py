@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.execute_callback_thread import Parent
@@ -66,10 +65,11 @@ class ProxyThreads:
 
     def made(self) -> ClientThreads:
         """Return the threads, which may not have been started."""
-        if self.current is None:
+        threads = self.current
+        if threads is None:
             with self._start():
                 return self._made()
-        return self.current
+        return threads
 
     def _made(self) -> ClientThreads:
         """Return the threads, and make them first if there are none; only one thread does so."""
@@ -78,8 +78,10 @@ class ProxyThreads:
         return self.current
 
     def _new(self) -> ClientThreads:
-        # The proxy is there: it is the one that asks.
-        return ClientThreads(cast(Parent, self._proxy()), self._settings)
+        proxy = self._proxy()
+        if proxy is None:  # it is garbage, and a finalizer beside it makes a call
+            raise self.closed("no")
+        return ClientThreads(proxy, self._settings)
 
     def _begin_late(self) -> ClientThreads:
         """Return threads that run: new ones for the first call, and after a failed attempt."""

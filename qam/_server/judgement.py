@@ -51,12 +51,15 @@ class Judgement:
         question = self._questions.get(key)
         if question is None:
             question = self._question(key, call.is_resent, now)
-            question.fresh = call.given_back and not call.marked
+            suspected = self._record.is_elsewhere(key)
+            question.fresh = call.given_back and not call.marked and not suspected
             self._questions.add(question)
             self._record.note_elsewhere(key)
             self._outbox.ask(key, question.resent)
-        elif call.is_resent:
-            question.late.append(call)
+        else:
+            question.fresh = question.fresh and not call.marked
+            if call.is_resent:
+                question.late.append(call)
         question.calls.append(call)
 
     def _question(self, key: CallKey, resent: bool, now: float) -> Question:
@@ -83,6 +86,9 @@ class Judgement:
             verdict = question.judge(now, self._membership.opened_at, self._membership.is_in_doubt)
             if verdict is not None:
                 self._close(question, verdict)
+                if verdict is Verdict.RUN and question.fresh and not question.shared:
+                    # Nobody has it, so it may be given back once more as if it had not been asked.
+                    self._record.note_nowhere(question.key)
                 if verdict is Verdict.MINE:
                     self._ask_again(question, now)
                 verdicts.append((question.calls, verdict))
@@ -167,6 +173,7 @@ class Judgement:
         question = self._questions.get(key)
         if question is None:
             return False
+        question.shared = True
         # The first by name goes on with it.
         if self._instance < asker:
             return True

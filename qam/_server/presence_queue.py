@@ -36,17 +36,21 @@ class PresenceQueue:
 
     def declare(self, connection: Connection) -> bool:
         """Declare the queue; return True if the last server may have gone just before."""
-        if self._silence.is_down:  # without it, servers are not counted
-            self._silence.broken()
-            self._is_down = True
+        self._is_down = self._silence.rests
+        if self._is_down:  # without it, servers are not counted
             return False
         with self._silence.counted():
             before = connection.inspect_queue(self._binding.queue)
-            self.declare_again(connection)
+            self._declare(connection)
         return before is not None and before.consumers == 0
 
     def declare_again(self, connection: Connection) -> None:
-        """Declare the queue, or do so again: somebody may have deleted it."""
+        """Declare the queue again, unless it is down: somebody may have deleted it."""
+        if not self._silence.rests:
+            with self._silence.counted():
+                self._declare(connection)
+
+    def _declare(self, connection: Connection) -> None:
         connection.declare_exchange(self._binding.exchange)
         try:
             connection.declare_queue(self._binding, self._arguments)

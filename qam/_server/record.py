@@ -154,6 +154,11 @@ class Record:
             self.running[key].is_elsewhere = True
         _put(self._elsewhere, key, max(what, self._elsewhere.get(key, what)), self._max_answers)
 
+    def note_nowhere(self, key: CallKey) -> None:
+        """Note that no other server had *key* when this one asked."""
+        if self._elsewhere.get(key) is Elsewhere.PERHAPS:
+            del self._elsewhere[key]
+
     def uncover(self) -> None:
         """Cover no earlier calls any more: a server that may have run one can't be asked."""
         self._covered_from.clear()

@@ -284,7 +284,8 @@ class RequestConsumerThread(ConnectionThread):
         for queue in (self._siblings_queue, self._presence_queue):
             if consumer == queue.consumer_tag:
                 return queue.deleted()
-        return self._request_queue.cancelled()
+        is_there = self._request_queue.is_there(self._connection)
+        return self._request_queue.cancelled() if is_there else self._request_queue.deleted()
 
     # --- decisions are carried out -----------------------------------------------
 

@@ -91,12 +91,15 @@ class RequestQueue:
             "calls end by their timeouts"
         )
 
+    def is_there(self, connection: Connection | None) -> bool:
+        """Return True if the broker has the queue, and its node is not down."""
+        return connection is not None and connection.has_queue(self._name)
+
     def cancelled(self) -> QAMConnectionException:
-        """Return the error to raise when the broker has ended the consumer."""
+        """Return the error to raise when the broker ends the consumer of a queue that is there."""
         failure = QAMConnectionException(
-            f"the consumer on the request queue of {self._settings.server_id!r} was cancelled: "
-            "the queue was deleted, perhaps with requests in it, whose calls end by their "
-            "timeouts, or a method ran longer than the broker's consumer_timeout"
+            f"the consumer on the request queue of {self._settings.server_id!r} was cancelled, "
+            "and the queue is there: a method ran longer than the broker's consumer_timeout"
         )
         # RabbitMQ 4.3 does that where earlier ones close the channel: because of a delivery.
         failure.by_message = True

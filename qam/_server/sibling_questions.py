@@ -54,6 +54,8 @@ class Question:
     #: True if no server had begun to run it when it was published.  Only who says that it has a
     #: copy, or that it is lost, keeps it from running.
     fresh: bool = False
+    #: A sibling has asked about it, too.
+    shared: bool = False
 
     def ends(self, opened_at: float) -> float:
         """Return when the request is decided on, if nothing else is heard.

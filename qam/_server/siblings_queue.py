@@ -35,9 +35,12 @@ class SiblingsQueue:
 
     def __init__(self, settings: ServerSettings, instance: str) -> None:
         self._binding = siblings_binding(settings.server_id, instance)
+        self._first_name = self._binding.queue
         self._consumer: Consumer | None = None
-        # How often the queue was declared, and whether words were missed since the last success.
+        # How often the queue was opened, and another one taken, and whether words were missed since
+        # the last success.
         self._openings = 0
+        self._others = 0
         self._has_gap = True
         self._silence = Silence()
         self._arguments = arguments_of_siblings(settings)
@@ -84,7 +87,8 @@ class SiblingsQueue:
 
     def _take_another(self) -> None:
         self._has_gap = True
-        queue = f"{self._binding.queue}.{self._openings}"
+        self._others += 1
+        queue = f"{self._first_name}.{self._others}"
         self._binding = self._binding._replace(queue=queue)
 
     def message(self, word: bytes, hello: int = 0) -> Message:

@@ -446,10 +446,11 @@ def test_in_a_forked_child_both_are_closed(
 
 def test_no_repr_waits_for_a_lock(client: QAMProxy, server: QAMServer) -> None:
     # given somebody who holds every lock that could be asked for
-    locks = [client.publisher_thread.results._lock, client.publisher_thread._queue._lock]
-    locks += [client.publisher_thread._loan.in_use, client.consumer_thread._loan.in_use]
-    locks += [server._calls._lock, server._life._lock]
+    # (first the connections, whose owners take the other locks while they use them)
+    locks = [client.publisher_thread._loan.in_use, client.consumer_thread._loan.in_use]
     locks += [server._publisher._loan.in_use, server._consumer._loan.in_use]
+    locks += [client.publisher_thread.results._lock, client.publisher_thread._queue._lock]
+    locks += [server._calls._lock, server._life._lock]
     shown: list[str] = []
     asking = threading.Thread(target=lambda: shown.extend([repr(client), repr(server)]))
     for lock in locks:

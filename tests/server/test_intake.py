@@ -984,6 +984,35 @@ class TestARequestThatWasGivenBackBeforeThisServerHeardAll:
         assert newcomer.take_judged() == [(Decision.RUN, call)]
         assert not call.lost
 
+    def test_is_lost_if_there_is_a_copy_and_who_might_have_it_does_not_say_so(
+        self, newcomer: Intake, clock: Clock
+    ) -> None:
+        # given that a sibling asked about a copy of it before
+        hear(newcomer, Word("ask", "b", calls={request().key: True}))
+        call = self.ask(newcomer)
+        clock.now += GRACE
+        assert newcomer.take_judged() == [(Decision.RUN, call)]
+        assert call.lost
+
+    def test_is_lost_if_a_marked_copy_comes_meanwhile(self, newcomer: Intake, clock: Clock) -> None:
+        call = self.ask(newcomer)
+        newcomer.received(request(redelivered=True))
+        clock.now += GRACE
+        assert newcomer.take_judged() == [(Decision.RUN, call)]
+        assert call.lost
+
+    @pytest.mark.parametrize("asks", [False, True], ids=["nobody else", "a sibling"])
+    def test_is_marked_when_it_is_given_back_once_more_only_if_another_asked(
+        self, newcomer: Intake, clock: Clock, asks: bool
+    ) -> None:
+        call = self.ask(newcomer)
+        if asks:
+            hear(newcomer, Word("ask", "c", calls={call.key: False}))
+        hear(newcomer, Word("answer", "b", to="a", calls={call.key: "never"}))
+        clock.now += GRACE
+        assert newcomer.take_judged() == [(Decision.RUN, call)]
+        assert call.is_elsewhere == asks
+
     def test_is_lost_if_one_says_so(self, newcomer: Intake) -> None:
         call = self.ask(newcomer)
         hear(newcomer, Word("answer", "b", to="a", calls={call.key: "lost"}))

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from qam._broker import silence
 from qam._broker.messages import QueueState
 from qam._protocol.entities import presence_binding, siblings_binding
 from qam._serialization.serializers import get_serializer
 from qam._server.presence_queue import PresenceQueue
 from qam._server.settings import ServerSettings
 from qam.exceptions import QAMConnectionException
-from tests.support.clock import StandingClock
+from tests.support.clock import StandingClock, move
 from tests.support.endpoints import endpoint_of
 from tests.support.fake_connection import FakeBroker
 
@@ -64,8 +65,11 @@ def test_a_queue_that_is_not_there_any_more_is_an_error(broker: FakeBroker) -> N
         queue.count_others(broker.connection)
 
 
-def test_where_the_broker_does_not_answer_twice_nobody_is_counted(broker: FakeBroker) -> None:
+def test_where_the_broker_does_not_answer_twice_nobody_is_counted(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = presence_queue()
+    clock = move(monkeypatch, silence)
     broker.queues_silent.add(QUEUE)
     for _ in range(2):
         with pytest.raises(QAMConnectionException, match="no answer"):
@@ -75,7 +79,11 @@ def test_where_the_broker_does_not_answer_twice_nobody_is_counted(broker: FakeBr
     queue.consume(broker.connection)
     # then
     assert queue.count_others(broker.connection) is None
-    # when it answers again
+    # and it is not asked again and again, each time at the cost of the connection
+    queue.declare_again(broker.connection)
+    assert not queue.declare(broker.connection)
+    # when it is asked again after a while, and answers
+    clock.advance(301.0)
     broker.queues_silent.clear()
     queue.declare(broker.connection)
     queue.consume(broker.connection)

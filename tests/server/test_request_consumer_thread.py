@@ -489,6 +489,20 @@ def test_no_station_of_a_request_is_noted_where_nobody_looks_for_it(
     assert noted == []
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_consumer_that_ends_says_whether_its_queue_is_there(
+    server: Server, is_there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only if it is, a method may have run too long for the broker."""
+    if not is_there:
+        del server.broker.queue_states[QUEUE]
+    server.receive(Cancelled(server.broker.tag(QUEUE)))
+
+    assert ("consumer_timeout" in caplog.text) == is_there
+    assert ("was deleted" in caplog.text) != is_there
+    server.echo()
+
+
 @pytest.mark.parametrize("queue", [QUEUE, SIBLINGS.queue])
 def test_a_consumer_that_the_broker_ends_has_the_connection_opened_again(
     server: Server, queue: str, caplog: pytest.LogCaptureFixture

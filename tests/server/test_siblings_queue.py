@@ -97,6 +97,18 @@ def test_where_the_broker_does_not_answer_twice_another_takes_its_place(broker: 
     assert broker.consumed[-1][0] == f"{QUEUE}.1"
 
 
+def test_its_name_does_not_grow_however_often_another_takes_its_place(broker: FakeBroker) -> None:
+    queue = siblings_queue()
+    open_again(queue, broker)
+    for number in range(1, 30):
+        broker.queues_silent.add(queue.name)
+        for _ in range(2):
+            with pytest.raises(QAMConnectionException, match="no answer"):
+                open_again(queue, broker)
+        assert not open_again(queue, broker)
+        assert queue.name == f"{QUEUE}.{number}"
+
+
 def test_a_word_reaches_all_of_them(broker: FakeBroker) -> None:
     message = siblings_queue().message(b"word")
 
