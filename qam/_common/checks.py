@@ -50,7 +50,7 @@ def check_entity_name(value: object, name: str) -> None:
         raise TypeError(f"{name} must be a str, not {value!r}")
     if value.lower().startswith(("amqp://", "amqps://", "memory://")):
         # Without the value, which may have a password in it.
-        raise ValueError(f"{name} is a URL, which belongs into hostname=")
+        raise ValueError(f"{name} is a URL; pass it as hostname=")
     if not is_short_text(value) or not 0 < len(value.encode("utf-8")) <= _MAX_NAME:
         raise ValueError(f"{name} must have 1 to {_MAX_NAME} bytes, not {value!r}")
 

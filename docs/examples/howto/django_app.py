@@ -26,7 +26,7 @@ def count(request: HttpRequest, item: str) -> JsonResponse:
 
 
 class Unavailable:
-    """A middleware that answers 503 if a call did not get through."""
+    """A middleware that answers 503 if a call has no result."""
 
     def __init__(self, get_response):  # type: ignore[no-untyped-def]
         self._get_response = get_response

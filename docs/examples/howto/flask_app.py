@@ -24,5 +24,5 @@ def count(item: str) -> ResponseReturnValue:
 
 @app.errorhandler(QAMException)
 def unavailable(error: QAMException) -> ResponseReturnValue:
-    """Answer 503 if the call did not get through; the caller may know whether to try again."""
+    """Answer 503 if there is no result; safe_to_retry says whether the method did not run."""
     return jsonify(error=type(error).__name__, safe_to_retry=error.safe_to_retry), 503
