@@ -70,9 +70,8 @@ def _how(data: dict[str, Any]) -> Iterator[str]:
     )
     if data["load_before"] > _QUIET * machine["cpu_count"]:
         yield (
-            "**Other programs kept the CPUs busy meanwhile** (load average "
-            f"{data['load_before']:.1f} before the run), so single figures and ratios are far off. "
-            "Run it again on a quiet machine."
+            f"**Other programs had kept the CPUs busy** (load average {data['load_before']:.1f} "
+            "before the run): if they went on, single figures and ratios are far off."
         )
     versions = {
         f"{package} {version}"

@@ -224,7 +224,7 @@ def test_a_page_says_that_the_machine_was_busy() -> None:
     quiet, busy = _published(), _published() | {"load_before": 100.0}
 
     assert "busy" not in page.sections_of(quiet)["measured"]
-    assert "busy meanwhile** (load average 100.0" in page.sections_of(busy)["measured"]
+    assert "busy** (load average 100.0" in page.sections_of(busy)["measured"]
 
 
 def test_who_has_none_of_the_figures_of_a_table_is_not_in_it() -> None:
