@@ -33,8 +33,8 @@ class Silence:
         """True if the queue is to be taken for one whose node is down."""
         return self._unanswered >= _ENOUGH
 
-    def broken(self) -> None:
-        """Forget what was: another queue is tried."""
+    def forget(self) -> None:
+        """Begin to count anew: another queue is tried."""
         self._unanswered = 0
 
     @contextmanager
@@ -43,7 +43,9 @@ class Silence:
         try:
             yield
         except QAMConnectionException as error:
-            self._unanswered = self._unanswered + 1 if error.unanswered else 0
+            # One that was down stays so: while a connection is in use, its loss has no such mark.
+            is_silent = error.unanswered or self.is_down
+            self._unanswered = self._unanswered + 1 if is_silent else 0
             self._asked_at = time.monotonic()
             raise
         self._unanswered = 0

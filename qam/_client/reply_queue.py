@@ -46,7 +46,7 @@ class ReplyQueue:
         """Declare the queue and consume; return the consumer, and whether replies were lost."""
         connection.declare_exchange(self._binding.exchange)
         if self._openings and self._silence.is_down:
-            self._silence.broken()
+            self._silence.forget()
             self._was_deleted = True  # what is in the old queue can't be had
             self._take_another()
         with self._silence.counted():

@@ -59,7 +59,7 @@ class SiblingsQueue:
         """Declare the queue, and consume from it; return True if no word was missed meanwhile."""
         connection.declare_exchange(self._binding.exchange)
         if self._openings and self._silence.is_down:
-            self._silence.broken()
+            self._silence.forget()
             self._take_another()
         with self._silence.counted():
             self._declare(connection)
