@@ -1,5 +1,6 @@
 """Proxies that connect with their first call, and peers that wait for each other."""
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -53,6 +54,27 @@ def test_it_begins_with_its_first_call(broker: Broker, server_id: str, service: 
         assert proxy.set_timeout(LONG).add(1, 2) == 3
     with pytest.raises(QAMClosedException):
         proxy.add(1, 2)
+
+
+def test_a_finalizer_beside_it_in_garbage_is_told_that_it_is_closed(server_id: str) -> None:
+    # given one that was never used, in a cycle with what calls it in its end
+    told: list[Exception] = []
+
+    class Handle:
+        def __init__(self) -> None:
+            self.me, self.proxy = self, QAMProxy(server_id, f"memory://{server_id}", connect=False)
+
+        def __del__(self) -> None:
+            try:
+                self.proxy.release()
+            except Exception as error:
+                told.append(error)
+
+    # when both become garbage
+    Handle()
+    gc.collect()
+    # then
+    assert [type(each) for each in told] == [QAMClosedException]
 
 
 def test_a_callback_begins_it_too(broker: Broker, server_id: str, service: Service) -> None:
