@@ -73,7 +73,7 @@ def test_a_finalizer_beside_it_in_garbage_is_told_that_its_call_did_not_run(serv
     # when both become garbage
     Handle()
     gc.collect()
-    # then its call is refused; or, where Python has not taken the proxy away by then, finds no server
+    # then its call is refused; or finds no server, where Python has not taken the proxy away
     [error] = told
     assert isinstance(error, QAMClosedException | QAMServerNotFoundException)
     assert error.executed == "no"
