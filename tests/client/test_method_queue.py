@@ -313,3 +313,34 @@ def test_in_a_forked_child_its_lock_is_free(queue: MethodQueue) -> None:
 
     assert queue._lock is not before
     queue.wake_callers()
+
+
+def test_one_that_is_abandoned_is_dropped_at_once_unless_it_was_written(
+    queue: MethodQueue, results: ResultList
+) -> None:
+    # given
+    written, *others = (call(results) for _ in range(4))
+    for each in (written, *others):
+        queue.add(each, waits=False)
+    queue.take(alone=True)
+
+    # when
+    queue.abandon(written)
+    queue.abandon(others[0])
+    queue.abandon(others[0])
+
+    # then
+    assert not written.withdrawn
+    assert queue.calls == others[1:]
+    assert queue.waiting == 2
+
+
+def test_one_that_is_abandoned_makes_room(results: ResultList) -> None:
+    queue = MethodQueue(results, max_queued=1, held=False)
+    first, second = call(results), call(results)
+    assert queue.add(first, waits=False)
+    assert not queue.add(second, waits=False)
+
+    queue.abandon(first)
+
+    assert queue.add(call(results), waits=False)

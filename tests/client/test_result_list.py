@@ -755,3 +755,50 @@ def test_a_call_that_a_finalizer_makes_while_the_open_ones_are_listed_does_no_ha
 
     assert len(pending) in (3, 4)
     assert results.open_calls == len(calls) == 4
+
+
+def test_a_call_is_open_until_it_has_its_outcome() -> None:
+    # given
+    results = ResultList()
+    _, call_id = begun(results)
+    assert results.open_calls == 1
+    assert results.is_open(call_id)
+    opened = results.open_call(call_id)
+    assert opened is not None
+    assert opened.call_id == call_id
+
+    # when
+    assert results.conclude(call_id, REPLY)
+
+    # then
+    assert results.open_calls == 0
+    assert not results.is_open(call_id)
+    assert results.open_call(call_id) is None
+    assert results.open_call(None) is None
+
+
+def test_a_call_is_taken_back_unless_its_outcome_is_there() -> None:
+    # given one that has begun, one that has not, and one that has its outcome
+    results = ResultList()
+    open_one, new_one, done_one = (new_call(results) for _ in range(3))
+    results.begin(open_one)
+    results.begin(done_one)
+    results.conclude(done_one.call_id, REPLY)
+
+    # then
+    assert results.take_back(open_one)
+    assert results.take_back(new_one)
+    assert not results.take_back(done_one)
+    # and not twice
+    assert not results.take_back(open_one)
+    assert results.end(done_one) is REPLY
+
+
+def test_a_forked_child_begins_no_call() -> None:
+    results = ResultList()
+    slot_id = results.reserve()
+
+    results._in_forked_child()
+
+    with pytest.raises(QAMClosedException, match="make a new proxy in this process"):
+        results.begin(PendingCall(slot_id, results.new_call_id()))

@@ -16,6 +16,7 @@ from qam._protocol.replies import (
     REQUEST_UNREADABLE,
     RESULT_NOT_SERIALIZABLE,
     SERVER_LOST,
+    bare_exception_reply,
     decode_reply,
     exception_reply,
     internal_reply,
@@ -632,3 +633,24 @@ def test_an_exception_that_python_2_does_not_have_reaches_such_a_client_all_the_
 
     imported = {argument for opcode, argument, _ in genops(body) if opcode.name == "GLOBAL"}
     assert imported <= {"exceptions Exception", "exceptions RuntimeError"}
+
+
+def test_a_bare_reply_tells_of_an_exception_without_running_its_code() -> None:
+    class Acting(Exception):
+        def __str__(self) -> str:
+            raise AssertionError("its code runs")
+
+        __repr__ = __str__
+
+    try:
+        raise Acting("x", 5)
+    except Acting as error:
+        told = bare_exception_reply(7, error, JSON)
+        silent = bare_exception_reply(7, error, JSON, send_traceback=False)
+
+    assert is_exception_reply(told)
+    assert told["id"] == 7
+    assert told["exception_type"].endswith("Acting")
+    assert told["exception_text"] == "('x', 5)"
+    assert "Acting" in told["traceback"]
+    assert "traceback" not in silent
