@@ -75,3 +75,13 @@ def test_what_is_no_worktree_has_its_repository_in_it_or_none(tmp_path: Path) ->
 
     assert root.repository_elsewhere(cloned) == ""
     assert root.repository_elsewhere(unpacked) == ""
+
+
+def test_what_has_a_row_of_its_own_is_left_out_as_in_the_gate() -> None:
+    gate = (root.CHECKOUT / "tox.ini").read_text()
+
+    alone, together = (arguments[-1] for arguments in program.all_tests("classic"))
+
+    assert f'-m "{alone}"' in gate
+    elsewhere = alone.removeprefix("not (watched or cluster or ")
+    assert together == f"(watched or cluster) and not ({elsewhere}"
