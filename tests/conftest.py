@@ -1,7 +1,7 @@
 """Fixtures for all tests.
 
 `broker` runs a test on the in-memory transport and on RabbitMQ; `rabbitmq_node` is the node itself,
-for what only RabbitMQ does. A test that kills or restarts a node makes its own RabbitMQNode.
+for what only RabbitMQ does, and `own_node` for a test that kills or restarts it.
 """
 
 import gc
@@ -171,11 +171,12 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     return Broker(node.host, node.port, node.username, node.password)
 
 
-@pytest.fixture(scope="module")
-def own_node() -> Iterator[RabbitMQNode]:
-    """A node that the tests of a file may kill and restart."""
-    with RabbitMQNode() as node:
-        yield node
+@pytest.fixture
+def own_node(rabbitmq_node: RabbitMQNode) -> Iterator[RabbitMQNode]:
+    """The node, for a test that may kill and restart it: the next test finds it running."""
+    yield rabbitmq_node
+    if not rabbitmq_node.running:
+        rabbitmq_node.start()
 
 
 @pytest.fixture
