@@ -103,6 +103,13 @@ ok = rabbit_vhost:add({name}, <<"tests">>)
 _DELETE_VHOST = """
 ok = rabbit_vhost:delete({name}, <<"tests">>)
 """
+_SET_POLICY = """
+ok = rabbit_policy:parse_set(
+ <<"/">>, {pattern}, {pattern}, {definition}, 0, {kind}, <<"tests">>)
+"""
+_CLEAR_POLICY = """
+ok = rabbit_policy:delete(<<"/">>, {pattern}, <<"tests">>)
+"""
 _LIST_RUNNING_NODES = """
 [io:format("~s~n", [Node]) ||
  Node <- rabbit_nodes:all_running(), rpc:call(Node, rabbit, is_running, []) =:= true]
@@ -335,6 +342,18 @@ class RabbitMQNode:
     def delete_vhost(self, name: str) -> None:
         """Deletes a vhost with all that is in it. Quick."""
         self.evaluate(_DELETE_VHOST.format(name=_binary(name)))
+
+    @contextmanager
+    def policy(self, pattern: str, kind: str, definition: str) -> Iterator[None]:
+        """Has a policy meanwhile for the queues or exchanges (`kind`) of the vhost `/` whose names
+        fit; it is named like its pattern. Quick."""
+        words = {"pattern": pattern, "kind": kind, "definition": definition}
+        binaries = {name: _binary(word) for name, word in words.items()}
+        self.evaluate(_SET_POLICY.format(**binaries))
+        try:
+            yield
+        finally:
+            self.evaluate(_CLEAR_POLICY.format(**binaries))
 
     def running_nodes(self) -> set[str]:
         """The names of the nodes that run in its cluster, itself included. Quick."""
