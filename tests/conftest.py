@@ -5,17 +5,21 @@ for what only RabbitMQ does, and `own_node` for a test that kills or restarts it
 """
 
 import gc
+import importlib
+import pkgutil
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+import qam
 from qam import QAMProxy
 from qam._common import logs
 from tests.support import examples  # noqa: F401  # has the profiles
@@ -28,6 +32,10 @@ from tests.support.strangers import Stranger
 from tests.support.surroundings import begin_as_from_a_terminal
 
 settings.load_profile("gate")  # --hypothesis-profile, which comes later, names another one
+
+# While coverage looks; what test files import while they are collected it does not see.
+for module in pkgutil.walk_packages(qam.__path__, "qam."):
+    importlib.import_module(module.name)
 
 # How long a test's threads may take to end after it, all together.
 THREADS_END_WITHIN = 10.0  # seconds
@@ -82,25 +90,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in TAKE_LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Takes what was collected, thousands of tests, out of the sight of the garbage collector.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Collects without coverage, and takes what is there then, thousands of tests, out of the sight
+    of the garbage collector.
 
     It stays until the end anyway; and to walk through it takes 0.3 s in each `gc.collect`.
     """
+    with untraced():
+        done = yield
     gc.collect()
     gc.freeze()
+    return done
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Iterator[object]:
     """Runs what is dear to trace without coverage."""
-    if item.get_closest_marker("untraced") is None:
+    with nullcontext() if item.get_closest_marker("untraced") is None else untraced():
         return (yield)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Meanwhile coverage does not look at this thread, nor at those that it starts."""
     traces = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
     threading.settrace(None)
     try:
-        return (yield)
+        yield
     finally:
         sys.settrace(traces[0])
         threading.settrace(traces[1])
