@@ -59,6 +59,7 @@ DEAR_TO_TRACE = {
     *("test_load", "test_futures", "test_connection_thread", "test_rabbitmq", "test_transport"),
     *("test_frames", "test_waker", "test_sibling_words", "test_costs", "test_opcode_scan"),
     *("test_readers_agree", "test_memory_bounds", "test_remote_errors", "test_unpickler"),
+    *("test_hostile_properties", "test_told_errors"),
 }
 
 
