@@ -31,9 +31,9 @@ from tests.support.processes import ServerProcess, read_journal, runs
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
-from tests.support.waiting import finish, until
+from tests.support.waiting import LONGER_THAN_A_RESTART, finish, until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.rabbitmq
 
 
 def is_request(chunk: bytes, towards_broker: bool) -> bool:
@@ -165,7 +165,7 @@ class TestAKilledBroker:
             service, server_id=server_id, max_workers=1, prefetch=1, **place
         ) as server:
             server.start()
-            with QAMProxy(server_id, timeout=60, **place) as proxy:
+            with QAMProxy(server_id, timeout=LONGER_THAN_A_RESTART, **place) as proxy:
                 # given one that runs, and others of which none was started
                 results: list[Any] = []
                 for n in range(6):
@@ -189,7 +189,7 @@ class TestAKilledBroker:
             routes.lead("client's consumer", way.host, way.port)
             with (
                 serving(server_id=server_id, **place) as service,
-                QAMProxy(server_id, timeout=60, **place) as proxy,
+                QAMProxy(server_id, timeout=LONGER_THAN_A_RESTART, **place) as proxy,
             ):
                 # given a reply that lies in the queue of a client that can't be reached
                 way.refuse()

@@ -13,7 +13,7 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.rabbitmq
 
 
 @contextmanager

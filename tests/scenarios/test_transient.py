@@ -37,9 +37,7 @@ from tests.support.reading import read
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import AnsweredByTheTest, Stranger
-from tests.support.waiting import finish, until
-
-pytestmark = pytest.mark.timeout(180)
+from tests.support.waiting import LONGER_THAN_A_RESTART, finish, until
 
 LONG = 60.0  # seconds; nothing here takes that long unless it is broken
 TRANSIENT, PERSISTENT = 1, 2
@@ -861,7 +859,7 @@ class TestAllConnectionsLost:
         place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
         with (
             serving(server_id=server_id, **place) as service,
-            transient_proxy(server_id, place) as proxy,
+            transient_proxy(server_id, place, timeout=LONGER_THAN_A_RESTART) as proxy,
         ):
             outcomes: list[Any] = []
             calls(proxy, outcomes).hold("mine")

@@ -103,6 +103,16 @@ ok = rabbit_vhost:add({name}, <<"tests">>)
 _DELETE_VHOST = """
 ok = rabbit_vhost:delete({name}, <<"tests">>)
 """
+_LIST_EXCHANGES = """
+[io:format("~ts\\n", [element(4, element(2, Exchange))]) ||
+ Exchange <- rabbit_exchange:list(<<"/">>)]
+"""
+_GET_ARGUMENTS = """
+begin
+ {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, {name})),
+ [io:format("~ts\\t~tp\\n", [Key, Value]) || {{Key, _, Value}} <- amqqueue:get_arguments(Queue)]
+end
+"""
 _SET_POLICY = """
 ok = rabbit_policy:parse_set(
  <<"/">>, {pattern}, {pattern}, {definition}, 0, {kind}, <<"tests">>)
@@ -303,6 +313,15 @@ class RabbitMQNode:
         """
         self.evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
 
+    def arguments(self, queue: str) -> dict[str, str]:
+        """What a queue was declared with, as Erlang shows it. Quick."""
+        lines = self.evaluate(_GET_ARGUMENTS.format(name=_binary(queue))).splitlines()
+        return dict(line.split("\t") for line in lines)
+
+    def exchanges(self) -> set[str]:
+        """The names of the exchanges. Quick."""
+        return set(self.evaluate(_LIST_EXCHANGES).splitlines())
+
     def delete_exchange(self, name: str) -> None:
         """Deletes an exchange of the vhost `/` with its bindings; one that is not there too."""
         with amqp.Connection(f"{self.host}:{self.port}") as connection:
@@ -343,21 +362,19 @@ class RabbitMQNode:
         """Deletes a vhost with all that is in it. Quick."""
         self.evaluate(_DELETE_VHOST.format(name=_binary(name)))
 
-    @contextmanager
-    def policy(self, pattern: str, kind: str, definition: str) -> Iterator[None]:
-        """Has a policy meanwhile for the queues or exchanges (`kind`) of the vhost `/` whose names
-        fit; it is named like its pattern. Quick."""
-        words = {"pattern": pattern, "kind": kind, "definition": definition}
-        binaries = {name: _binary(word) for name, word in words.items()}
-        self.evaluate(_SET_POLICY.format(**binaries))
-        try:
-            yield
-        finally:
-            self.evaluate(_CLEAR_POLICY.format(**binaries))
-
     def running_nodes(self) -> set[str]:
         """The names of the nodes that run in its cluster, itself included. Quick."""
         return set(self.evaluate(_LIST_RUNNING_NODES).splitlines())
+
+    @contextmanager
+    def policy(self, pattern: str, kind: str, definition: str) -> Iterator[None]:
+        """Has a policy for the queues or exchanges (*kind*) whose names fit meanwhile. Quick."""
+        words = {"pattern": pattern, "kind": kind, "definition": definition}
+        self.evaluate(_SET_POLICY.format(**{key: _binary(words[key]) for key in words}))
+        try:
+            yield
+        finally:
+            self.evaluate(_CLEAR_POLICY.format(pattern=_binary(pattern)))
 
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:
