@@ -401,6 +401,19 @@ def test_a_deleted_exchange_is_gone_and_deleting_it_again_does_no_harm(
     assert server_id not in rabbitmq_node.exchanges()
 
 
+def test_a_queue_that_is_unbound_gets_nothing_more_and_unbinding_it_again_does_no_harm(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    peer.connection.confirm()
+    peer.connection.unbind_queue(binding)
+    peer.connection.unbind_queue(binding)
+    peer.connection.unbind_queue(binding._replace(exchange="nowhere"))
+
+    peer.connection.write([message(binding, b"1", correlation_id="a:1")])
+    # then
+    peer.read_until(lambda came: any(isinstance(each, Returned) for each in came))
+
+
 def test_a_deleted_queue_is_gone_and_deleting_it_again_does_no_harm(
     peer: Peer, binding: QueueBinding, rabbitmq_node: RabbitMQNode
 ) -> None:
