@@ -1034,10 +1034,10 @@ def test_closing_after_a_loss_says_nothing(peer: Peer) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_a_broker_whose_frames_are_larger_is_understood() -> None:
+def test_a_broker_whose_frames_are_larger_is_understood(rabbitmq_node: RabbitMQNode) -> None:
     with (
-        RabbitMQNode(config={"frame_max": "1048576"}) as node,
-        closing(Peer(endpoint_of(node.host, node.port))) as peer,
+        rabbitmq_node.settings(frame_max=1_048_576),
+        closing(Peer(endpoint_of(rabbitmq_node.host, rabbitmq_node.port))) as peer,
     ):
         # given
         binding = QueueBinding("large", "amq.direct", "large")

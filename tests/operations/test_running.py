@@ -156,7 +156,8 @@ def test_a_server_tells_its_health_over_http(way: Forwarder) -> None:
         way.cut()
         # then it is not ready, and lives
         until(lambda: answer(port, "/ready")[0] == 503)
-        assert "no requests" in answer(port, "/ready")[1] or "replies" in answer(port, "/ready")[1]
+        why = answer(port, "/ready")[1]
+        assert "no requests" in why or "replies" in why
         assert answer(port, "/live")[0] == 200
         # and again, when the broker is back
         way.accept()
@@ -217,17 +218,17 @@ def test_an_id_is_moved_to_a_quorum_queue_and_an_open_proxy_goes_on(
                 QAMServer(url, server_id=server_id, queue_arguments=CLASSIC)
 
 
-@pytest.mark.parametrize(
-    ("kind", "refusal"),
-    [("classic", "not empty"), ("quorum", "not supported by quorum queues")],
-)
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_queue_with_requests_in_it_is_not_deleted(
-    rabbitmq_node: RabbitMQNode, server_id: str, kind: str, refusal: str
+    rabbitmq_node: RabbitMQNode, server_id: str, kind: str
 ) -> None:
     queue, arguments = f"{server_id}_server_queue", {"x-queue-type": kind}
     with QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=arguments):
         with QAMProxy(server_id, rabbitmq_node.url) as proxy:
             proxy.callback(None).waits_for_a_server()
             until(lambda: rabbitmq_node.queues()[queue] == 1)
-        with pytest.raises(RuntimeError, match=refusal):
+        # when
+        with suppress(RuntimeError):  # for a quorum queue some versions refuse with the exit code 0
             rabbitmq_node.ctl("delete_queue", queue, "--if-empty")
+        # then
+        assert rabbitmq_node.queues()[queue] == 1

@@ -231,3 +231,82 @@ def test_one_whose_caller_has_no_timeout_is_answered(
         # then
         assert results == [13]
         channel.queue_delete(dead)
+
+
+# --- what a quorum queue has delivered too often ---------------------------------------------
+
+
+def delivered_in_vain(node: RabbitMQNode, queue: str) -> None:
+    """Somebody takes the one message of that queue, and goes without an ack."""
+    taken: list[amqp.Message] = []
+    with amqp.Connection(f"{node.host}:{node.port}") as connection:
+        connection.channel().basic_consume(queue, callback=taken.append)
+        while not taken:
+            connection.drain_events(timeout=60)
+
+
+def why_dead(channel: amqp.Channel, queue: str) -> Any:
+    """The reason for which the first message of that queue is there; it stays there."""
+    message = channel.basic_get(queue)
+    channel.basic_reject(message.delivery_tag, requeue=True)
+    return message.headers["x-first-death-reason"]
+
+
+# RabbitMQ 4 has a limit of 20 where nothing else is said.
+TWICE_AT_MOST = {"x-queue-type": "quorum", "x-delivery-limit": 1}
+
+
+def test_a_request_that_is_delivered_too_often_is_a_dead_letter(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    # given
+    queue, dead, results = request_binding(server_id).queue, f"{server_id}_dead", list[Any]()
+    letters = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    kind = {**place, "queue_arguments": TWICE_AT_MOST | letters}
+    with QAMServer(server_id=server_id, **kind):
+        pass
+    with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
+        channel.queue_declare(dead, durable=True, auto_delete=False)
+        uid = proxy.callback(results.append, results.append).add(6, 7)
+        until(lambda: rabbitmq_node.queues()[queue] == 1)
+
+        # when
+        delivered_in_vain(rabbitmq_node, queue)
+        delivered_in_vain(rabbitmq_node, queue)
+
+        # then its caller is not told
+        until(lambda: rabbitmq_node.queues()[dead] == 1)
+        assert proxy.get_callback_state(uid) == 0
+
+        # and when it is moved back
+        assert why_dead(channel, dead) == "delivery_limit"
+        move_back(channel, dead, server_id)
+        with serving(server_id=server_id, **kind):
+            until(lambda: bool(results))
+
+        # then
+        assert results == [13]
+        channel.queue_delete(dead)
+
+
+def test_a_method_that_runs_is_answered_if_its_request_was_delivered_too_often(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    # given a method that runs
+    queue, results = request_binding(server_id).queue, list[Any]()
+    with (
+        serving(server_id=server_id, **place, queue_arguments=TWICE_AT_MOST) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        proxy.callback(results.append, results.append).hold("done")
+        assert service.holding.wait(60)
+
+        # when the connection of its server is lost so often that the broker drops the request
+        while rabbitmq_node.queues()[queue]:
+            rabbitmq_node.close_all_connections("tests")
+            until(lambda: rabbitmq_node.queues()[queue] == 0 or rabbitmq_node.consumers(queue) == 1)
+        service.go_on.set()
+
+        # then
+        until(lambda: bool(results))
+        assert results == ["done"]

@@ -1029,11 +1029,11 @@ class held_back:  # noqa: N801
         self._publisher.wake()
 
 
-@pytest.fixture(scope="module")
-def narrow_node() -> Iterator[RabbitMQNode]:
-    """A node that takes small messages only."""
-    with RabbitMQNode(config={"max_message_size": "1000000"}) as node:
-        yield node
+@pytest.fixture
+def narrow_node(rabbitmq_node: RabbitMQNode) -> Iterator[RabbitMQNode]:
+    """The node, which takes small messages only."""
+    with rabbitmq_node.settings(max_message_size=1_000_000):
+        yield rabbitmq_node
 
 
 @pytest.mark.rabbitmq

@@ -46,14 +46,15 @@ def spoilt() -> Iterator[Spoilt]:
         configparser.NoOptionError,
         ("code of the class ran",),
     )
-    if _python_minds_places():
+    # until some 3.13 a traceback minds the place; since 3.14 it reads the file that is named
+    if _python_minds_places() or sys.version_info >= (3, 14):
         yield Spoilt(
             "a place in a program's text may be anywhere",
             remote_errors,
             "_CHECKS",
             _checks_without(SyntaxError),
             SyntaxError,
-            ("can't be shown", "too much is shown"),
+            ("can't be shown", "too much is shown", "an exception acted"),
         )
     if sys.version_info >= (3, 12):  # before, a traceback does not look for names
         texts = {**remote_errors._TEXTS_IN_C, ImportError: frozenset({"name", "name_from"})}
