@@ -42,7 +42,7 @@ def spoilt() -> Iterator[Spoilt]:
         "_CHECKS",
         _checks_without(SyntaxError),
         SyntaxError,
-        ("can't be shown", "too much is shown", "an exception acted"),  # the last since 3.14
+        ("can't be shown", "too much is shown"),
     )
     if sys.version_info >= (3, 12):  # before, a traceback does not look for names
         texts = {**remote_errors._TEXTS_IN_C, ImportError: frozenset({"name", "name_from"})}
