@@ -393,6 +393,18 @@ class QAMProxy(_RemoteNames):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    if not TYPE_CHECKING:  # a type checker refuses whatever is no attribute
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Refuse what would look like an option of the calls, and change none of them."""
+            # A subclass may have such an attribute, and a test a fake of such a remote method.
+            if name in CallOptions._fields and type(self) is QAMProxy and not callable(value):
+                raise AttributeError(
+                    f"{name} can't be set on a proxy; "
+                    f"with_options(proxy, {name}=…) returns an object whose calls have it"
+                )
+            super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         if "_threads" not in vars(self):
             return "<QAMProxy that is not made yet>"

@@ -83,6 +83,13 @@ MethodNotFoundException = MEthodNotFoundException = QAMMethodNotFoundException
 QAMMEthodNotFoundException = QAMMethodNotFoundException
 
 
+class _GivenLater:
+    """Stands for a function that is decorated, which comes after the other arguments."""
+
+
+_GIVEN_LATER: Any = _GivenLater()
+
+
 class Health(NamedTuple):
     """What :meth:`QAMServer.health` says."""
 
@@ -250,11 +257,11 @@ class QAMServer:
     ) -> Function: ...
     @overload
     def register_function(
-        self, method: None = None, name: str | None = None, *, idempotent: bool = False
+        self, *, name: str | None = None, idempotent: bool = False
     ) -> Callable[[Function], Function]: ...
     def register_function(
         self,
-        method: Callable[..., Any] | None = None,
+        method: Callable[..., Any] = _GIVEN_LATER,
         name: str | None = None,
         *,
         idempotent: bool = False,
@@ -275,7 +282,7 @@ class QAMServer:
         :raises ValueError: *name* is not a valid method name: it is not an identifier, or
             begins with an underscore.
         """
-        if method is None:
+        if method is _GIVEN_LATER:
             return lambda decorated: self.register_function(decorated, name, idempotent=idempotent)
         self._methods.add_function(method, name, idempotent)
         return method

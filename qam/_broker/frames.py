@@ -324,18 +324,16 @@ class FrameParser:
         self._chunks: list[bytes] = []
         # Set if the body is larger than its consumer takes, and is dropped.
         self._too_large: TooLarge | None = None
-        # By consumer tag, the size of the largest body that the consumer takes; and the size that
-        # every consumer takes.
-        self._limits: dict[str, int] = {}
-        self._surely_taken: float = inf
+        # By consumer tag, the size of the largest body that the consumer takes.
+        self._limits: dict[bytes, int] = {}
 
     def set_limit(self, consumer_tag: str, max_bytes: int | None) -> None:
         """Drop bodies larger than *max_bytes* for a consumer; None for no limit, and at its end."""
+        tag = consumer_tag.encode("utf-8", "surrogatepass")
         if max_bytes is None:
-            self._limits.pop(consumer_tag, None)
+            self._limits.pop(tag, None)
         else:
-            self._limits[consumer_tag] = max_bytes
-        self._surely_taken = min(self._limits.values(), default=inf)
+            self._limits[tag] = max_bytes
 
     def feed(self, data: bytes) -> None:
         """Add the next piece from the network."""
@@ -390,18 +388,21 @@ class FrameParser:
         if len(data) < end or kind != _HEADER or same != channel or length < _CONTENT_HEADER.size:
             return None
         most = self.frame_max
-        if size > most or length > most or body_size > most or body_size > self._surely_taken:
+        if size > most or length > most or body_size > most:
             return None
         if body_size and _FRAME_START.unpack_from(data, body) != (_BODY, channel, body_size):
             return None
         if not data[header - 1] == data[body - 1] == data[end - 1] == _END[0]:
             return None
+        start = at + _DELIVER_FRAME_START.size
+        tag = data[start : start + tag_size]
+        if body_size > self._limits.get(tag, inf):
+            return None
         self._at = end
         self._unread -= end - at
         packed = data[header + _HEADER_FRAME_START.size : body - 1]
-        start = at + _DELIVER_FRAME_START.size
         return _delivery(
-            data, start, start + tag_size, packed, flags, data[body + _START_SIZE : end - 1]
+            tag, data, start + tag_size, packed, flags, data[body + _START_SIZE : end - 1]
         )
 
     def _next_frame(self) -> Frame | None:
@@ -447,11 +448,7 @@ class FrameParser:
             self._channel = None
 
     def _is_too_large(self, size: int) -> TooLarge | None:
-        if size <= self._surely_taken:
-            return None
-        start = _METHOD_SIZE + 1
-        tag = self._arguments[start : start + self._arguments[_METHOD_SIZE]]
-        limit = self._limits.get(tag.decode("utf-8", "surrogatepass"))
+        limit = self._limits.get(_consumer_tag(self._arguments))
         return TooLarge(size, limit) if limit is not None and size > limit else None
 
     def _delivery(self) -> Delivery:
@@ -460,21 +457,27 @@ class FrameParser:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         arguments, header = self._arguments, self._header or b""
         flags = _CONTENT_HEADER.unpack_from(header)[3]
-        start = _METHOD_SIZE + 1
-        end = start + arguments[_METHOD_SIZE]
-        made = _delivery(arguments, start, end, header[_CONTENT_HEADER.size :], flags, body)
+        tag = _consumer_tag(arguments)
+        end = _METHOD_SIZE + 1 + len(tag)
+        made = _delivery(tag, arguments, end, header[_CONTENT_HEADER.size :], flags, body)
         made.too_large, self._too_large = self._too_large, None
         return made
 
 
+def _consumer_tag(arguments: bytes) -> bytes:
+    """Return the consumer tag in the payload of a basic.deliver; shorter if that is broken."""
+    start = _METHOD_SIZE + 1
+    return arguments[start : start + arguments[_METHOD_SIZE]]
+
+
 def _delivery(
-    data: bytes, start: int, end: int, properties: bytes, flags: int, body: bytes
+    consumer_tag: bytes, data: bytes, at: int, properties: bytes, flags: int, body: bytes
 ) -> Delivery:
     """Return the delivery made of these parts.
 
-    :param data: contains the consumer tag from *start* to *end*, and then the delivery tag.
+    :param data: contains the delivery tag, at the position *at*.
     :param properties: the packed values of the properties in *flags*.
     """
-    tag, bits = _TAG_AND_BIT.unpack_from(data, end)
-    consumer_tag = data[start:end].decode("utf-8", "surrogatepass")
-    return Delivery(body, tag, bits & 1 == 1, _parse_properties(properties, flags), consumer_tag)
+    tag, bits = _TAG_AND_BIT.unpack_from(data, at)
+    consumer = consumer_tag.decode("utf-8", "surrogatepass")
+    return Delivery(body, tag, bits & 1 == 1, _parse_properties(properties, flags), consumer)

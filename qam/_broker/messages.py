@@ -101,15 +101,13 @@ class Delivery:
     @property
     def correlation_id(self) -> str | None:
         """The id of the call that this message belongs to; None if its sender set none."""
-        return self._text("correlation_id")
+        value = self.properties.get("correlation_id")
+        return value if isinstance(value, str) else None
 
     @property
     def reply_to(self) -> str | None:
         """The routing key of the reply; None if its sender set none."""
-        return self._text("reply_to")
-
-    def _text(self, name: str) -> str | None:
-        value = self.properties.get(name)
+        value = self.properties.get("reply_to")
         return value if isinstance(value, str) else None
 
     @property
@@ -126,8 +124,8 @@ class Delivery:
         """
         if self._lost_its_expiration:
             return 0.0
-        expiration = self._text("expiration")
-        if expiration is None or not _EXPIRATION.fullmatch(expiration):
+        expiration = self.properties.get("expiration")
+        if not isinstance(expiration, str) or not _EXPIRATION.fullmatch(expiration):
             return None
         milliseconds = int(expiration)
         return milliseconds / 1000 if milliseconds <= MAX_EXPIRATION else None

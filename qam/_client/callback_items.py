@@ -71,10 +71,10 @@ class CallbackItems:
 
     def finish(self, uid: str) -> None:
         """Set *uid* to the state 2 (finished), and forget it."""
-        item = self.by_uid.get(uid)
+        with self.lock:
+            item = self.by_uid.pop(uid, None)
         if item is not None:
             item["state"] = FINISHED
-            self.remove(uid)
 
     def clear_after_fork(self) -> None:
         """In a forked child: drop all items, and make a new lock, which nobody holds."""

@@ -191,7 +191,7 @@ class ConsumerThread(ConnectionThread):
         if slot["state"] != DONE:  # a callback's slot has its outcome already
             self._results.wait(id, NO_END)
         message, call = slot["result_message"], slot["call"]
-        self.free_result_item(id)
+        self._results.free(id)
         return self.read_outcome(message, call)
 
     def read_outcome(self, message: Any, call: PendingCall | None) -> Any:

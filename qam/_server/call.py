@@ -163,13 +163,17 @@ class Call:
             return None
         return self.time_to_live - (now - self.arrived)
 
+    def is_expired(self, now: float) -> bool:
+        """Return True if its caller waits no more; *now* is the time on the clock of the server."""
+        time_left = self.time_left(now)
+        return time_left is not None and time_left <= 0
+
     def is_cancelled(self, now: float) -> bool:
         """Return True if nobody waits for its method any more.
 
         :param now: the time on the clock of the server.
         """
-        time_left = self.time_left(now)
-        return self.given_up or (time_left is not None and time_left <= 0)
+        return self.given_up or self.is_expired(now)
 
     def limit(self, own: Deadline) -> Deadline:
         """Return the deadline of a call that its method makes, and that has one of its *own*."""

@@ -147,8 +147,7 @@ class ExecuteMethodThread(OwnThread):
 
     def _reply_to(self, call: Call) -> Message | None:
         """Run the method of *call*; return the reply, None if no caller waits for one."""
-        time_left = call.time_left(time.monotonic())
-        if time_left is not None and time_left <= 0:
+        if call.time_to_live is not None and call.is_expired(time.monotonic()):
             if log.isEnabledFor(DEBUG):
                 self._log_station(call, "not started, since its caller waits no more")
             return None

@@ -153,7 +153,7 @@ class Intake:
             return self._begin(call)
         if known:
             return self._judge_known(call, self._record.latest(key))
-        if call.marked or suspected or self._may_have_missed_a_copy(call):
+        if call.marked or suspected or (call.given_back and self._may_have_missed_a_copy(call)):
             self.siblings.ask(call)
             return Decision.NOTHING
         # A request that was given back, or runs again, does not prove that we have received all
@@ -162,12 +162,12 @@ class Intake:
         return self._begin(call, first=self.siblings.vouches and not was_elsewhere)
 
     def _may_have_missed_a_copy(self, call: Call) -> bool:
-        """Return True if *call* was given back before this server heard all that is asked.
+        """Return True if *call*, given back, was that before this server heard all that is asked.
 
         Its client may have sent it again meanwhile, and a server that got that copy and asked
         about it runs that one.
         """
-        return call.given_back and call.key.is_unique and not self.siblings.vouches
+        return call.key.is_unique and not self.siblings.vouches
 
     def _judge_known(self, call: Call, key: CallKey) -> Decision:
         if key in self._record.running:
@@ -282,7 +282,7 @@ class Intake:
 
     def _forget_reused_keys(self) -> None:
         """Forget the requests whose keys may come again by now as those of others."""
-        if self._reused_keys:
+        if self._reused_keys.ended:
             self._record.forget(self._reused_keys.take_safe(self._clock()))
 
     def _is_open(self, call: Call) -> bool:

@@ -108,14 +108,9 @@ class Messages:
         if correlation_id is not None:
             message_properties["correlation_id"] = correlation_id
         route = self._reply_route(answer.routing_key)
+        # By position, which is faster: there is one for each call.
         return Message(
-            route,
-            answer.body,
-            message_properties,
-            mandatory,
-            confirm=persistent,
-            is_reply=True,
-            call=call,
+            *(route, answer.body, message_properties, mandatory, persistent, None, True, call)
         )
 
     def request_anew(self, call: Call, now: float, runs: int | None = None) -> Message:

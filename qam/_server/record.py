@@ -66,7 +66,7 @@ class Record:
         key = call.key
         if self.running.setdefault(key, call) is not call:
             self._twins.setdefault(key, []).append(call)
-        if self.is_elsewhere(key):
+        if self._elsewhere and key in self._elsewhere:
             call.is_elsewhere = True
         if key.runs > 1:
             self._note_run(key)

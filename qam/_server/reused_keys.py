@@ -20,26 +20,23 @@ class ReusedKeys:
 
     def __init__(self, unsafe: float = UNSAFE_ACKS) -> None:
         self._unsafe = unsafe
-        # When each request ended, by key, oldest first.
-        self._ended: OrderedDict[CallKey, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._ended)
+        #: When each request ended, by key, oldest first.
+        self.ended: OrderedDict[CallKey, float] = OrderedDict()
 
     def end(self, calls: Iterable[Call], now: float) -> None:
         """Note those of *calls*, which have ended, whose keys are not unique."""
         for call in calls:
             if not call.key.is_unique:
-                self._ended[call.key] = now
-                self._ended.move_to_end(call.key)
+                self.ended[call.key] = now
+                self.ended.move_to_end(call.key)
 
     def connection_opened(self, now: float) -> None:
         """A connection is open: from now on unacknowledged requests are delivered again."""
-        self._ended = OrderedDict.fromkeys(self._ended, now)
+        self.ended = OrderedDict.fromkeys(self.ended, now)
 
     def take_safe(self, now: float) -> list[CallKey]:
         """Return the keys of the requests whose acks the broker has; only while connected."""
         safe = []
-        while self._ended and now - next(iter(self._ended.values())) > self._unsafe:
-            safe.append(self._ended.popitem(last=False)[0])
+        while self.ended and now - next(iter(self.ended.values())) > self._unsafe:
+            safe.append(self.ended.popitem(last=False)[0])
         return safe

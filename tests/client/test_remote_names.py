@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from qam._client.call_options import CallOptions
-from qam._client.remote_names import _RemoteNames
+from qam._client.remote_names import _RemoteNames, caller_at, caller_of, with_other_options
 
 
 class Names(_RemoteNames):
@@ -25,7 +25,16 @@ class Names(_RemoteNames):
         kwargs: dict[str, Any],
     ) -> Any:
         self.sent.append((method_name, args, kwargs))
+        self.last_options = options
         return "sent"
+
+
+class Caller(Names):
+    """Is a proxy that can make its calls in other ways."""
+
+    @property
+    def _caller(self) -> "Caller":  # type: ignore[override]
+        return self
 
 
 def test_every_public_name_is_a_remote_method() -> None:
@@ -77,3 +86,65 @@ def test_it_looks_like_no_sequence_and_is_not_copied() -> None:
         with pytest.raises(TypeError, match="can't be copied or pickled"):
             copying(names)  # type: ignore[operator]
     assert names.sent == []
+
+
+def test_a_name_that_notebooks_ask_each_object_for_is_reached_by_its_text() -> None:
+    names = Names()
+    for look in (lambda: names.getdoc, lambda: names.shop.getdoc):
+        with pytest.raises(AttributeError, match=r"is proxy\['getdoc'\]"):
+            look()
+
+    names["getdoc"]()
+
+    assert names.sent == [("getdoc", (), {})]
+
+
+# --- other options ------------------------------------------------------------
+
+
+def test_other_options_are_those_of_the_calls_and_the_object_keeps_its_own() -> None:
+    names = Names()
+    hurried = with_other_options(names, {"timeout": 5})
+
+    assert hurried.add(2, 3) == "sent"
+
+    assert names.sent == [("add", (2, 3), {})]
+    assert names.last_options == CallOptions(timeout=5)
+    assert names._options == CallOptions()
+    assert "other options on <" in repr(hurried)
+
+
+def test_options_that_are_changed_twice_have_both_changes() -> None:
+    names = Names()
+    hurried = with_other_options(names, {"timeout": 5})
+
+    with_other_options(hurried, {"wait_for_server": 7}).add()
+
+    assert names.last_options == CallOptions(timeout=5, wait_for_server=7)
+
+
+def test_what_has_no_remote_methods_has_no_options() -> None:
+    with pytest.raises(TypeError, match="target must be a proxy, not 'text'"):
+        with_other_options("text", {"timeout": 5})
+
+
+# --- who makes the calls -------------------------------------------------------
+
+
+def test_a_remote_method_says_who_makes_its_calls_and_how() -> None:
+    proxy = Caller()
+    hurried = with_other_options(proxy, {"timeout": 5})
+
+    assert caller_of(proxy.shop.buy, "submit") == (proxy, CallOptions(), "shop.buy")
+    assert caller_of(hurried.add, "submit") == (proxy, CallOptions(timeout=5), "add")
+
+
+def test_what_is_no_remote_method_says_how_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"as in submit\(proxy\.add, 2, 3\), not 5"):
+        caller_of(5, "submit")
+
+
+@pytest.mark.parametrize("target", [Names(), 5], ids=["with callbacks", "no proxy"])
+def test_what_returns_no_results_makes_no_calls_in_other_ways(target: object) -> None:
+    with pytest.raises(TypeError, match="submit needs a proxy whose calls return results"):
+        caller_at(target, "submit")

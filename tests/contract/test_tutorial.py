@@ -1,5 +1,6 @@
 """The programs of the tutorial print what the tutorial shows; all of them are on the page."""
 
+import ast
 import re
 import runpy
 import sys
@@ -55,7 +56,24 @@ def test_a_client_on_another_host_prints_what_the_page_shows(
     assert capsys.readouterr().out == SHOWN["buyer.py"]
 
 
-def test_each_program_is_shown() -> None:
-    included = re.findall(r"literalinclude\} examples/tutorial/(\w+\.py)", PAGE)
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.py")))
+def test_a_program_can_be_typed_in_from_the_page(name: str) -> None:
+    program = (FOLDER / name).read_text(encoding="utf-8")
 
-    assert {path.name for path in FOLDER.glob("*.py")} == set(included)
+    shown = "".join(shown_of(name))
+
+    assert ast.unparse(ast.parse(shown)) == ast.unparse(without_docstring(ast.parse(program)))
+
+
+def shown_of(name: str) -> Iterator[str]:
+    """The parts of a program that the page shows, in their order."""
+    lines = (FOLDER / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    parts = rf"literalinclude\}} examples/tutorial/{name}\n:start-at: (.+)\n(?::end-at: (.+)\n)?```"
+    for begin, end in re.findall(parts, PAGE):
+        first = next(at for at, line in enumerate(lines) if begin in line)
+        last = next((at for at, line in enumerate(lines) if end and end in line), len(lines))
+        yield "".join(lines[first : last + 1])
+
+
+def without_docstring(program: ast.Module) -> ast.Module:
+    return ast.Module(program.body[1:], type_ignores=[])

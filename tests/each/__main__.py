@@ -8,12 +8,11 @@ is named after.  What is not so is said in tests/each/table.py, and nowhere else
 import argparse
 import os
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import reduce
 from operator import or_
 
-from tests.each.measure import Coverage, NotGreenByItselfError, cover
+from tests.each.measure import Coverage, NotGreen, Outcome, cover_each
 from tests.each.table import BELOW, faults_of_the_table, files_that_test, modules
 
 #: Of a hundred lines and branches of a module, so many have to be executed.
@@ -21,51 +20,59 @@ ENOUGH = 95.0
 
 
 def main() -> int:
-    """Measure, and print a line for each module; return the exit code."""
+    """Measure; print each module and each fault as soon as it is known; return the exit code."""
     options = _options()
-    chosen = [each for each in modules() if not options.modules or each in options.modules]
-    faults = faults_of_the_table()
-    measured = _measure(
-        {file for each in chosen for file in files_that_test(each)}, options.at_once
-    )
-    faults += [str(outcome) for outcome in measured.values() if isinstance(outcome, Exception)]
-    for module in chosen:
-        found = _coverage_of(module, measured)
-        files = " ".join(files_that_test(module)) or "none"
-        print(f"{found.percent:6.1f} %  {module}  by {files}")
-        faults += _faults_of(module, found)
-    for fault in faults:
-        print(fault)
+    faults = 0
+    for line, is_fault in _lines(options.modules or modules(), options.at_once):
+        print(line, flush=True)  # a run that is cut off has told what it knew
+        faults += is_fault
+    print(f"{faults} faults")
     return 1 if faults else 0
 
 
-def _measure(
-    files: Iterable[str], at_once: int
-) -> dict[str, dict[str, Coverage] | NotGreenByItselfError]:
-    def measure(file: str) -> dict[str, Coverage] | NotGreenByItselfError:
-        try:
-            return cover(file)
-        except NotGreenByItselfError as error:
-            return error
+def _lines(chosen: list[str], at_once: int) -> Iterator[tuple[str, bool]]:
+    """Yield what there is to say, and whether it is a fault."""
+    for fault in faults_of_the_table():
+        yield fault, True
+    left, outcomes = chosen, dict[str, Outcome]()
+    for test_file, outcome in cover_each(_modules_by_file(chosen), at_once):
+        outcomes[test_file] = outcome
+        if isinstance(outcome, NotGreen):
+            yield str(outcome), True
+        known = [each for each in left if outcomes.keys() >= {*files_that_test(each)}]
+        left = [each for each in left if each not in known]
+        for module in known:
+            yield from _lines_of(module, [outcomes[each] for each in files_that_test(module)])
+    for module in left:  # no test file is known for it
+        yield from _lines_of(module, [])
 
-    ordered = sorted(files)
-    with ThreadPoolExecutor(at_once) as pool:
-        return dict(zip(ordered, pool.map(measure, ordered), strict=True))
+
+def _modules_by_file(chosen: list[str]) -> dict[str, list[str]]:
+    """The test files of the modules, and which of these each tests."""
+    by_file = dict[str, list[str]]()
+    for module in chosen:
+        for test_file in files_that_test(module):
+            by_file.setdefault(test_file, []).append(module)
+    return by_file
 
 
-def _coverage_of(
-    module: str, measured: dict[str, dict[str, Coverage] | NotGreenByItselfError]
-) -> Coverage:
-    found = [measured[file] for file in files_that_test(module)]
-    return reduce(or_, [each[module] for each in found if isinstance(each, dict)], Coverage())
+def _lines_of(module: str, outcomes: list[Outcome]) -> Iterator[tuple[str, bool]]:
+    measured = [each[module] for each in outcomes if not isinstance(each, NotGreen)]
+    files = " ".join(files_that_test(module)) or "none"
+    if not measured or len(measured) < len(outcomes):
+        yield f"     ? %  {module}  by {files}", False
+    else:
+        found = reduce(or_, measured)
+        yield f"{found.percent:6.1f} %  {module}  by {files}", False
+        yield from ((fault, True) for fault in _faults_of(module, found))
+    if module in BELOW:
+        yield f"          {BELOW[module]}", False
 
 
 def _faults_of(module: str, found: Coverage) -> list[str]:
     if module in BELOW:
-        if found.percent >= ENOUGH and files_that_test(module):
-            return [f"{module}: is covered now; take it out of BELOW"]
-        print(f"          {BELOW[module]}")
-        return []
+        is_covered = found.percent >= ENOUGH
+        return [f"{module}: is covered now; take it out of BELOW"] if is_covered else []
     if found.percent >= ENOUGH:
         return []
     lines = ", ".join(map(str, found.missing_lines))
@@ -76,7 +83,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.each")
     parser.add_argument("modules", nargs="*", help="such as qam/_server/intake.py; by default all")
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := [each for each in options.modules if each not in modules()]:
+        parser.error(f"no such module: {', '.join(unknown)}")
+    return options
 
 
 if __name__ == "__main__":

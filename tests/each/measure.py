@@ -1,17 +1,32 @@
-"""Runs test files one by one, and tells which lines and branches of the package each covers."""
+"""Runs test files one by one, and tells which lines and branches of the modules each covers."""
 
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import coverage
+
+# What the tests import takes longer than most of them do; the forked children find it here.
+# Nothing of qam may be imported: its modules have to be executed where it is measured.
+import hypothesis  # noqa: F401
+import kombu  # noqa: F401
+import psutil  # noqa: F401
+import pytest
+import trustme  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 # What has rows of its own in tox.ini, or can't run beside coverage.
 _LEFT_OUT = "not (watched or cluster or costly or greenlets or howto or web or signals)"
+# That plugins are imported already is meant.
+_OPTIONS = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 # Variables by which a run of pytest tells its parts what they belong to.
 _OF_OTHERS = ("COV_CORE_", "PYTEST_XDIST_", "PYTEST_CURRENT_")
 
@@ -39,40 +54,84 @@ class Coverage:
         return sorted({each[0] if isinstance(each, tuple) else each for each in self.missing})
 
 
-class NotGreenByItselfError(Exception):
+@dataclass(frozen=True)
+class NotGreen:
     """A test file is not green by itself, so what it covers says nothing."""
 
+    test_file: str
+    told: str
 
-def cover(test_file: str) -> dict[str, Coverage]:
-    """Run *test_file* by itself; return what it covers, by the paths of the modules.
+    def __str__(self) -> str:
+        return f"{self.test_file} is not green by itself:\n{self.told}"
 
-    :raises NotGreenByItselfError: says how its run ended.
+
+#: What comes of a test file: what it covers, by the paths of the modules.
+Outcome = dict[str, Coverage] | NotGreen
+
+
+@dataclass(frozen=True)
+class _Run:
+    process: BaseProcess
+    test_file: str
+    output: Path
+    report: Path
+
+    def outcome(self) -> Outcome:
+        self.process.join()
+        if self.process.exitcode:
+            return NotGreen(self.test_file, self.output.read_text(errors="replace")[-4000:])
+        files = json.loads(self.report.read_text())["files"]
+        return {path: _coverage(measured) for path, measured in files.items()}
+
+
+def cover_each(modules_of: Mapping[str, list[str]], at_once: int) -> Iterator[tuple[str, Outcome]]:
+    """Run each test file by itself, several at once; yield each, and what it covers, as it ends.
+
+    :param modules_of: the modules that are looked at, by the test file.
     """
+    left, runs = iter(modules_of.items()), dict[int, _Run]()
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder, "coverage.json")
-        run = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", test_file, "-q", "-m", _LEFT_OUT),
-                *("-p", "no:cacheprovider", "--cov", f"--cov-report=json:{report}"),
-                "--cov-fail-under=0",
-            ],
-            cwd=ROOT,
-            env=_environment(str(Path(folder, "data"))),
-            capture_output=True,
-            text=True,
-        )
-        if run.returncode:
-            raise NotGreenByItselfError(
-                f"{test_file} is not green by itself:\n{run.stdout[-4000:]}"
-            )
-        files = json.loads(report.read_text())["files"]
-    return {path: _coverage(measured) for path, measured in files.items()}
+        while True:
+            while len(runs) < at_once and (item := next(left, None)) is not None:
+                run = _start(*item, folder)
+                runs[run.process.sentinel] = run
+            if not runs:
+                return
+            for sentinel in wait(list(runs)):
+                run = runs.pop(sentinel)  # type: ignore[call-overload]
+                yield run.test_file, run.outcome()
 
 
-def _environment(data_file: str) -> dict[str, str]:
-    """That of a run by itself, also where this one is a part of another."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_OTHERS)}
-    return {**kept, "COVERAGE_FILE": data_file}
+def _start(test_file: str, modules: list[str], folder: str) -> _Run:
+    name = test_file.replace("/", "-")
+    output, report = Path(folder, f"{name}.txt"), Path(folder, f"{name}.json")
+    process = multiprocessing.get_context("fork").Process(
+        target=_run_tests, args=(test_file, modules, output, report)
+    )
+    process.start()
+    return _Run(process, test_file, output, report)
+
+
+def _run_tests(test_file: str, modules: list[str], output: Path, report: Path) -> None:
+    """Run them, and write down what they execute of *modules*; in a child process."""
+    _become_a_run_by_itself(output)
+    measuring = coverage.Coverage(data_file=None, config_file=str(ROOT / "pyproject.toml"))
+    measuring.start()
+    code = pytest.main([*_OPTIONS, "-m", _LEFT_OUT, test_file])
+    measuring.stop()
+    if code == pytest.ExitCode.OK:
+        measuring.json_report(morfs=modules, outfile=str(report))
+    sys.stdout.flush()
+    os._exit(code)  # whatever threads the tests have left behind
+
+
+def _become_a_run_by_itself(output: Path) -> None:
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(ROOT)
+    for name in [each for each in os.environ if each.startswith(_OF_OTHERS)]:
+        del os.environ[name]
 
 
 def _coverage(measured: dict[str, Any]) -> Coverage:

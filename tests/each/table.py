@@ -29,7 +29,6 @@ OTHER = {
     "qam/_client/waited_calls.py": ["scenarios/test_qam_proxy"],
     "qam/_common/served_call.py": ["scenarios/test_call_options"],
     "qam/_common/own_locks.py": ["scenarios/test_finalizers", "scenarios/test_qam_proxy"],
-    "qam/_protocol/users.py": ["server/test_current_call"],
     "qam/_protocol/multicalls.py": ["protocol/test_multicalls", "scenarios/test_multicalls"],
     "qam/_server/event_loop_thread.py": ["server/test_coroutines"],
     "qam/_server/settings.py": ["server/test_worker_pool"],

@@ -156,7 +156,8 @@ def test_a_server_tells_its_health_over_http(way: Forwarder) -> None:
         way.cut()
         # then it is not ready, and lives
         until(lambda: answer(port, "/ready")[0] == 503)
-        assert "no requests" in answer(port, "/ready")[1] or "replies" in answer(port, "/ready")[1]
+        why = answer(port, "/ready")[1]
+        assert "no requests" in why or "replies" in why
         assert answer(port, "/live")[0] == 200
         # and again, when the broker is back
         way.accept()
@@ -181,14 +182,14 @@ def test_a_request_for_a_new_method_may_reach_an_old_server(
     assert raised.value.executed == "no"
 
 
-QUORUM = {"x-queue-type": "quorum"}
+CLASSIC, QUORUM = {"x-queue-type": "classic"}, {"x-queue-type": "quorum"}
 
 
 def test_a_server_with_other_queue_arguments_is_refused(
     rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
     with (
-        QAMServer(rabbitmq_node.url, server_id=server_id),
+        QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=CLASSIC),
         pytest.raises(QAMConnectionException, match="can't be declared with these arguments"),
     ):
         QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=QUORUM)
@@ -200,7 +201,7 @@ def test_an_id_is_moved_to_a_quorum_queue_and_an_open_proxy_goes_on(
     url, queue = rabbitmq_node.url, f"{server_id}_server_queue"
     with QAMProxy(server_id, url, timeout=60, wait_for_server=60) as proxy:
         # given
-        with QAMServer(url, server_id=server_id) as classic:
+        with QAMServer(url, server_id=server_id, queue_arguments=CLASSIC) as classic:
             classic.register_function(pow)
             classic.start()
             assert proxy.pow(2, 3) == 8
@@ -214,16 +215,20 @@ def test_an_id_is_moved_to_a_quorum_queue_and_an_open_proxy_goes_on(
             # then
             assert proxy.pow(2, 4) == 16
             with pytest.raises(QAMConnectionException, match="x-queue-type"):
-                QAMServer(url, server_id=server_id)
+                QAMServer(url, server_id=server_id, queue_arguments=CLASSIC)
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_queue_with_requests_in_it_is_not_deleted(
-    rabbitmq_node: RabbitMQNode, server_id: str
+    rabbitmq_node: RabbitMQNode, server_id: str, kind: str
 ) -> None:
-    queue = f"{server_id}_server_queue"
-    with QAMServer(rabbitmq_node.url, server_id=server_id):
+    queue, arguments = f"{server_id}_server_queue", {"x-queue-type": kind}
+    with QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=arguments):
         with QAMProxy(server_id, rabbitmq_node.url) as proxy:
             proxy.callback(None).waits_for_a_server()
             until(lambda: rabbitmq_node.queues()[queue] == 1)
-        with pytest.raises(RuntimeError, match=r"not empty"):
+        # when
+        with suppress(RuntimeError):  # for a quorum queue some versions refuse with the exit code 0
             rabbitmq_node.ctl("delete_queue", queue, "--if-empty")
+        # then
+        assert rabbitmq_node.queues()[queue] == 1

@@ -1,6 +1,12 @@
 import pytest
 
-from qam._protocol.correlation import CallKey, correlation_id_of, key_of_body, number_of
+from qam._protocol.correlation import (
+    CallKey,
+    correlation_id_of,
+    key_of_body,
+    label_of,
+    number_of,
+)
 from qam._protocol.entities import reply_routing_key
 
 
@@ -21,6 +27,15 @@ def test_what_travels_says_whose_call_it_is() -> None:
 )
 def test_what_is_none_of_the_client_has_no_number(odd: str | None) -> None:
     assert number_of(odd, "client.1") is None
+
+
+def test_it_says_the_label_of_the_client() -> None:
+    assert label_of(correlation_id_of("a.label.1f", 77)) == "a.label"
+
+
+@pytest.mark.parametrize("odd", [None, "", "77", "label:77", "label.1f:x", ".1f:77"], ids=str)
+def test_what_no_proxy_has_made_has_no_label(odd: str | None) -> None:
+    assert label_of(odd) is None
 
 
 def test_the_longest_number_is_one() -> None:

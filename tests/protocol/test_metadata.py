@@ -25,6 +25,24 @@ def test_it_has_a_bound_on_all_its_octets() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "error", "told"),
+    [
+        (["a"], TypeError, "must be a mapping, or return one, not list"),
+        ({"a": 5}, TypeError, "must map str to str, not 'a' to 5"),
+        ({5: "a"}, TypeError, "must map str to str, not 5 to 'a'"),
+        ({"": "a"}, ValueError, "unlike ''"),
+        ({"n" * 256: "a"}, ValueError, "a name has 1 to 255 bytes"),
+        ({"X-Trace": "a"}, ValueError, "does not begin with 'x-', unlike 'X-Trace'"),
+        ({"a": "\udc80"}, ValueError, "the text of 'a' can't be encoded"),
+    ],
+    ids=["list", "int", "int as name", "no name", "long name", "reserved name", "surrogate"],
+)
+def test_what_can_not_travel_is_refused(value: object, error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        check_metadata(value)
+
+
+@pytest.mark.parametrize(
     ("headers", "found"),
     [
         ({}, {}),

@@ -1,7 +1,9 @@
 """What can be set for calls: `with_options`, metadata, inherited deadlines."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -235,3 +237,53 @@ def test_what_may_outlive_its_method_does_not_inherit(server_id: str, url: str) 
         until(lambda: len(ended) == 2)
         assert ended == [7, "callback"]
         until(lambda: (1, 2) in service.runs)
+
+
+# --- what can't be set afterwards --------------------------------------------
+
+
+@pytest.fixture
+def idle_proxy() -> Iterator[QAMProxy]:
+    """A proxy that never connects."""
+    with QAMProxy("nobody", "memory://nobody", connect=False) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", 5), ("timeout", None), ("metadata", {"a": "b"}), ("wait_for_server", 5)],
+)
+def test_an_option_that_is_assigned_to_a_proxy_is_refused(
+    idle_proxy: QAMProxy, name: str, value: object
+) -> None:
+    with pytest.raises(
+        AttributeError, match=rf"{name} can't be set .*with_options\(proxy, {name}=…\)"
+    ):
+        setattr(idle_proxy, name, value)
+
+    assert f"remote method {name}" in repr(getattr(idle_proxy, name))
+
+
+def test_a_proxy_may_carry_other_attributes(idle_proxy: QAMProxy) -> None:
+    idle_proxy.purpose = "orders"  # type: ignore[attr-defined]
+
+    assert idle_proxy.purpose == "orders"
+
+
+@pytest.mark.parametrize("name", ["add", "timeout"])
+def test_a_remote_method_can_be_patched(idle_proxy: QAMProxy, name: str) -> None:
+    with patch.object(idle_proxy, name, return_value=5):
+        assert idle_proxy[name] is not getattr(idle_proxy, name)
+        assert getattr(idle_proxy, name)(2, 3) == 5
+
+    assert f"remote method {name}" in repr(getattr(idle_proxy, name))
+
+
+def test_a_subclass_may_have_an_attribute_with_the_name_of_an_option() -> None:
+    class Patient(QAMProxy):
+        def __init__(self, timeout: float) -> None:
+            super().__init__("nobody", "memory://nobody", timeout=timeout, connect=False)
+            self.timeout = timeout
+
+    with Patient(5) as proxy:
+        assert proxy.timeout == 5

@@ -13,23 +13,13 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.rabbitmq
 
 
 @contextmanager
 def channel_of(node: RabbitMQNode) -> Iterator[amqp.Channel]:
     with amqp.Connection(f"{node.host}:{node.port}") as connection:
         yield connection.channel()
-
-
-@contextmanager
-def policy(node: RabbitMQNode, pattern: str, kind: str, definition: str) -> Iterator[None]:
-    """A policy for the queues or exchanges (*kind*) whose names fit."""
-    node.ctl("set_policy", "--apply-to", kind, pattern, pattern, definition)
-    try:
-        yield
-    finally:
-        node.ctl("clear_policy", pattern)
 
 
 @pytest.fixture
@@ -92,7 +82,7 @@ def test_a_call_whose_request_a_policy_drops_ends_by_its_timeout(
 ) -> None:
     with QAMProxy(server_id, **place) as proxy:
         with (
-            policy(rabbitmq_node, f"^{known}$", "queues", definition),
+            rabbitmq_node.policy(f"^{known}$", "queues", definition),
             pytest.raises(QAMTimeoutException) as late,
         ):
             proxy.set_timeout(1).add(1, 2)
@@ -115,7 +105,7 @@ def test_a_call_whose_request_an_alternate_exchange_takes_ends_by_its_timeout(
         # when
         definition = f'{{"alternate-exchange":"{other}"}}'
         with (
-            policy(rabbitmq_node, f"^{exchange}$", "exchanges", definition),
+            rabbitmq_node.policy(f"^{exchange}$", "exchanges", definition),
             QAMProxy(server_id, **place) as proxy,
             pytest.raises(QAMTimeoutException) as late,
         ):
@@ -142,7 +132,7 @@ def test_a_queue_that_is_full_and_refuses_gets_the_request_later(
         assert proxy.add(1, 2) == 3
 
         # when the queue takes nothing, and then does again
-        with policy(rabbitmq_node, f"^{queue}$", "queues", full):
+        with rabbitmq_node.policy(f"^{queue}$", "queues", full):
             proxy.callback(results.append, results.append).add(3, 4)
             until(lambda: any(call.times_refused for call in open_calls(proxy)))
         until(lambda: bool(results))
@@ -204,7 +194,7 @@ def test_a_dead_lettered_request_that_is_moved_back_is_not_started_after_its_cal
     letters = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}"{definition}}}'
     with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
         channel.queue_declare(dead, durable=True, auto_delete=False)
-        with policy(rabbitmq_node, f"^{known}$", "queues", letters):
+        with rabbitmq_node.policy(f"^{known}$", "queues", letters):
             with pytest.raises(QAMTimeoutException):
                 proxy.set_timeout(1).add(6, 7)
             until(lambda: rabbitmq_node.queues()[dead] == 1)
@@ -229,7 +219,7 @@ def test_one_whose_caller_has_no_timeout_is_answered(
     dropped = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}","message-ttl":0}}'
     with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
         channel.queue_declare(dead, durable=True, auto_delete=False)
-        with policy(rabbitmq_node, f"^{known}$", "queues", dropped):
+        with rabbitmq_node.policy(f"^{known}$", "queues", dropped):
             proxy.callback(results.append, results.append).add(6, 7)
             until(lambda: rabbitmq_node.queues()[dead] == 1)
 

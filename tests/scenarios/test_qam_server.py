@@ -49,13 +49,17 @@ def test_functions_can_be_registered_in_each_way(broker: Broker, server_id: str)
         def original() -> str:
             return "renamed"
 
+        @server.register_function()
+        def bracketed() -> str:
+            return "bracketed"
+
         server.register_function(lambda: "third", name="third")
         assert plain() == "plain"
         server.start()
         # also while it serves
         server.register_function(lambda: "late", "late")
         with QAMProxy(server_id, timeout=60, **broker.kwargs) as proxy:
-            names = ["plain", "renamed", "third", "late"]
+            names = ["plain", "renamed", "bracketed", "third", "late"]
             assert [proxy[name]() for name in names] == names
 
 
@@ -70,6 +74,8 @@ def test_what_cant_be_offered_is_refused(broker: Broker, server_id: str) -> None
             server.register_function(lambda: 1)
         with pytest.raises(TypeError, match="method"):
             server.register_function("print")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="method must be callable, not None"):
+            server.register_function(None)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="name"):
             server.register_class(object(), None)  # type: ignore[arg-type]
 

@@ -2,8 +2,10 @@
 
 import logging
 import pickle
+import sys
 import tracemalloc
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from qam import QAMProxy, QAMSerializationException, QAMServerLostException
 from qam._broker.connect import connect
 from qam._broker.frames import FrameParser
-from qam._broker.messages import TooLarge
+from qam._broker.messages import Delivery, TooLarge
 from qam._client.pending_call import PendingCall
 from qam._protocol.entities import reply_binding, request_binding, siblings_binding
 from qam._protocol.properties import RESENT, RUNS
@@ -117,6 +119,32 @@ def test_a_consumer_that_has_ended_has_no_limit_any_more() -> None:
     parser.feed(deliver(body_of(11)))
     [delivery] = parse_on(parser)
     assert delivery.body == body_of(11)
+
+
+def steps_to_parse(parser: FrameParser, message: bytes) -> int:
+    """How many functions run to parse *message*."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal steps
+        steps += event == "call"
+
+    parser.feed(message)
+    sys.setprofile(count)
+    try:
+        delivery = parser.parse()
+    finally:
+        sys.setprofile(None)
+    assert isinstance(delivery, Delivery)
+    return steps
+
+
+def test_a_consumer_that_takes_nothing_does_not_slow_down_another() -> None:
+    # given a server has such a consumer beside that of its requests
+    message = deliver(body_of(LIMIT), consumer_tag="large")
+    alone, beside_another = parser_of(large=LIMIT), parser_of(large=LIMIT, nothing=0)
+    # when, then
+    assert steps_to_parse(beside_another, message) == steps_to_parse(alone, message)
 
 
 # --- requests -------------------------------------------------------------------------------

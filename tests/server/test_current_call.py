@@ -45,38 +45,12 @@ def test_who_is_no_proxy_has_no_label(odd: Any) -> None:
     assert view_of(call(correlation_id=odd)).client_id is None
 
 
-@pytest.mark.parametrize("odd", [None, "", 7], ids=str)
-def test_who_does_not_say_as_whom_it_is_connected_has_no_user(odd: Any) -> None:
-    assert view_of(call(user_id=odd)).user is None
-
-
-HEADER = {"x-qam-user": "ann"}
-
-
-@pytest.mark.parametrize(
-    ("sender", "headers", "own", "user"),
-    [
-        ("bob", {}, "server", "bob"),
-        ("server", {}, "server", "server"),
-        # a server of the same user has published it anew
-        ("server", HEADER, "server", "ann"),
-        # somebody else says so
-        ("bob", HEADER, "server", "bob"),
-        (None, HEADER, "server", None),
-        # whose user the server does not know
-        ("server", HEADER, None, "server"),
-        (None, HEADER, None, None),
-        ("server", {"x-qam-user": 5}, "server", None),
-        ("server", {"x-qam-user": "x" * 256}, "server", None),
-    ],
-)
-def test_a_header_says_who_the_user_is_only_if_a_server_has_sent_it(
-    sender: str | None, headers: dict[str, Any], own: str | None, user: str | None
-) -> None:
-    came_with = {} if sender is None else {"user_id": sender}
-    request = call(headers=headers, **came_with)
-    request.server_user = own
-    assert view_of(request).user == user
+def test_whom_to_believe_about_its_user_depends_on_the_user_of_the_server() -> None:
+    request = call(user_id="server", headers={"x-qam-user": "ann"})
+    request.server_user = "server"
+    assert view_of(request).user == "ann"
+    request.server_user = "other"
+    assert view_of(request).user == "server"
 
 
 def test_what_is_left_of_its_time_is_never_below_nothing() -> None:

@@ -40,6 +40,17 @@ def test_a_queue_without_a_consumer_is_that_of_one_that_has_just_gone(
     assert broker.connection.did("declare queue") == [QUEUE]
 
 
+def test_what_somebody_has_deleted_is_declared_again(broker: FakeBroker) -> None:
+    queue = presence_queue()
+    queue.declare(broker.connection)
+
+    queue.declare_again(broker.connection)
+
+    exchange = presence_binding("server").exchange
+    assert broker.connection.did("declare exchange") == [exchange, exchange]
+    assert broker.connection.did("declare queue") == [QUEUE, QUEUE]
+
+
 def test_no_word_gets_into_it() -> None:
     presence, words = presence_binding("server"), siblings_binding("server", "one")
     assert presence.exchange == words.exchange
