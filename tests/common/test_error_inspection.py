@@ -11,11 +11,13 @@ from qam._common.error_inspection import (
     args_and_state,
     args_of,
     find_class,
+    frames_of,
     full_name,
     has_huge_position,
     has_own_hash,
     has_own_text,
     is_error_class,
+    is_syntax_error,
     may_be_raised,
     notes_of,
     text_of_args,
@@ -127,6 +129,19 @@ def test_the_args_and_notes_are_those_of_the_exception_itself() -> None:
     assert notes_of(acting()) is None
 
 
+def test_the_frames_are_those_of_the_exception_itself() -> None:
+    class Acting(Exception):
+        __traceback__ = property(lambda self: "computed")  # type: ignore[assignment]
+
+    with pytest.raises(Acting) as caught:
+        raise Acting
+
+    frames = frames_of(caught.value)
+    assert frames is not None
+    assert frames.tb_frame.f_code.co_name == "test_the_frames_are_those_of_the_exception_itself"
+    assert frames_of(Acting()) is None
+
+
 def with_attributes(error: BaseException, **attributes: Any) -> BaseException:
     vars(error).update(attributes)
     return error
@@ -200,6 +215,26 @@ PLACE = ("file", 1, 2, "text")
 )
 def test_the_place_of_a_syntax_error_may_be_in_a_source(args: tuple[Any, ...]) -> None:
     assert not has_huge_position(SyntaxError(*args))
+
+
+@pytest.mark.parametrize(
+    ("args", "is_one"),
+    [
+        ((), True),
+        (("why",), True),
+        (("why", PLACE), True),
+        (("why", "file"), False),
+        (("why", PLACE[:3]), False),
+        (("why", (*PLACE, 3)), False),
+        (("why", PLACE, 5), False),
+        ((5, PLACE), False),
+    ],
+    ids=str,
+)
+def test_args_are_those_of_a_syntax_error_if_a_place_is_complete(
+    args: tuple[Any, ...], is_one: bool
+) -> None:
+    assert is_syntax_error(args) is is_one
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ OTHER = {
     "qam/_broker/events.py": ["broker/test_unconfirmed"],
     "qam/_broker/endpoint.py": ["broker/test_connection_thread"],
     "qam/_broker/messages.py": ["protocol/test_entities", "server/test_request_consumer_thread"],
-    "qam/_protocol/entities.py": ["protocol/test_entities", "server/test_siblings_queue"],
     "qam/_client/pending_call.py": ["client/test_call_fates"],
     "qam/_serialization/strangers.py": ["serialization/test_refusals"],
     "qam/_protocol/hidden_names.py": ["server/test_method_registry"],
@@ -85,6 +84,7 @@ OTHER = {
         "server/test_publisher_thread",
     ],
     # What they log and show of themselves is tested in one place.
+    "qam/_common/logs.py": ["common/test_logs", "common/test_log_thread"],
     "qam/_broker/credentials.py": ["broker/test_credentials", "common/test_logs"],
     "qam/_client/call_stations.py": ["client/test_call_stations", "common/test_logs"],
     "qam/_client/execute_callback_thread.py": [

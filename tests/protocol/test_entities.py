@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from qam._broker.messages import Delivery, Publish, QueueBinding, Route, batch_length
 from qam._common.checks import check_entity_name, is_short_text
-from qam._protocol.entities import reply_binding, reply_exchange, reply_routing_key, request_binding
+from qam._protocol.entities import (
+    presence_binding,
+    reply_binding,
+    reply_exchange,
+    reply_routing_key,
+    request_binding,
+    siblings_binding,
+)
 from qam._protocol.properties import expiration, properties
 from qam._serialization.serializers import get_serializer
 
@@ -24,6 +31,19 @@ def test_the_entities_have_the_names_that_deployed_peers_use() -> None:
     )
     assert reply_exchange("shop") == "shop_client_exchange"
     assert reply_routing_key("till") == "till_client_routing_key"
+
+
+def test_the_entities_of_servers_have_the_names_by_which_other_servers_find_them() -> None:
+    assert siblings_binding("shop", "1f") == QueueBinding(
+        queue="shop_server_siblings_queue.1f",
+        exchange="shop_server_siblings_exchange",
+        routing_key="shop_server_siblings_routing_key",
+    )
+    assert presence_binding("shop") == QueueBinding(
+        queue="shop_server_presence_queue",
+        exchange="shop_server_siblings_exchange",
+        routing_key="shop_server_presence_routing_key",
+    )
 
 
 def test_a_route_is_the_way_into_a_queue() -> None:

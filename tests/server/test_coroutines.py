@@ -122,6 +122,37 @@ def test_tasks_that_they_leave_behind_end_too(coroutines: Coroutines) -> None:
     assert ended.is_set()
 
 
+def test_a_worker_does_not_wait_for_one_that_a_task_has_kept_from_its_end(
+    coroutines: Coroutines,
+) -> None:
+    begun, tasks = threading.Event(), list[Any]()
+
+    async def end_all() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            raise SystemExit
+
+    async def hold() -> None:
+        tasks.append(asyncio.create_task(end_all()))
+        await asyncio.sleep(0)
+        begun.set()
+        try:
+            await asyncio.sleep(LONG)
+        finally:  # where it is cancelled
+            await asyncio.sleep(LONG)
+
+    # given
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(run, coroutines, hold)
+        assert begun.wait(LONG)
+        # when a task raises SystemExit because it is cancelled, and the loop ends at once
+        coroutines.close()
+        # then
+        with pytest.raises(CancelledError, match="the event loop has ended"):
+            waits.result(LONG)
+
+
 def test_an_event_loop_that_the_application_has_stopped_is_replaced(coroutines: Coroutines) -> None:
     begun = threading.Event()
 
