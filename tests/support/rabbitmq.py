@@ -501,9 +501,13 @@ class RabbitMQNode:
         return done.stdout
 
 
+def queue_type() -> str:
+    """The type of queues that are declared without one."""
+    return os.environ.get(QUEUE_TYPE_VARIABLE) or "classic"
+
+
 def _default_queue_type() -> dict[str, str]:
-    named = os.environ.get(QUEUE_TYPE_VARIABLE) or "classic"
-    return {} if named == "classic" else {"default_queue_type": named}
+    return {} if queue_type() == "classic" else {"default_queue_type": queue_type()}
 
 
 @contextmanager
