@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qam._broker.credentials import credentials_of
 from qam._broker.endpoint import common_user
 from qam.amqp_credentials import AMQPCredentials
 
@@ -298,3 +299,40 @@ def test_the_user_is_known_if_it_is_the_same_at_all_hosts(hosts: Any, user: str 
     is_url = "://" in str(hosts)
     credentials = AMQPCredentials(hosts) if is_url else AMQPCredentials(hosts, username="me")
     assert common_user(credentials.endpoints()) == user
+
+
+# --- given as one, or by single arguments ------------------------------------
+
+
+def test_credentials_are_those_that_were_given_or_else_the_single_arguments() -> None:
+    given = AMQPCredentials("here", username="ann")
+
+    assert credentials_of(given, AMQPCredentials()) == given
+    assert credentials_of(None, AMQPCredentials("amqp://there:1234")) == AMQPCredentials(
+        "there", 1234
+    )
+
+
+def test_credentials_and_single_arguments_are_not_mixed() -> None:
+    beside = AMQPCredentials("there", vhost="shop")
+
+    with pytest.raises(TypeError, match="credentials: hostname, vhost can't be passed besides"):
+        credentials_of(AMQPCredentials("here"), beside)
+
+
+def test_what_are_no_credentials_is_refused() -> None:
+    with pytest.raises(TypeError, match="credentials must be AMQPCredentials, not dict"):
+        credentials_of({}, AMQPCredentials())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hostname", [5, None, [5]], ids=["int", "none", "int in a list"])
+def test_a_host_that_is_no_text_is_refused(hostname: Any) -> None:
+    with pytest.raises(TypeError, match="hostname"):
+        AMQPCredentials(hostname)
+
+
+def test_a_broker_in_this_process_is_none_of_several_hosts() -> None:
+    several = AMQPCredentials(["memory://a", "here"])
+
+    with pytest.raises(ValueError, match="can't be one of several hosts"):
+        several.endpoints()

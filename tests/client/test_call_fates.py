@@ -9,8 +9,10 @@ from qam._broker.fates import Fate, UnderWay
 from qam._broker.later import Later
 from qam._client.call_fates import (
     CallFates,
+    Done,
     End,
     SendAgain,
+    no_time_left,
     note_written,
     queue_is_full,
     thread_ended,
@@ -18,6 +20,7 @@ from qam._client.call_fates import (
 )
 from qam._client.pending_call import PendingCall
 from qam._common.deadline import Deadline
+from qam._common.served_call import InheritedDeadline
 from qam.exceptions import (
     QAMConnectionException,
     QAMException,
@@ -365,3 +368,57 @@ def test_that_a_memory_broker_is_inside_one_process_is_told() -> None:
     hint = "a memory:// broker is inside one process, and no other process reaches it"
     assert hint in str(in_memory.server_not_found("no"))
     assert hint not in str(fates().server_not_found("no"))
+
+
+# --- calls for whose replies nobody waits, and requests that come back ---------
+
+
+@pytest.mark.parametrize("fate", [Fate.CONFIRMED, Fate.WRITTEN])
+def test_a_one_way_call_is_done_once_the_broker_has_it(fate: Fate) -> None:
+    one_way, other = call(1), call(2)
+    one_way.one_way = True
+
+    assert fates().decide(fate, [one_way, other], True) == [Done(one_way)]
+
+
+def test_a_transient_request_that_comes_back_is_sent_again_while_its_server_is_waited_for() -> None:
+    waiting = call()
+    waiting.awaits_server_until = 10.0
+
+    assert isinstance(fates(persistent=False).unroutable(waiting, now=9.0), SendAgain)
+    ended = fates(persistent=False).unroutable(waiting, now=10.0)
+
+    assert isinstance(ended, End)
+    assert isinstance(ended.failure, QAMServerNotFoundException)
+    assert ended.failure.executed == "no"
+
+
+def test_a_timeout_says_that_the_request_came_back() -> None:
+    came_back = call(times_written=0)
+    came_back.times_refused = 1
+
+    assert "its request came back" in fates().phase(came_back, True, True, False, "")
+
+
+def test_a_call_without_any_time_was_not_sent() -> None:
+    failure = no_time_left("add", Deadline(2.0))
+
+    assert str(failure) == "add() timed out after 2 s; it was not sent"
+    assert failure.executed == "no"
+
+
+def test_a_timeout_says_whose_time_it_was() -> None:
+    served = InheritedDeadline(100.0, "order")
+
+    text = str(no_time_left("add", served))
+
+    assert text.endswith("the time that was left to the caller of order(); it was not sent")
+
+
+def test_a_first_attempt_to_connect_that_failed_is_told_as_that() -> None:
+    failure = thread_ended(LOST, "no")
+
+    assert type(failure) is QAMConnectionException
+    assert str(failure) == str(LOST)
+    assert failure.executed == "no"
+    assert failure.__cause__ is LOST

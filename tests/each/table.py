@@ -14,12 +14,11 @@ OTHER = {
     "qam/_common/static_inspection.py": ["common/test_logs"],
     "qam/_broker/connection.py": ["broker/test_connection_thread"],
     "qam/_broker/events.py": ["broker/test_unconfirmed"],
-    "qam/_broker/endpoint.py": ["broker/test_connection_thread"],
+    "qam/_broker/endpoint.py": ["broker/test_credentials"],
     "qam/_broker/messages.py": ["protocol/test_entities", "server/test_request_consumer_thread"],
     "qam/_client/pending_call.py": ["client/test_call_fates"],
     "qam/_serialization/strangers.py": ["serialization/test_refusals"],
     "qam/_protocol/hidden_names.py": ["server/test_method_registry"],
-    "qam/_server/stop_signals.py": ["scenarios/test_ending_servers"],
     # Ways to make a call: what each promises is tested where it is promised.
     "qam/_client/call_futures.py": ["scenarios/test_futures"],
     "qam/_client/call_options.py": ["scenarios/test_call_options"],
@@ -70,7 +69,7 @@ OTHER = {
         "serialization/test_readers_agree",
     ],
     # Parts of one thread, which is tested with them.
-    "qam/_broker/connect.py": ["broker/test_connection_thread"],
+    "qam/_broker/connect.py": ["broker/test_connection_thread", "scenarios/test_connecting_late"],
     "qam/_broker/connect_errors.py": [
         "broker/test_connect_errors",
         "broker/test_rabbitmq",
@@ -93,7 +92,7 @@ OTHER = {
     ],
     "qam/_client/ready_callbacks.py": ["client/test_callback_observer_thread", "common/test_logs"],
     "qam/_server/publisher_thread.py": ["server/test_publisher_thread", "common/test_logs"],
-    "qam/_server/call.py": ["server/test_messages", "server/test_intake"],
+    "qam/_server/call.py": ["server/test_call", "server/test_intake"],
     "qam/_server/dropped_replies.py": ["server/test_publisher_thread", "server/test_threads"],
     "qam/_server/messages.py": ["server/test_messages", "server/test_request_consumer_thread"],
     "qam/_server/request_queue.py": ["server/test_request_consumer_thread"],

@@ -2,6 +2,7 @@ import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -512,3 +513,86 @@ def test_a_callable_that_is_false_is_a_method_like_others() -> None:
     registry.add_function(Empty(), "empty")
 
     assert registry.resolve("empty", ())() == "called"
+
+
+# --- functions of modules, instances whose methods are looked up late ----------
+
+
+def module_of(**functions: Any) -> ModuleType:
+    """A module whose `__all__` names *functions*."""
+    module = ModuleType("shop")
+    vars(module).update(functions, __all__=list(functions))
+    return module
+
+
+def test_the_functions_of_a_module_have_their_own_names() -> None:
+    registry = MethodRegistry()
+
+    registry.add_module(module_of(add=add))
+
+    assert registry.resolve("add", (2, 3))() == 5
+    assert registry.names == ["add"]
+    assert registry.functions == {"add": add}
+
+
+def test_a_module_with_one_function_that_can_not_be_offered_offers_none() -> None:
+    registry = MethodRegistry()
+
+    def endless() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="module: 'endless'"):
+        registry.add_module(module_of(add=add, endless=endless))
+
+    assert registry.names == []
+
+
+def test_an_instance_whose_methods_are_looked_up_late_takes_the_place_of_an_earlier_one() -> None:
+    # given
+    registry = MethodRegistry()
+    registry.add_instance(Shop(), "shop", idempotent=["sell"])
+    assert registry.is_idempotent("shop.sell", ())
+
+    # when
+    registry.add_instance(Base(), "shop", dynamic=True, idempotent=["inherited"])
+
+    # then
+    assert registry.names == ["shop.*"]
+    assert registry.resolve("shop.inherited", ())() == "inherited"
+    assert registry.is_idempotent("shop.inherited", ())
+    assert not registry.is_idempotent("shop.sell", ())
+
+
+def test_where_methods_are_looked_up_late_none_can_be_chosen() -> None:
+    with pytest.raises(ValueError, match="dynamic=True offers everything"):
+        MethodRegistry().add_instance(Shop(), "shop", only=["sell"], dynamic=True)
+
+
+# --- which requests may run again ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "may_run_again"),
+    [
+        ("read", (), True),
+        ("write", (), False),
+        ("system.apply", ("read", [], {}), True),
+        ("system.apply", ("write", [], {}), False),
+        ("system.multicall", (["read", "read"],), True),
+        ("system.multicall", (["read", "write"],), False),
+        ("system.multicall", (["read", 5],), False),
+    ],
+    ids=str,
+)
+def test_a_request_may_run_again_if_all_that_it_calls_may(
+    name: str, params: Any, may_run_again: bool
+) -> None:
+    registry = MethodRegistry()
+    registry.add_function(add, "read", idempotent=True)
+    registry.add_function(add, "write")
+
+    assert registry.is_idempotent(name, params) is may_run_again
+    assert [(each, repeats) for each, _, repeats in registry.items()] == [
+        ("read", True),
+        ("write", False),
+    ]
