@@ -50,6 +50,9 @@ class Connection(Protocol):
     def has_queue(self, name: str) -> bool:
         """Return True if there is that queue; it may be called at any time."""
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        """Delete a binding: what is published from now on does not come to its queue."""
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""
 

@@ -90,6 +90,15 @@ class _Broker:
             self.dispatch(queue, now)
         return bool(names)
 
+    def unbind(self, name: str, routes: list[Route]) -> None:
+        """Let the messages of these routes not come to the queue of that name any more."""
+        for route in routes:
+            bound = self.bindings.get(route, [])
+            if name in bound:
+                bound.remove(name)
+            if not bound:
+                self.bindings.pop(route, None)
+
     def dispatch(self, queue: _Queue, now: float) -> None:
         """Deliver the messages in *queue*, as far as its consumers have room."""
         while queue.waiting:
@@ -156,15 +165,16 @@ class MemoryConnection:
         """Return True if there is that queue."""
         return self.inspect_queue(name) is not None
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        """Delete a binding: what is published from now on does not come to its queue."""
+        with self._broker.lock:
+            self._broker.unbind(binding.queue, [binding.route])
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages; cancel its consumers."""
         with self._broker.lock:
             queue = self._broker.queues.pop(name, None)
-            for route, bound in list(self._broker.bindings.items()):
-                if name in bound:
-                    bound.remove(name)
-                if not bound:
-                    del self._broker.bindings[route]
+            self._broker.unbind(name, list(self._broker.bindings))
             for reader in queue.readers if queue else ():
                 reader.connection.report(Cancelled(reader.tag))
 

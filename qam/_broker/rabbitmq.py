@@ -141,6 +141,11 @@ class AMQPConnection:
                 self._asking = self._amqp.channel()
             return declarations.inspect_queue(self._asking, name) is not None
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        """Delete a binding: what is published from now on does not come to its queue."""
+        with self._synchronously():
+            self._channel.queue_unbind(binding.queue, binding.exchange, binding.routing_key)
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue with all its messages."""
         with self._synchronously():

@@ -93,8 +93,9 @@ class ClientThreads:
 
     @property
     def have_failed(self) -> bool:
-        """True if a connection could not be opened, so that its thread has ended."""
-        return self.have_begun and not (self.consumer.is_alive() and self.publisher.is_alive())
+        """True if a connection could not be opened, so that its thread takes no calls any more."""
+        alive = self.consumer.is_alive() and self.publisher.is_alive()
+        return self.have_begun and (self.results.is_closed or not alive)
 
     @property
     def are_usable(self) -> bool:

@@ -267,6 +267,8 @@ class PublisherThread(PublishingThread):
 
         A request that was not written does not run: its exception says so.
         """
+        # First: who is told that its call has ended may make another one at once.
+        self.results.refuse_calls(failure)
         for call in self._queue.withdraw_all():
             self.results.conclude(call.call_id, failure("no"))
         self._close_results(failure)

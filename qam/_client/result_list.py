@@ -284,12 +284,22 @@ class ResultList:
                     _end_wait(slot)  # of any other thread that waits here
         return arrived
 
-    def close(self, failure: FailureFactory) -> None:
-        """Conclude every call with an exception of *failure*, and let none begin from now on."""
-        is_inside = self.is_in_use_here  # a finalizer in a section, which will go on by itself
+    @property
+    def is_closed(self) -> bool:
+        """True once no call may begin any more."""
+        return self._closed_by is not None
+
+    def refuse_calls(self, failure: FailureFactory) -> None:
+        """Let no call begin from now on; the first *failure* counts."""
         with self._lock:
             if self._closed_by is None:
                 self._closed_by = failure
+
+    def close(self, failure: FailureFactory) -> None:
+        """Conclude every call with an exception of *failure*, and let none begin from now on."""
+        is_inside = self.is_in_use_here  # a finalizer in a section, which will go on by itself
+        self.refuse_calls(failure)
+        with self._lock:
             if not is_inside:
                 self._open_again()
             for slot in self.slots:

@@ -393,6 +393,9 @@ class RequestConsumerThread(ConnectionThread):
     def _leave(self, connection: Connection) -> None:
         """Say goodbye, after the broker has shown that it has all acks: no request is at hand."""
         self._request_queue.inspect(connection)
+        # First: RabbitMQ 4.0 ends the connection that sends a word to a quorum queue while that is
+        # being deleted, and with it replies.
+        self._siblings_queue.unbind(connection)
         self._siblings.leave()
         self._send_words()
         self._siblings_queue.delete(connection)

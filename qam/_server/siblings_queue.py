@@ -102,6 +102,10 @@ class SiblingsQueue:
         """Return the error to raise when the queue was deleted."""
         return QAMConnectionException(f"the queue {self._binding.queue} was deleted")
 
+    def unbind(self, connection: Connection) -> None:
+        """Take no more words; those of this server itself do not come back either."""
+        connection.unbind_queue(self._binding)
+
     def delete(self, connection: Connection) -> None:
         """Delete the queue: this server needs no more words."""
         connection.delete_queue(self._binding.queue)

@@ -307,6 +307,23 @@ def test_a_closed_connection_is_delivered_nothing(peers: tuple[Peer, Peer, Peer]
     assert second.bodies() == [b"1"]
 
 
+def test_a_queue_that_is_unbound_gets_nothing_more_and_keeps_what_it_has(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    publisher, consumer, other = peers
+    publisher.declare_queue(OTHER)
+    publisher.publish(b"1")
+    # when
+    publisher.unbind_queue(OTHER)
+    publisher.unbind_queue(OTHER)
+    publisher.publish(b"2")
+    # then
+    consumer.consume("queue")
+    other.consume("other")
+    assert consumer.bodies() == [b"1", b"2"]
+    assert other.bodies() == [b"1"]
+
+
 def test_a_deleted_queue_is_gone_and_its_consumers_are_told(
     peers: tuple[Peer, Peer, Peer],
 ) -> None:

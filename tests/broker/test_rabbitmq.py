@@ -385,8 +385,7 @@ def test_arguments_of_a_queue_reach_the_broker(
 
     peer.connection.declare_queue(binding, {"x-expires": 60_000})
 
-    listed = rabbitmq_node.ctl("list_queues", "name", "arguments")
-    assert f'{server_id}\t[{{"x-expires", 60000}}]' in listed or "60000" in listed
+    assert rabbitmq_node.arguments(server_id)["x-expires"] == "60000"
     peer.connection.delete_queue(server_id)
 
 
@@ -394,12 +393,25 @@ def test_a_deleted_exchange_is_gone_and_deleting_it_again_does_no_harm(
     peer: Peer, server_id: str, rabbitmq_node: RabbitMQNode
 ) -> None:
     peer.connection.declare_exchange(server_id)
-    assert server_id in rabbitmq_node.ctl("list_exchanges", "name")
+    assert server_id in rabbitmq_node.exchanges()
 
     for _ in range(2):
         peer.connection.delete_exchange(server_id)
 
-    assert server_id not in rabbitmq_node.ctl("list_exchanges", "name")
+    assert server_id not in rabbitmq_node.exchanges()
+
+
+def test_a_queue_that_is_unbound_gets_nothing_more_and_unbinding_it_again_does_no_harm(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    peer.connection.confirm()
+    peer.connection.unbind_queue(binding)
+    peer.connection.unbind_queue(binding)
+    peer.connection.unbind_queue(binding._replace(exchange="nowhere"))
+
+    peer.connection.write([message(binding, b"1", correlation_id="a:1")])
+    # then
+    peer.read_until(lambda came: any(isinstance(each, Returned) for each in came))
 
 
 def test_a_deleted_queue_is_gone_and_deleting_it_again_does_no_harm(
@@ -1022,10 +1034,10 @@ def test_closing_after_a_loss_says_nothing(peer: Peer) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_a_broker_whose_frames_are_larger_is_understood() -> None:
+def test_a_broker_whose_frames_are_larger_is_understood(rabbitmq_node: RabbitMQNode) -> None:
     with (
-        RabbitMQNode(config={"frame_max": "1048576"}) as node,
-        closing(Peer(endpoint_of(node.host, node.port))) as peer,
+        rabbitmq_node.settings(frame_max=1_048_576),
+        closing(Peer(endpoint_of(rabbitmq_node.host, rabbitmq_node.port))) as peer,
     ):
         # given
         binding = QueueBinding("large", "amq.direct", "large")

@@ -594,6 +594,25 @@ def test_a_close_says_of_each_call_whether_it_may_have_run(client: Client) -> No
         client.begin()
 
 
+def test_no_call_may_begin_once_the_first_is_told_of_the_end(client: Client) -> None:
+    # given who makes another call as soon as it is told
+    client.broker.connection.send(Blocked(True))
+    client.broker.settle()
+    client.call()
+    results, closed_before = client.publisher.results, list[bool]()
+    conclude = results.conclude
+
+    def conclude_and_look(call_id: int | None, message: object) -> bool:
+        closed_before.append(results.is_closed)
+        return conclude(call_id, message)
+
+    results.conclude = conclude_and_look  # type: ignore[method-assign]
+    # when
+    client.publisher.close_calls(closed)
+    # then
+    assert closed_before == [True]
+
+
 def test_its_end_ends_all_calls(client: Client) -> None:
     call = client.call()
 

@@ -49,6 +49,19 @@ def test_each_row_that_is_not_in_the_gate_is_told_of() -> None:
     assert rows - set(gate) - by_label - set(ENVIRONMENTS) == set()
 
 
+def test_the_row_apart_from_coverage_names_each_file_that_has_tests_for_it() -> None:
+    command = tox_file().get("testenv:uncovered", "commands")
+    named = {ROOT / path for path in re.findall(r"tests/[\w/]+(?:\.py)?", command)}
+    marked = [
+        path
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"pytest\.mark\.(watched|cluster)\b", path.read_text(encoding="utf-8"))
+    ]
+
+    assert marked
+    assert [path for path in marked if named.isdisjoint({path, *path.parents})] == []
+
+
 @pytest.mark.parametrize(
     "path", sorted(set(re.findall(r"`((?:tests|qam)/[\w/]+(?:\.py)?)`", PAGE)))
 )

@@ -120,12 +120,13 @@ def test_the_wheel_has_the_whole_package_and_nothing_else(package: Package) -> N
 
 
 def test_the_tests_of_the_sdist_that_read_files_pass_there(package: Package) -> None:
-    # when: all test files are imported, and those are run
+    # when
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    output, _ = run(*pytest_there, "-k", " or ".join(READ_FILES), cwd=package.sdist)
+    files = [f"tests/contract/{name}.py" for name in READ_FILES]
+    output, _ = run(*pytest_there, *files, cwd=package.sdist)
 
     # then
-    assert re.search(r"^\d+ passed, \d+ deselected in ", output, re.MULTILINE)
+    assert re.search(r"^\d+ passed in ", output, re.MULTILINE)
 
 
 def test_to_import_the_library_loads_nothing_that_not_everybody_uses() -> None:
@@ -150,18 +151,22 @@ def test_to_import_the_library_loads_nothing_that_not_everybody_uses() -> None:
 def installed(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment in which the wheel was installed, without extras."""
     folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=True)
-    commands = folder / "bin"
-    run(commands / "python", "-m", "pip", "install", package.wheel, cwd=folder)
-    return commands
+    venv.create(folder)
+    run(*pip_of(folder), "install", package.wheel, cwd=folder)
+    return folder / "bin"
+
+
+def pip_of(environment: Path) -> list[str | Path]:
+    """This pip, which works in that environment: one of its own would take 4 s to make."""
+    return [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
 
 
 def test_the_wheel_installs_what_speaks_amqp_and_nothing_else(
     installed: Path, tmp_path: Path
 ) -> None:
-    output, _ = run(installed / "python", "-m", "pip", "list", "--format", "json", cwd=tmp_path)
+    output, _ = run(*pip_of(installed.parent), "list", "--format", "json", cwd=tmp_path)
 
-    names = {each["name"].lower() for each in json.loads(output)} - {"pip", "setuptools"}
+    names = {each["name"].lower() for each in json.loads(output)}
     # The others are what kombu needs.
     assert {"qam", "amqp", "kombu"} <= names
     assert names <= {"qam", "amqp", "kombu", "vine", "tzdata", "packaging"}

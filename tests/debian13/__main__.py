@@ -15,7 +15,7 @@ from tests.debian13.root import install_dependencies, made, test_in, why_not
 
 SUITE, QUEUE_TYPES = "trixie", ("classic", "quorum")
 # As the rows `py` and `uncovered` of tox.ini run them.
-_ELSEWHERE = "costly or greenlets or web or signals"
+_ELSEWHERE = "costly or greenlets or howto or web or signals"
 _ALONE = f"not (watched or cluster or {_ELSEWHERE})"
 _TOGETHER = f"(watched or cluster) and not ({_ELSEWHERE})"
 _AT_ONCE = ["-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
@@ -39,7 +39,7 @@ def main() -> int:
     codes = [
         test_in(root, arguments, {"QAM_TEST_QUEUE_TYPE": queue_type})
         for queue_type in ([options.queue_type] if options.queue_type else QUEUE_TYPES)
-        for arguments in ([for_pytest] if for_pytest else _all_tests(queue_type))
+        for arguments in ([for_pytest] if for_pytest else all_tests(queue_type))
     ]
     return max(codes)
 
@@ -55,7 +55,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qam-tests"
 
 
-def _all_tests(queue_type: str) -> list[list[str]]:
+def all_tests(queue_type: str) -> list[list[str]]:
     """The arguments for each run of pytest; what needs no broker is the same with all queues."""
     alone = _ALONE if queue_type == "classic" else f"rabbitmq and {_ALONE}"
     together = _TOGETHER if queue_type == "classic" else f"rabbitmq and {_TOGETHER}"

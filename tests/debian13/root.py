@@ -29,10 +29,14 @@ _CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 _NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 _MOUNT_AND_ENTER = """
 set -e
-root=$1 checkout=$2 inside=$3
-shift 3
+root=$1 checkout=$2 inside=$3 repository=$4
+shift 4
 mkdir -p "$root$inside"
 mount --bind "$checkout" "$root$inside"
+if [ -n "$repository" ]; then
+    mkdir -p "$root$repository"
+    mount --bind "$repository" "$root$repository"
+fi
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/tmp"
@@ -90,7 +94,7 @@ def _make(suite: str, root: Path) -> None:
 def install_dependencies(root: Path) -> None:
     """Install qam, as it is in the checkout, and what the tests need."""
     pip = [f"{_VENV}/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    run_in(root, [*pip, "--editable", ".", "--group", "test"], {})
+    run_in(root, [*pip, "--editable", ".", "--group", "test", "--group", "package"], {})
 
 
 def test_in(root: Path, arguments: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -104,10 +108,20 @@ def run_in(root: Path, command: Sequence[str], variables: Mapping[str, str]) -> 
     _run(root, command, variables).check_returncode()
 
 
+def repository_elsewhere(checkout: Path) -> str:
+    """Where the repository of a worktree of git is, which names it by its path; else nothing."""
+    link = checkout / ".git"
+    if not link.is_file():
+        return ""
+    own_part = Path(link.read_text().removeprefix("gitdir: ").rstrip("\n"))
+    return str(own_part.parents[1])  # of REPOSITORY/worktrees/NAME
+
+
 def _run(
     root: Path, command: Sequence[str], variables: Mapping[str, str]
 ) -> subprocess.CompletedProcess[bytes]:
-    enter = ["sh", "-c", _MOUNT_AND_ENTER, "sh", root, CHECKOUT, _INSIDE]
+    folders = [root, CHECKOUT, _INSIDE, repository_elsewhere(CHECKOUT)]
+    enter = ["sh", "-c", _MOUNT_AND_ENTER, "sh", *folders]
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     return subprocess.run([*_NAMESPACE, *enter, *command], env=_SURROUNDINGS | pip | variables)
 

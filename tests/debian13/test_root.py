@@ -57,3 +57,31 @@ def test_where_there_is_no_debootstrap_it_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "")
 
     assert "needs debootstrap and unshare" in root.why_not()
+
+
+def test_a_worktree_takes_the_repository_along_that_it_names(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    worktree = tmp_path / "worktree"
+    worktree.mkdir()
+    (worktree / ".git").write_text(f"gitdir: {repository}/.git/worktrees/worktree\n")
+
+    assert root.repository_elsewhere(worktree) == f"{repository}/.git"
+
+
+def test_what_is_no_worktree_has_its_repository_in_it_or_none(tmp_path: Path) -> None:
+    cloned, unpacked = tmp_path / "cloned", tmp_path / "unpacked"
+    (cloned / ".git").mkdir(parents=True)
+    unpacked.mkdir()
+
+    assert root.repository_elsewhere(cloned) == ""
+    assert root.repository_elsewhere(unpacked) == ""
+
+
+def test_what_has_a_row_of_its_own_is_left_out_as_in_the_gate() -> None:
+    gate = (root.CHECKOUT / "tox.ini").read_text()
+
+    alone, together = (arguments[-1] for arguments in program.all_tests("classic"))
+
+    assert f'-m "{alone}"' in gate
+    elsewhere = alone.removeprefix("not (watched or cluster or ")
+    assert together == f"(watched or cluster) and not ({elsewhere}"

@@ -231,14 +231,34 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+CERTIFICATES, AUTHORITY_AGAIN = (
+    block for block in re.findall(r"```sh\n(.*?)```", RUNNING, re.DOTALL) if "openssl" in block
+)
+
+
+def type_in(folder: Path, commands: str) -> None:
+    subprocess.run(["sh", "-e", "-c", commands], cwd=folder, check=True, capture_output=True)
+
+
+def test_an_authority_without_key_usage_is_made_again_as_the_page_says(tmp_path: Path) -> None:
+    # given
+    verify = [needed("openssl", "openssl"), "verify", "-x509_strict"]
+    verify += ["-CAfile", "ca.pem", "broker.pem"]
+    usage = '-addext "keyUsage=critical,keyCertSign,cRLSign" '
+    type_in(tmp_path, CERTIFICATES.replace(usage, ""))
+    refused = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True)
+    assert "key usage" in refused.stderr
+    # when
+    type_in(tmp_path, AUTHORITY_AGAIN)
+    # then
+    assert subprocess.run(verify, cwd=tmp_path, capture_output=True).returncode == 0
+
+
 def test_the_certificates_of_the_page_are_trusted_and_verified(
     tmp_path: Path, rabbitmq_node: RabbitMQNode
 ) -> None:
     needed("openssl", "openssl")
-    (typed,) = (
-        block for block in re.findall(r"```sh\n(.*?)```", RUNNING, re.DOTALL) if "openssl" in block
-    )
-    subprocess.run(["sh", "-e", "-c", typed], cwd=tmp_path, check=True, capture_output=True)
+    type_in(tmp_path, CERTIFICATES)
     (port,) = free_ports(1)
     certificate = Certificate(tmp_path / "broker.pem", tmp_path / "broker.key")
     listen(rabbitmq_node, port, tmp_path / "ca.pem", certificate)

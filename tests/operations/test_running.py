@@ -14,9 +14,15 @@ from typing import Any
 
 import pytest
 
-from qam import QAMConnectionException, QAMMethodNotFoundException, QAMProxy, QAMServer
+from qam import (
+    QAMConnectionException,
+    QAMMethodNotFoundException,
+    QAMProxy,
+    QAMServer,
+    QAMServerLostException,
+)
 from tests.support.forwarder import Forwarder
-from tests.support.rabbitmq import RabbitMQNode, free_ports
+from tests.support.rabbitmq import RabbitMQNode, free_ports, queue_type
 from tests.support.supervisor import Supervisor
 from tests.support.waiting import until
 
@@ -72,6 +78,16 @@ class Load:
             except Exception as error:
                 self.outcomes[number] = error
 
+    def take_lost(self) -> dict[int, Any]:
+        """Remove and return those of which nobody can tell whether they ran."""
+        lost = {
+            number: outcome
+            for number, outcome in self.outcomes.items()
+            if isinstance(outcome, QAMServerLostException)
+        }
+        self.outcomes = {each: self.outcomes[each] for each in self.outcomes.keys() - lost}
+        return lost
+
     def wait_for_more(self, calls: int = 50) -> None:
         """Return when so many more calls have ended."""
         enough = len(self.outcomes) + calls
@@ -109,9 +125,12 @@ def test_a_service_that_is_restarted_under_load_loses_no_call(
         until(all_serve)
     # then
     assert len(load.outcomes) >= 50 * (1 + 2 * servers)
+    lost = load.take_lost()
+    assert not lost or queue_type() == "quorum"  # row 10 of the guarantees says which
     assert load.outcomes == {number: 2 * number for number in load.outcomes}
     runs = Counter((tmp_path / "runs").read_text(encoding="utf-8").split())
-    assert runs == {str(number): 1 for number in load.outcomes}
+    assert runs == {str(number): 1 for number in load.outcomes | lost if str(number) in runs}
+    assert runs.keys() >= {str(number) for number in load.outcomes}
     assert [each.exit_codes for each in services] == [[0, 0, 0]] * servers
     assert sum(each.killed for each in services) == 0
 
@@ -156,7 +175,8 @@ def test_a_server_tells_its_health_over_http(way: Forwarder) -> None:
         way.cut()
         # then it is not ready, and lives
         until(lambda: answer(port, "/ready")[0] == 503)
-        assert "no requests" in answer(port, "/ready")[1] or "replies" in answer(port, "/ready")[1]
+        why = answer(port, "/ready")[1]
+        assert "no requests" in why or "replies" in why
         assert answer(port, "/live")[0] == 200
         # and again, when the broker is back
         way.accept()
@@ -181,14 +201,14 @@ def test_a_request_for_a_new_method_may_reach_an_old_server(
     assert raised.value.executed == "no"
 
 
-QUORUM = {"x-queue-type": "quorum"}
+CLASSIC, QUORUM = {"x-queue-type": "classic"}, {"x-queue-type": "quorum"}
 
 
 def test_a_server_with_other_queue_arguments_is_refused(
     rabbitmq_node: RabbitMQNode, server_id: str
 ) -> None:
     with (
-        QAMServer(rabbitmq_node.url, server_id=server_id),
+        QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=CLASSIC),
         pytest.raises(QAMConnectionException, match="can't be declared with these arguments"),
     ):
         QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=QUORUM)
@@ -200,7 +220,7 @@ def test_an_id_is_moved_to_a_quorum_queue_and_an_open_proxy_goes_on(
     url, queue = rabbitmq_node.url, f"{server_id}_server_queue"
     with QAMProxy(server_id, url, timeout=60, wait_for_server=60) as proxy:
         # given
-        with QAMServer(url, server_id=server_id) as classic:
+        with QAMServer(url, server_id=server_id, queue_arguments=CLASSIC) as classic:
             classic.register_function(pow)
             classic.start()
             assert proxy.pow(2, 3) == 8
@@ -214,16 +234,20 @@ def test_an_id_is_moved_to_a_quorum_queue_and_an_open_proxy_goes_on(
             # then
             assert proxy.pow(2, 4) == 16
             with pytest.raises(QAMConnectionException, match="x-queue-type"):
-                QAMServer(url, server_id=server_id)
+                QAMServer(url, server_id=server_id, queue_arguments=CLASSIC)
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_a_queue_with_requests_in_it_is_not_deleted(
-    rabbitmq_node: RabbitMQNode, server_id: str
+    rabbitmq_node: RabbitMQNode, server_id: str, kind: str
 ) -> None:
-    queue = f"{server_id}_server_queue"
-    with QAMServer(rabbitmq_node.url, server_id=server_id):
+    queue, arguments = f"{server_id}_server_queue", {"x-queue-type": kind}
+    with QAMServer(rabbitmq_node.url, server_id=server_id, queue_arguments=arguments):
         with QAMProxy(server_id, rabbitmq_node.url) as proxy:
             proxy.callback(None).waits_for_a_server()
             until(lambda: rabbitmq_node.queues()[queue] == 1)
-        with pytest.raises(RuntimeError, match=r"not empty"):
+        # when
+        with suppress(RuntimeError):  # for a quorum queue some versions refuse with the exit code 0
             rabbitmq_node.ctl("delete_queue", queue, "--if-empty")
+        # then
+        assert rabbitmq_node.queues()[queue] == 1

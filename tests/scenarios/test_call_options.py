@@ -206,9 +206,8 @@ def test_an_own_timeout_that_is_shorter_counts(server_id: str, url: str) -> None
 
         server.start()
         proxy.set_timeout(LONG).outer()
-    assert texts == [
-        "add() timed out after 0.01 s; the request is queued or running, and may still run"
-    ]
+    [text] = texts
+    assert text.startswith("add() timed out after 0.01 s; ")
 
 
 def test_what_may_outlive_its_method_does_not_inherit(server_id: str, url: str) -> None:

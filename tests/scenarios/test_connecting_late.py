@@ -139,6 +139,34 @@ def test_a_broker_that_is_away_is_told_by_each_call_and_the_next_one_connects(
         until(lambda: proxy.get_num_waiting_callbacks() == 0)
 
 
+def test_a_call_after_one_that_failed_connects_although_the_threads_of_that_still_end(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    # given a call that has failed, and the two threads that have told it so
+    go_on = threading.Event()
+    place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
+    with (
+        Forwarder(rabbitmq_node.host, rabbitmq_node.port) as network,
+        serving(server_id=server_id, **place),
+        QAMProxy(server_id, network.host, network.port, connect=False, timeout=LONG) as proxy,
+    ):
+        network.refuse()
+        owners = proxy.consumer_thread, proxy.publisher_thread
+        for owner in owners:
+            owner._end_opening = lambda failure: go_on.wait(LONG)  # type: ignore[method-assign]
+        with pytest.raises(QAMConnectionException, match="can't connect to the broker"):
+            proxy.add(1, 2)
+        # when, then
+        network.accept()
+        try:
+            assert proxy.add(1, 2) == 3
+            assert any(owner.is_alive() for owner in owners)
+        finally:
+            go_on.set()
+        for owner in owners:
+            owner.join(LONG)
+
+
 def test_a_wrong_password_is_told(rabbitmq_node: RabbitMQNode, server_id: str) -> None:
     place: dict[str, Any] = {"hostname": rabbitmq_node.host, "port": rabbitmq_node.port}
     with (

@@ -261,38 +261,39 @@ def test_a_peer_that_speaks_no_amqp_is_named_as_such(server_id: str) -> None:
 
 
 def test_what_the_broker_finds_too_large_is_told_and_holds_up_nobody(
-    server_id: str, caplog: pytest.LogCaptureFixture
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # given a broker with a small limit, and with frames larger than usual
-    config = {"max_message_size": "1000000", "frame_max": "1048576"}
-    with RabbitMQNode(config=config) as node:
-        place: dict[str, Any] = {"hostname": node.host, "port": node.port}
-        with (
-            serving(server_id=server_id, **place) as service,
-            QAMProxy(server_id, timeout=60, **place) as proxy,
-        ):
-            # a result in one frame of more than 128 KiB is understood
-            assert len(proxy.repeat("x", 500_000)) == 500_000
-            # when several results are on their way and one is too large
-            results: list[Any] = []
-            uids = [proxy.callback(results.append, results.append).hold(n) for n in range(5)]
-            while len(service.runs) < 5:
+    with (
+        rabbitmq_node.settings(max_message_size=1_000_000, frame_max=1_048_576),
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        # a result in one frame of more than 128 KiB is understood
+        assert len(proxy.repeat("x", 500_000)) == 500_000
+        # when several results are on their way and one is too large
+        results: list[Any] = []
+        uids = [proxy.callback(results.append, results.append).hold(n) for n in range(5)]
+        while len(service.runs) < 5:
+            time.sleep(0.001)
+        large = proxy.callback(results.append, results.append).repeat("x", 2_000_000)
+        service.go_on.set()
+        for uid in (*uids, large):
+            while proxy.get_callback_state(uid) != 2:
                 time.sleep(0.001)
-            large = proxy.callback(results.append, results.append).repeat("x", 2_000_000)
-            service.go_on.set()
-            for uid in (*uids, large):
-                while proxy.get_callback_state(uid) != 2:
-                    time.sleep(0.001)
-            # then its caller is told, and all others have theirs
-            errors = [result for result in results if isinstance(result, Exception)]
-            assert [type(error) for error in errors] == [QAMSerializationException]
-            assert errors[0].executed == "yes"
-            assert sorted(result for result in results if result not in errors) == list(range(5))
-            assert proxy.add(1, 2) == 3
-            # and a request that is too large fails, and holds up no other
-            with pytest.raises(QAMConnectionException):
-                proxy.echo("x" * 2_000_000)
-            assert proxy.add(2, 3) == 5
+        # then its caller is told, and all others have theirs
+        errors = [result for result in results if isinstance(result, Exception)]
+        assert [type(error) for error in errors] == [QAMSerializationException]
+        assert errors[0].executed == "yes"
+        assert sorted(result for result in results if result not in errors) == list(range(5))
+        assert proxy.add(1, 2) == 3
+        # and a request that is too large fails, and holds up no other
+        with pytest.raises(QAMConnectionException):
+            proxy.echo("x" * 2_000_000)
+        assert proxy.add(2, 3) == 5
     assert "refuses a reply" in caplog.text
 
 

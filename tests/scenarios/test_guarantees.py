@@ -31,9 +31,9 @@ from tests.support.processes import ServerProcess, read_journal, runs
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
-from tests.support.waiting import finish, until
+from tests.support.waiting import LONGER_THAN_A_RESTART, finish, until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.rabbitmq
 
 
 def is_request(chunk: bytes, towards_broker: bool) -> bool:
@@ -165,7 +165,7 @@ class TestAKilledBroker:
             service, server_id=server_id, max_workers=1, prefetch=1, **place
         ) as server:
             server.start()
-            with QAMProxy(server_id, timeout=60, **place) as proxy:
+            with QAMProxy(server_id, timeout=LONGER_THAN_A_RESTART, **place) as proxy:
                 # given one that runs, and others of which none was started
                 results: list[Any] = []
                 for n in range(6):
@@ -189,7 +189,7 @@ class TestAKilledBroker:
             routes.lead("client's consumer", way.host, way.port)
             with (
                 serving(server_id=server_id, **place) as service,
-                QAMProxy(server_id, timeout=60, **place) as proxy,
+                QAMProxy(server_id, timeout=LONGER_THAN_A_RESTART, **place) as proxy,
             ):
                 # given a reply that lies in the queue of a client that can't be reached
                 way.refuse()
@@ -474,37 +474,39 @@ def test_a_method_that_outlasts_the_brokers_patience_is_answered(
 
 
 def test_a_request_that_is_refused_for_itself_fails_and_takes_no_other_with_it(
-    server_id: str, caplog: pytest.LogCaptureFixture
+    rabbitmq_node: RabbitMQNode,
+    place: dict[str, Any],
+    server_id: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Row 22."""
-    with RabbitMQNode(config={"max_message_size": "1000000"}) as node:
-        place: dict[str, Any] = {"hostname": node.host, "port": node.port}
-        with (
-            serving(server_id=server_id, **place) as service,
-            QAMProxy(server_id, timeout=60, **place) as proxy,
-        ):
-            assert proxy.add("warm", "!") == "warm!"
-            # when it is written together with others
-            outcomes: dict[Any, Any] = {}
-            with proxy.publisher_thread._queue._lock:
-                for n in range(20):
-                    value = "x" * 2_000_000 if n == 10 else str(n)
-                    note = [outcomes.__setitem__, n]
-                    proxy.callback(
-                        lambda result, note=note: note[0](note[1], result),
-                        lambda error, note=note: note[0](note[1], error),
-                    ).add(value, "!")
-            finish(proxy)
-            # then
-            refused = outcomes.pop(10)
-            assert isinstance(refused, QAMConnectionException)
-            assert "2000" in str(refused)
-            assert refused.executed != "yes"
-            assert outcomes == {n: f"{n}!" for n in range(20) if n != 10}
-            # lost with all the others, and then alone
-            assert caplog.text.count("connecting again") == 2
-            assert Counter(service.runs).most_common(1)[0][1] == 1
-            assert proxy.add(1, 2) == 3
+    with (
+        rabbitmq_node.settings(max_message_size=1_000_000),
+        serving(server_id=server_id, **place) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        assert proxy.add("warm", "!") == "warm!"
+        # when it is written together with others
+        outcomes: dict[Any, Any] = {}
+        with proxy.publisher_thread._queue._lock:
+            for n in range(20):
+                value = "x" * 2_000_000 if n == 10 else str(n)
+                note = [outcomes.__setitem__, n]
+                proxy.callback(
+                    lambda result, note=note: note[0](note[1], result),
+                    lambda error, note=note: note[0](note[1], error),
+                ).add(value, "!")
+        finish(proxy)
+        # then
+        refused = outcomes.pop(10)
+        assert isinstance(refused, QAMConnectionException)
+        assert "2000" in str(refused)
+        assert refused.executed != "yes"
+        assert outcomes == {n: f"{n}!" for n in range(20) if n != 10}
+        # lost with all the others, and then alone
+        assert caplog.text.count("connecting again") == 2
+        assert Counter(service.runs).most_common(1)[0][1] == 1
+        assert proxy.add(1, 2) == 3
 
 
 def small(kind: str) -> dict[str, Any]:

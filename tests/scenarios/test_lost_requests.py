@@ -13,23 +13,13 @@ from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import serving
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.rabbitmq
 
 
 @contextmanager
 def channel_of(node: RabbitMQNode) -> Iterator[amqp.Channel]:
     with amqp.Connection(f"{node.host}:{node.port}") as connection:
         yield connection.channel()
-
-
-@contextmanager
-def policy(node: RabbitMQNode, pattern: str, kind: str, definition: str) -> Iterator[None]:
-    """A policy for the queues or exchanges (*kind*) whose names fit."""
-    node.ctl("set_policy", "--apply-to", kind, pattern, pattern, definition)
-    try:
-        yield
-    finally:
-        node.ctl("clear_policy", pattern)
 
 
 @pytest.fixture
@@ -92,7 +82,7 @@ def test_a_call_whose_request_a_policy_drops_ends_by_its_timeout(
 ) -> None:
     with QAMProxy(server_id, **place) as proxy:
         with (
-            policy(rabbitmq_node, f"^{known}$", "queues", definition),
+            rabbitmq_node.policy(f"^{known}$", "queues", definition),
             pytest.raises(QAMTimeoutException) as late,
         ):
             proxy.set_timeout(1).add(1, 2)
@@ -115,7 +105,7 @@ def test_a_call_whose_request_an_alternate_exchange_takes_ends_by_its_timeout(
         # when
         definition = f'{{"alternate-exchange":"{other}"}}'
         with (
-            policy(rabbitmq_node, f"^{exchange}$", "exchanges", definition),
+            rabbitmq_node.policy(f"^{exchange}$", "exchanges", definition),
             QAMProxy(server_id, **place) as proxy,
             pytest.raises(QAMTimeoutException) as late,
         ):
@@ -142,7 +132,7 @@ def test_a_queue_that_is_full_and_refuses_gets_the_request_later(
         assert proxy.add(1, 2) == 3
 
         # when the queue takes nothing, and then does again
-        with policy(rabbitmq_node, f"^{queue}$", "queues", full):
+        with rabbitmq_node.policy(f"^{queue}$", "queues", full):
             proxy.callback(results.append, results.append).add(3, 4)
             until(lambda: any(call.times_refused for call in open_calls(proxy)))
         until(lambda: bool(results))
@@ -204,7 +194,7 @@ def test_a_dead_lettered_request_that_is_moved_back_is_not_started_after_its_cal
     letters = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}"{definition}}}'
     with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
         channel.queue_declare(dead, durable=True, auto_delete=False)
-        with policy(rabbitmq_node, f"^{known}$", "queues", letters):
+        with rabbitmq_node.policy(f"^{known}$", "queues", letters):
             with pytest.raises(QAMTimeoutException):
                 proxy.set_timeout(1).add(6, 7)
             until(lambda: rabbitmq_node.queues()[dead] == 1)
@@ -229,7 +219,7 @@ def test_one_whose_caller_has_no_timeout_is_answered(
     dropped = f'{{"dead-letter-exchange":"","dead-letter-routing-key":"{dead}","message-ttl":0}}'
     with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
         channel.queue_declare(dead, durable=True, auto_delete=False)
-        with policy(rabbitmq_node, f"^{known}$", "queues", dropped):
+        with rabbitmq_node.policy(f"^{known}$", "queues", dropped):
             proxy.callback(results.append, results.append).add(6, 7)
             until(lambda: rabbitmq_node.queues()[dead] == 1)
 
@@ -241,3 +231,82 @@ def test_one_whose_caller_has_no_timeout_is_answered(
         # then
         assert results == [13]
         channel.queue_delete(dead)
+
+
+# --- what a quorum queue has delivered too often ---------------------------------------------
+
+
+def delivered_in_vain(node: RabbitMQNode, queue: str) -> None:
+    """Somebody takes the one message of that queue, and goes without an ack."""
+    taken: list[amqp.Message] = []
+    with amqp.Connection(f"{node.host}:{node.port}") as connection:
+        connection.channel().basic_consume(queue, callback=taken.append)
+        while not taken:
+            connection.drain_events(timeout=60)
+
+
+def why_dead(channel: amqp.Channel, queue: str) -> Any:
+    """The reason for which the first message of that queue is there; it stays there."""
+    message = channel.basic_get(queue)
+    channel.basic_reject(message.delivery_tag, requeue=True)
+    return message.headers["x-first-death-reason"]
+
+
+# RabbitMQ 4 has a limit of 20 where nothing else is said.
+TWICE_AT_MOST = {"x-queue-type": "quorum", "x-delivery-limit": 1}
+
+
+def test_a_request_that_is_delivered_too_often_is_a_dead_letter(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    # given
+    queue, dead, results = request_binding(server_id).queue, f"{server_id}_dead", list[Any]()
+    letters = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    kind = {**place, "queue_arguments": TWICE_AT_MOST | letters}
+    with QAMServer(server_id=server_id, **kind):
+        pass
+    with channel_of(rabbitmq_node) as channel, QAMProxy(server_id, **place) as proxy:
+        channel.queue_declare(dead, durable=True, auto_delete=False)
+        uid = proxy.callback(results.append, results.append).add(6, 7)
+        until(lambda: rabbitmq_node.queues()[queue] == 1)
+
+        # when
+        delivered_in_vain(rabbitmq_node, queue)
+        delivered_in_vain(rabbitmq_node, queue)
+
+        # then its caller is not told
+        until(lambda: rabbitmq_node.queues()[dead] == 1)
+        assert proxy.get_callback_state(uid) == 0
+
+        # and when it is moved back
+        assert why_dead(channel, dead) == "delivery_limit"
+        move_back(channel, dead, server_id)
+        with serving(server_id=server_id, **kind):
+            until(lambda: bool(results))
+
+        # then
+        assert results == [13]
+        channel.queue_delete(dead)
+
+
+def test_a_method_that_runs_is_answered_if_its_request_was_delivered_too_often(
+    rabbitmq_node: RabbitMQNode, place: dict[str, Any], server_id: str
+) -> None:
+    # given a method that runs
+    queue, results = request_binding(server_id).queue, list[Any]()
+    with (
+        serving(server_id=server_id, **place, queue_arguments=TWICE_AT_MOST) as service,
+        QAMProxy(server_id, timeout=60, **place) as proxy,
+    ):
+        proxy.callback(results.append, results.append).hold("done")
+        assert service.holding.wait(60)
+
+        # when the connection of its server is lost so often that the broker drops the request
+        while rabbitmq_node.queues()[queue]:
+            rabbitmq_node.close_all_connections("tests")
+            until(lambda: rabbitmq_node.queues()[queue] == 0 or rabbitmq_node.consumers(queue) == 1)
+        service.go_on.set()
+
+        # then
+        until(lambda: bool(results))
+        assert results == ["done"]

@@ -13,8 +13,9 @@ from tests.support.forwarder import Forwarder
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.routes import CONNECTIONS, Routes
 from tests.support.service import Service, make_server
+from tests.support.waiting import LONGER_THAN_A_RESTART
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.rabbitmq
 
 HEARTBEAT = 1  # seconds, so that silence is noticed soon
 
@@ -36,7 +37,7 @@ class Traffic:
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(70)
+            thread.join(LONGER_THAN_A_RESTART + 10)
         while self.proxy.get_num_waiting_callbacks():
             time.sleep(0.001)
 
@@ -87,7 +88,7 @@ def test_all_calls_get_their_results(
         service = Service()
         with make_server(service, server_id=server_id, **place) as server:
             server.start()
-            with QAMProxy(server_id, timeout=60, **place) as proxy:
+            with QAMProxy(server_id, timeout=LONGER_THAN_A_RESTART, **place) as proxy:
                 assert way.connections == 1
                 with Traffic(proxy, service) as traffic:
                     traffic.wait_for_more()

@@ -16,10 +16,11 @@ from qam import QAMProxy, QAMServer, QAMServerLostException
 from tests.support.descriptors import open_descriptors
 from tests.support.processes import ServerProcess, runs
 from tests.support.rabbitmq import RabbitMQNode
+from tests.support.waiting import LONGER_THAN_A_RESTART
 
-pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.rabbitmq
 
-THREADS, CALLBACKS, TIMEOUT = 8, 500, 60
+THREADS, CALLBACKS, TIMEOUT = 8, 500, LONGER_THAN_A_RESTART
 
 
 @pytest.fixture

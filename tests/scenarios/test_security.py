@@ -470,7 +470,7 @@ def test_each_account_of_the_page_may_do_what_its_part_needs_and_no_more(
 
 @pytest.mark.rabbitmq
 def test_replies_that_a_client_leads_back_to_the_server_end_there(
-    users: dict[str, dict[str, Any]],
+    rabbitmq_node: RabbitMQNode, users: dict[str, dict[str, Any]]
 ) -> None:
     # given a client that binds the exchange of the requests to that of the replies
     key = REQUESTS.routing_key
@@ -491,9 +491,6 @@ def test_replies_that_a_client_leads_back_to_the_server_end_there(
         # then the reply is no request, and nobody answers it
         until(lambda: service.runs == [(1, 2)])
         assert proxy.add(2, 3) == 5
-        until(lambda: waiting(channel) == 0)
+        vhost = users["alice"]["vhost"]
+        until(lambda: rabbitmq_node.queues(vhost)[REQUESTS.queue] == 0)
     assert service.runs == [(1, 2), (2, 3)]
-
-
-def waiting(channel: amqp.Channel) -> int:
-    return int(channel.queue_declare(REQUESTS.queue, passive=True).message_count)

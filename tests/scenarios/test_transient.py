@@ -37,9 +37,7 @@ from tests.support.reading import read
 from tests.support.routes import Routes
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import AnsweredByTheTest, Stranger
-from tests.support.waiting import finish, until
-
-pytestmark = pytest.mark.timeout(180)
+from tests.support.waiting import LONGER_THAN_A_RESTART, finish, until
 
 LONG = 60.0  # seconds; nothing here takes that long unless it is broken
 TRANSIENT, PERSISTENT = 1, 2
@@ -861,7 +859,7 @@ class TestAllConnectionsLost:
         place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
         with (
             serving(server_id=server_id, **place) as service,
-            transient_proxy(server_id, place) as proxy,
+            transient_proxy(server_id, place, timeout=LONGER_THAN_A_RESTART) as proxy,
         ):
             outcomes: list[Any] = []
             calls(proxy, outcomes).hold("mine")
@@ -1031,11 +1029,11 @@ class held_back:  # noqa: N801
         self._publisher.wake()
 
 
-@pytest.fixture(scope="module")
-def narrow_node() -> Iterator[RabbitMQNode]:
-    """A node that takes small messages only."""
-    with RabbitMQNode(config={"max_message_size": "1000000"}) as node:
-        yield node
+@pytest.fixture
+def narrow_node(rabbitmq_node: RabbitMQNode) -> Iterator[RabbitMQNode]:
+    """The node, which takes small messages only."""
+    with rabbitmq_node.settings(max_message_size=1_000_000):
+        yield rabbitmq_node
 
 
 @pytest.mark.rabbitmq

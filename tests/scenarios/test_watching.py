@@ -18,6 +18,7 @@ from qam._protocol.entities import request_binding
 from qam._protocol.properties import RESENT
 from tests.conftest import Broker
 from tests.scenarios.test_fork import in_a_child
+from tests.support.forwarder import Forwarder
 from tests.support.rabbitmq import RabbitMQNode
 from tests.support.service import Service, make_server, serving
 from tests.support.strangers import Stranger
@@ -388,18 +389,18 @@ def test_the_repr_of_a_closed_proxy_counts_nothing(client: QAMProxy) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_reprs_say_when_there_is_no_connection(server_id: str) -> None:
+def test_reprs_say_when_there_is_no_connection(server_id: str, way: Forwarder) -> None:
     with (
-        RabbitMQNode() as node,
-        serving(server_id=server_id, hostname=node.host, port=node.port),
-        QAMServer(node.host, node.port, server_id=server_id) as server,
-        QAMProxy(server_id, node.host, node.port, timeout=60) as proxy,
+        serving(server_id=server_id, hostname=way.host, port=way.port),
+        QAMServer(way.host, way.port, server_id=server_id) as server,
+        QAMProxy(server_id, way.host, way.port, timeout=60) as proxy,
     ):
         server.start()
         assert ", connected;" in repr(proxy)
         assert ", connected;" in repr(server)
         # when the broker is gone
-        node.stop()
+        way.refuse()
+        way.cut()
         until(lambda: ", not connected; calls: 0 open" in repr(proxy), repr(proxy))
         until(lambda: ", not connected; calls: 0 running" in repr(server), repr(server))
         # then calls are queued, and one that was given up is not counted any more

@@ -95,7 +95,7 @@ def test_what_a_byte_string_hides_behind_its_frame_is_read_by_nobody(
     [
         *(b"I-0\n.", b"I+1\n.", b"I 0\n.", b"I\t1\n."),  # truth values to C alone
         *(b"F 1.5\n.", b"F1_0.5\n.", b"F1e400\n."),  # floats to Python alone
-        *(b"I010\n.", b"I1\x00\n."),  # numbers to C alone
+        b"I1\x00\n.",  # a number to C alone
         b"ctypes\nSimpleNamespace\n)R)b.",  # states to Python alone
         b"ctypes\nSimpleNamespace\n)R]b.",
         b"ctypes\nSimpleNamespace\n)R}N\x86b.",
@@ -111,6 +111,12 @@ def test_what_the_unpicklers_of_cpython_differ_in_is_refused(
     assert theirs["stream"] == theirs["whole"] != theirs["python"]
 
     assert compare(cpython, body) is None
+
+
+def test_a_number_that_only_some_versions_of_cpython_take_for_octal_is_refused(
+    cpython: CPythonReader,
+) -> None:
+    assert compare(cpython, b"I010\n.") is None
 
 
 @pytest.mark.parametrize("between", [b"", b"\x80\x04", b"\x95" + b"\x02" + b"\0" * 7])

@@ -924,6 +924,9 @@ def test_an_idle_one_ends_at_once_and_says_goodbye(server: Server) -> None:
     assert cancelled < inspected
     [siblings_queue] = server.broker.connection.did("delete")
     assert siblings_queue.startswith(SIBLINGS.queue)
+    # and its goodbye does not come to its own queue, which is being deleted meanwhile
+    assert server.broker.connection.did("unbind") == [siblings_queue]
+    assert asked.index(("unbind", siblings_queue)) < asked.index(("delete", siblings_queue))
     assert [(word.kind, word.consumes) for word in server.take_words()] == [
         ("here", False),
         ("bye", False),

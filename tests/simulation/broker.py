@@ -160,6 +160,11 @@ class ModelBroker:
             names.append(binding.queue)
         self._used(queue)
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        names = self._bindings.get(binding.route, [])
+        if binding.queue in names:
+            names.remove(binding.queue)
+
     def delete_queue(self, name: str) -> bool:
         """Delete a queue with all that is in it; its consumers are told."""
         queue = self.queues.pop(name, None)

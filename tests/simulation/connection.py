@@ -187,6 +187,10 @@ class ModelConnection:
     def has_queue(self, name: str) -> bool:
         return self.inspect_queue(name) is not None
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        self._catch_up()
+        self._broker.unbind_queue(binding)
+
     def delete_queue(self, name: str) -> None:
         self._catch_up()
         self._broker.delete_queue(name)

@@ -66,50 +66,56 @@ def _lost_at_once(question: Question, sender: str, known: bool, said: str, now: 
 
 
 class Mutant(NamedTuple):
-    """A decision: where it is, what stands in its place, and the mix of stories that misses it."""
+    """A decision: where it is, what stands in its place, the mix of stories that misses it, and the
+    seed of one of them."""
 
     where: Any
     attribute: str
     instead: Any
     mix: str
+    seed: int
 
 
 MUTANTS = {
-    "the record knows nothing": Mutant(Record, "knows", lambda *_: False, "network"),
-    "nothing is ever lost": Mutant(Siblings, "take_verdicts", _never_lost, "killed servers"),
-    "nobody is waited for": Mutant(Question, "judge", lambda *_: Verdict.RUN, "killed servers"),
+    "the record knows nothing": Mutant(Record, "knows", lambda *_: False, "network", 5),
+    "nothing is ever lost": Mutant(Siblings, "take_verdicts", _never_lost, "killed servers", 1),
+    "nobody is waited for": Mutant(Question, "judge", lambda *_: Verdict.RUN, "killed servers", 1),
     "a dead sibling is not missed": Mutant(
-        KnownSiblings, "mark_absent", lambda *_: False, "killed servers"
+        KnownSiblings, "mark_absent", lambda *_: False, "killed servers", 103
     ),
-    "duplicates are forgotten": Mutant(Intake, "settled", _duplicates_forgotten, "network"),
+    "duplicates are forgotten": Mutant(Intake, "settled", _duplicates_forgotten, "network", 5),
     "replies on their way are dropped": Mutant(
-        ReplyFates, "decide", _unknown_replies_dropped, "network"
+        ReplyFates, "decide", _unknown_replies_dropped, "network", 272
     ),
     "requests on their way are dropped": Mutant(
-        CallFates, "decide", _unknown_requests_dropped, "network"
+        CallFates, "decide", _unknown_requests_dropped, "network", 54
     ),
-    "nothing is acknowledged": Mutant(OpenDeliveries, "take_acks", lambda *_: [], "peace"),
+    "nothing is acknowledged": Mutant(OpenDeliveries, "take_acks", lambda *_: [], "peace", 0),
     "a lost reply queue is no matter": Mutant(
-        CallFates, "replies_lost", lambda *_: [], "lost replies"
+        CallFates, "replies_lost", lambda *_: [], "lost replies", 7
     ),
-    "a server covers all": Mutant(Record, "covers", lambda *_: True, "lost replies and deploys"),
+    "a server covers all": Mutant(
+        Record, "covers", lambda *_: True, "lost replies and deploys", 10
+    ),
     "who leaves is forgotten with what it ran": Mutant(
-        Record, "uncover", lambda _: None, "lost replies and deploys"
+        Record, "uncover", lambda _: None, "lost replies and deploys", 97
     ),
     "what has no open delivery does not run": Mutant(
-        Intake, "is_idle", property(_idle_without_deliveries), "cuts and deploys"
+        Intake, "is_idle", property(_idle_without_deliveries), "cuts and deploys", 133
     ),
     "the only copy is given away": Mutant(
-        Question, "claimed_by", _gives_its_copy_away, "cuts and deploys"
+        Question, "claimed_by", _gives_its_copy_away, "cuts and deploys", 382
     ),
-    "lost wins over mine": Mutant(Question, "take_word", _lost_at_once, "lost replies and cuts"),
+    "lost wins over mine": Mutant(
+        Question, "take_word", _lost_at_once, "lost replies and cuts", 27
+    ),
     "what is given back again is not marked": Mutant(
-        reply_fates, "_mark_copy", lambda _: None, "giving back"
+        reply_fates, "_mark_copy", lambda _: None, "giving back", 323
     ),
     "a key is never used again": Mutant(
-        CallKey, "is_unique", property(lambda _: True), "foreign clients"
+        CallKey, "is_unique", property(lambda _: True), "foreign clients", 1
     ),
-    "outcomes go anywhere": Mutant(ResultList, "new_call_id", lambda _: 1, "peace"),
+    "outcomes go anywhere": Mutant(ResultList, "new_call_id", lambda _: 1, "peace", 1),
 }
 
 

@@ -89,6 +89,8 @@ class Stage(ABC):
     # --- what is the same ----------------------------------------------------------------
 
     def declare(self, name: str, **arguments: Any) -> None:
+        """Declare a queue: a classic one, whatever the broker's default is, if not told so."""
+        arguments = {"x-queue-type": "classic"} | arguments
         connection = self.connection(name)
         connection.declare_exchange(self.binding.exchange)
         connection.declare_queue(self.binding, arguments)

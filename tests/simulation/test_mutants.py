@@ -6,13 +6,14 @@ from tests.simulation.mutants import MUTANTS, mutated
 from tests.simulation.plan import Plan, draw
 from tests.simulation.shrink import broken_promises, shrink
 
-#: Within so many stories each is missed.
+#: Within so many stories each is missed, if it is not in the one that missed it before.
 STORIES = 400
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_decision_that_is_taken_out_is_missed(name: str) -> None:
-    plans = (draw(seed, MUTANTS[name].mix) for seed in range(STORIES))
+    mutant = MUTANTS[name]
+    plans = (draw(seed, mutant.mix) for seed in (mutant.seed, *range(STORIES)))
     assert any(breaks_only_without(name, plan) for plan in plans)
 
 

@@ -95,6 +95,9 @@ class FakeConnection:
     def has_queue(self, name: str) -> bool:
         return name in self._broker.queue_states
 
+    def unbind_queue(self, binding: QueueBinding) -> None:
+        self._ask("unbind", binding.queue)
+
     def delete_queue(self, name: str) -> None:
         self._ask("delete", name)
 

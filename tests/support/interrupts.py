@@ -46,9 +46,10 @@ class Interrupter:
 def _ends_with(frame: FrameType) -> bool:
     """Whether the next step of *frame* ends a `with`: before that is done, no signal is noticed."""
     code, number = frame.f_code, frame.f_lineno
+    if not linecache.getline(code.co_filename, number).lstrip().startswith("with "):
+        return False
     begin = min(start for start, _, line in code.co_lines() if line == number)
-    is_with = linecache.getline(code.co_filename, number).lstrip().startswith("with ")
-    return is_with and frame.f_lasti > begin
+    return frame.f_lasti > begin
 
 
 def interrupted_at(number: int, act: Callable[[], Any], *modules: str) -> str:

@@ -103,6 +103,23 @@ ok = rabbit_vhost:add({name}, <<"tests">>)
 _DELETE_VHOST = """
 ok = rabbit_vhost:delete({name}, <<"tests">>)
 """
+_LIST_EXCHANGES = """
+[io:format("~ts\\n", [element(4, element(2, Exchange))]) ||
+ Exchange <- rabbit_exchange:list(<<"/">>)]
+"""
+_GET_ARGUMENTS = """
+begin
+ {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, {name})),
+ [io:format("~ts\\t~tp\\n", [Key, Value]) || {{Key, _, Value}} <- amqqueue:get_arguments(Queue)]
+end
+"""
+_SET_POLICY = """
+ok = rabbit_policy:parse_set(
+ <<"/">>, {pattern}, {pattern}, {definition}, 0, {kind}, <<"tests">>)
+"""
+_CLEAR_POLICY = """
+ok = rabbit_policy:delete(<<"/">>, {pattern}, <<"tests">>)
+"""
 _LIST_RUNNING_NODES = """
 [io:format("~s~n", [Node]) ||
  Node <- rabbit_nodes:all_running(), rpc:call(Node, rabbit, is_running, []) =:= true]
@@ -113,8 +130,12 @@ vm_memory_monitor:set_vm_memory_high_watermark({part_of_memory})
 _GET_SETTING = """
 io:format("~p", [element(2, application:get_env(rabbit, {key}))])
 """
+# Where RabbitMQ keeps a copy that is quicker to read, it looks only there.
 _SET_SETTING = """
-application:set_env(rabbit, {key}, {value})
+begin
+ application:set_env(rabbit, {key}, {value}),
+ [persistent_term:put({key}, {value}) || persistent_term:get({key}, none) =/= none]
+end
 """
 
 # erl_call says nothing about an expression that fails: the last line tells.
@@ -292,6 +313,15 @@ class RabbitMQNode:
         """
         self.evaluate(_DELETE_QUEUE.format(name=_binary(name), vhost=_binary(vhost)))
 
+    def arguments(self, queue: str) -> dict[str, str]:
+        """What a queue was declared with, as Erlang shows it. Quick."""
+        lines = self.evaluate(_GET_ARGUMENTS.format(name=_binary(queue))).splitlines()
+        return dict(line.split("\t") for line in lines)
+
+    def exchanges(self) -> set[str]:
+        """The names of the exchanges. Quick."""
+        return set(self.evaluate(_LIST_EXCHANGES).splitlines())
+
     def delete_exchange(self, name: str) -> None:
         """Deletes an exchange of the vhost `/` with its bindings; one that is not there too."""
         with amqp.Connection(f"{self.host}:{self.port}") as connection:
@@ -337,6 +367,16 @@ class RabbitMQNode:
         return set(self.evaluate(_LIST_RUNNING_NODES).splitlines())
 
     @contextmanager
+    def policy(self, pattern: str, kind: str, definition: str) -> Iterator[None]:
+        """Has a policy for the queues or exchanges (*kind*) whose names fit meanwhile. Quick."""
+        words = {"pattern": pattern, "kind": kind, "definition": definition}
+        self.evaluate(_SET_POLICY.format(**{key: _binary(words[key]) for key in words}))
+        try:
+            yield
+        finally:
+            self.evaluate(_CLEAR_POLICY.format(pattern=_binary(pattern)))
+
+    @contextmanager
     def memory_alarm(self) -> Iterator[None]:
         """Has the node raise its memory alarm meanwhile: it takes no messages then. Quick."""
         self.evaluate(_SET_MEMORY_LIMIT.format(part_of_memory=0.0001))
@@ -356,12 +396,17 @@ class RabbitMQNode:
         only a quorum queue does, and from a client that can be told (by basic.cancel) it takes no
         more than the consumer.
         """
-        milliseconds = {
-            "consumer_timeout": round(seconds * 1000),
-            "channel_tick_interval": round(seconds * 1000 / 4),
-        }
-        before = {key: self.evaluate(_GET_SETTING.format(key=key)) for key in milliseconds}
-        self._set(milliseconds)
+        with self.settings(
+            consumer_timeout=round(seconds * 1000),
+            channel_tick_interval=round(seconds * 1000 / 4),
+        ):
+            yield
+
+    @contextmanager
+    def settings(self, **values: int) -> Iterator[None]:
+        """Gives these settings other values, for connections that are opened meanwhile. Quick."""
+        before = {key: self.evaluate(_GET_SETTING.format(key=key)) for key in values}
+        self._set(values)
         try:
             yield
         finally:
@@ -456,9 +501,13 @@ class RabbitMQNode:
         return done.stdout
 
 
+def queue_type() -> str:
+    """The type of queues that are declared without one."""
+    return os.environ.get(QUEUE_TYPE_VARIABLE) or "classic"
+
+
 def _default_queue_type() -> dict[str, str]:
-    named = os.environ.get(QUEUE_TYPE_VARIABLE) or "classic"
-    return {} if named == "classic" else {"default_queue_type": named}
+    return {} if queue_type() == "classic" else {"default_queue_type": queue_type()}
 
 
 @contextmanager

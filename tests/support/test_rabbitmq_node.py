@@ -72,6 +72,34 @@ def test_queues_counts_at_once_what_is_ready_and_what_is_not_acknowledged(
         channel.queue_delete(server_id)
 
 
+def test_arguments_are_what_a_queue_was_declared_with(
+    rabbitmq_node: RabbitMQNode, server_id: str
+) -> None:
+    with connect(rabbitmq_node) as connection:
+        channel = connection.channel()
+        arguments = {"x-queue-type": "classic", "x-expires": 60_000}
+        channel.queue_declare(server_id, auto_delete=False, arguments=arguments)
+        # then
+        assert rabbitmq_node.arguments(server_id)["x-expires"] == "60000"
+        channel.queue_delete(server_id)
+
+
+def test_exchanges_are_all_there_are(rabbitmq_node: RabbitMQNode, server_id: str) -> None:
+    with connect(rabbitmq_node) as connection:
+        connection.channel().exchange_declare(server_id, "direct", auto_delete=False)
+
+    assert {server_id, "amq.direct"} <= rabbitmq_node.exchanges()
+    rabbitmq_node.delete_exchange(server_id)
+    assert server_id not in rabbitmq_node.exchanges()
+
+
+def test_a_policy_holds_meanwhile(rabbitmq_node: RabbitMQNode, queue: str) -> None:
+    with rabbitmq_node.policy(f"^{queue}$", "queues", '{"max-length":0}'):
+        assert "max-length" in rabbitmq_node.ctl("list_policies")
+
+    assert queue not in rabbitmq_node.ctl("list_policies")
+
+
 def test_ctl_runs_rabbitmqctl_on_this_node(rabbitmq_node: RabbitMQNode, queue: str) -> None:
     assert f"{queue}\t1" in rabbitmq_node.ctl("list_queues", "name", "messages")
 

@@ -7,6 +7,9 @@ from typing import Any
 from qam import QAMProxy
 
 _LONG = 60.0  # seconds; nothing takes that long unless it is broken
+# Seconds, as the timeout of calls that are to outlive a restart of their broker: on a busy machine
+# that alone may take more than a minute, and up to the 100 s that a RabbitMQNode has to start.
+LONGER_THAN_A_RESTART = 200.0
 
 
 def until(condition: Callable[[], Any], what: str = "it never came true") -> None:

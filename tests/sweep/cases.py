@@ -61,6 +61,8 @@ PLACES: dict[type, list[tuple[Any, ...]]] = {
         ),
         *(("why", (part, 1, 1, part)) for part in PARTS),
         *(("why", place) for place in (["f", 1, 1, "t"], ("f",), "file", ("f", 1, 1, "t", 1))),
+        # since Python 3.14 a traceback reads that file, to guess which keyword was meant
+        ("invalid syntax", ("/etc/passwd", 1, 1, "whle", 1, 5, (1, 1, None))),
     ],
     BaseExceptionGroup: [
         *(("group", each) for each in ([], [1], [ValueError()], [KeyError], [groups(6)], "text")),
@@ -75,6 +77,7 @@ STATES: list[Any] = [
     *({"name": name, "path": "p", "name_from": "antigravity"} for name in ("x", LARGE, [1])),
     *({"start": -(2**45)}, {"end": FAR}, {"object": b"", "start": 0}, {"object": 5}),
     *({"filename": LARGE}, {"filename": [1]}, {"errno": 10**5000}, {"characters_written": FAR}),
+    {"_metadata": (1, 1, None), "msg": "invalid syntax", "filename": "/etc/passwd"},
     *({"offset": FAR}, {"lineno": FAR}, {"text": LARGE, "end_offset": FAR}, {"msg": shared(40)}),
     *({"exceptions": 3}, {"message": LARGE}, {"value": shared(40)}, {"code": shared(40)}),
     *({"__notes__": ["n" * 10_000] * 5_000}, {"__notes__": [LARGE]}, {"__notes__": 5}),

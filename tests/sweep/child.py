@@ -48,6 +48,12 @@ MAX_ADDRESSES = 2 * 2**30  # in bytes, beside what the process has when it begin
 _SHOW_THEIR_LINES = ("qam", "tests", "json", "pickle", "kombu.utils.json", "msgpack", "enum")
 
 PICKLE, JSON, MSGPACK = map(get_serializer, ("pickle", "json", "msgpack"))
+# What makes Python import what it needs, each with some class.
+_WARMING_UP = (
+    Case(("a", [ValueError(1)], b"b")),
+    Case(("a", 1), {"name": "x"}),
+    Case(("a", ("file", 1, 1, "text"))),
+)
 _MOST_PARTS = 6_000  # of what is sent by a serializer that writes all of it
 _BASE = {"id": 1, "exception": True, "exception_text": "t"}
 #: What nobody may import, find or call because a message names it.
@@ -181,7 +187,7 @@ class Sweep:
             if name.startswith(_SHOW_THEIR_LINES):
                 linecache.getlines(getattr(module, "__file__", None) or "")
         for cls in (ImportError, SyntaxError, AttributeError, NameError, OSError, ExceptionGroup):
-            for case in (Case(("a", [ValueError(1)], b"b")), Case(("a", 1), {"name": "x"})):
+            for case in _WARMING_UP:
                 for way in WAYS:
                     for serializer, body in bodies_of(cls, case, way):
                         self._receive(serializer, body)
