@@ -99,7 +99,8 @@ class RequestQueue:
         """Return the error to raise when the broker ends the consumer of a queue that is there."""
         failure = QAMConnectionException(
             f"the consumer on the request queue of {self._settings.server_id!r} was cancelled, "
-            "and the queue is there: a method ran longer than the broker's consumer_timeout"
+            "and the queue is there: a method ran longer than the broker's consumer_timeout, "
+            "or the queue is being deleted, perhaps with requests in it"
         )
         # RabbitMQ 4.3 does that where earlier ones close the channel: because of a delivery.
         failure.by_message = True
