@@ -11,8 +11,6 @@ from qam._protocol.correlation import CallKey, key_of_body
 from qam._protocol.properties import GIVEN_BACK, ONE_WAY, RESENT, RUNS
 from qam._protocol.replies import SERVER_LOST
 
-# The first bytes of a body, which show how it is encoded; the rest may be large.
-_HEAD = 16
 # Far more runs than any server begins.  A larger number in a header is not believed.
 _MOST_RUNS = 1_000_000
 # The properties that tell for how long its caller waits.
@@ -144,11 +142,6 @@ class Call:
     def repeatable_answer(self) -> Answer | None:
         """Its answer, if there is one that may be sent again."""
         return None if self.correlation_id is None else self.answer
-
-    @property
-    def like(self) -> bytes:
-        """The beginning of its body, which a serializer needs to encode the reply alike."""
-        return self.delivery.body[:_HEAD]
 
     def time_left(self, now: float) -> float | None:
         """Return for how many seconds its caller still waits, at most; None for no limit.

@@ -22,8 +22,6 @@ class Undelivered:
     """The part of a settled request that is kept to send its reply again."""
 
     request_id: Any
-    #: The beginning of the request's body.
-    like: bytes
     #: The broker has refused the reply.
     refused: bool
     #: Since when no queue takes the reply, and how often it was sent again.

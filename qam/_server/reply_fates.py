@@ -155,7 +155,7 @@ class ReplyFates:
     def _replacement_of(self, reply: Message, to: Call | Undelivered, why: str) -> Message:
         text = f"the broker refuses the result: {why}"
         failure = internal_reply(to.request_id, RESULT_NOT_SERIALIZABLE, text)
-        body = self._serializer.encode(failure, to.like)
+        body = self._serializer.encode(failure, reply.body)  # which is encoded as the request is
         if reply.call is not None:
             reply.call.answer = Answer(reply.route.routing_key, body)
         return replace(reply, body=body)
@@ -181,6 +181,6 @@ def _settle(messages: list[Message], free_at: float | None = None) -> list[Decis
     if free_at is not None:
         for message in messages:
             if (call := message.call) is not None:
-                message.undelivered = Undelivered(call.request_id, call.like, call.refused, free_at)
+                message.undelivered = Undelivered(call.request_id, call.refused, free_at)
                 message.call = None
     return [Settle(calls)] if calls else []

@@ -40,10 +40,6 @@ def test_one_that_was_given_up_is_cancelled_and_not_expired() -> None:
     assert not request.is_expired(ARRIVED)
 
 
-def test_a_serializer_sees_the_beginning_of_its_body_only() -> None:
-    assert call(b"0123456789abcdefXYZ").like == b"0123456789abcdef"
-
-
 def test_only_the_answer_of_a_request_with_an_id_may_be_sent_again() -> None:
     for request, may_be in ((call(correlation_id="c.1:1"), True), (call(), False)):
         request.answer = Answer("key", b"done")

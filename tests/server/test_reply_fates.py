@@ -1,5 +1,6 @@
 """What becomes of replies, with a clock of the test and without a thread or a socket."""
 
+import pickle
 from itertools import pairwise
 from typing import Any
 
@@ -239,6 +240,18 @@ def test_also_a_reply_whose_request_is_settled_is_replaced() -> None:
     assert b"too large" in in_place.body
     assert server.hear(Fate.CULPRIT, in_place, error=REFUSED) == []
     assert server.settled == [request]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_the_replacement_is_pickled_as_the_reply_that_its_client_can_read(protocol: int) -> None:
+    # given the reply to a client that may be of Python 2
+    fates = ReplyFates(get_serializer("pickle"), Later())
+    reply = reply_to(call(), pickle.dumps({"id": 1, "result": "large"}, protocol))
+    # when
+    [again] = fates.decide(Fate.CULPRIT, [reply], 0.0, REFUSED)  # type: ignore[list-item]
+    # then
+    assert isinstance(again, SendAgain)
+    assert again.message.body[:2] == bytes((0x80, protocol))
 
 
 def test_what_is_no_reply_and_closes_the_channel_is_given_up() -> None:
