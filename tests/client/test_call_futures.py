@@ -9,6 +9,7 @@ import pytest
 
 from qam._client.call_futures import submit
 from qam._client.call_options import CallOptions
+from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.pending_call import PendingCall
@@ -48,6 +49,10 @@ class Proxy:
     @property
     def publisher_thread(self) -> PublisherThread:
         return self.threads.publisher
+
+    @property
+    def callback_observer_thread(self) -> CallbackObserverThread:
+        return self.threads.observer
 
     def submit(self, *args: Any, **options: Any) -> Future[Any]:
         """Make a call with *options*."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from qam._client.callback_observer_thread import CallbackObserverThread
 from qam._client.client_threads import ClientSettings, ClientThreads
 from qam._client.consumer_thread import ConsumerThread
 from qam._client.proxy_threads import ProxyThreads
@@ -48,6 +49,10 @@ class Proxy:
     @property
     def publisher_thread(self) -> PublisherThread:
         return self.threads.made().publisher
+
+    @property
+    def callback_observer_thread(self) -> CallbackObserverThread:
+        return self.threads.made().observer
 
 
 @pytest.fixture(autouse=True)
