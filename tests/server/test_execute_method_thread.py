@@ -1,5 +1,6 @@
 """The thread that runs methods, with a publisher that keeps what it is given."""
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -438,7 +439,7 @@ def test_a_coroutine_that_a_plain_function_returns_is_an_error_and_is_closed(
 
     assert reply["exception_type"] == "builtins.TypeError"
     assert "register the async function itself" in reply["exception_text"]
-    assert made[0].cr_frame is None
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
 
 def test_what_an_instance_does_not_have_when_it_is_called_is_no_method(server: Server) -> None:
@@ -492,13 +493,15 @@ def test_an_error_that_can_hardly_be_shown_is_answered_all_the_same(
     assert "what fail() raised can't be shown: its class raised a SystemExit" in caplog.text
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
-def test_what_would_end_a_thread_ends_a_call_alone(server: Server, error: BaseException) -> None:
-    server.methods.add_function(raising(error), "fail")
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_thread_ends_a_call_alone(
+    server: Server, error: type[BaseException]
+) -> None:
+    server.methods.add_function(raising(error()), "fail")
 
     failed, answered = server.work(request("fail"), request())[::-1]
 
-    name = f"builtins.{type(error).__name__}"
+    name = f"builtins.{error.__name__}"
     assert json.loads(failed.body)["exception_type"] == name
     assert json.loads(answered.body)["result"] == []
 
@@ -528,9 +531,9 @@ def test_what_a_method_raises_is_logged(
     assert levels(caplog) == logged
 
 
-@pytest.mark.parametrize(("waits", "logged"), [(False, [DEBUG]), (True, [ERROR])])
+@pytest.mark.parametrize(("waits", "level"), [(False, DEBUG), (True, ERROR)])
 def test_that_a_method_gives_up_is_no_error_where_nobody_waits(
-    server: Server, waits: bool, logged: list[int], caplog: pytest.LogCaptureFixture
+    server: Server, waits: bool, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(DEBUG, log.name)
     call = request("give_up", properties={"expiration": "60000"})
@@ -544,7 +547,7 @@ def test_that_a_method_gives_up_is_no_error_where_nobody_waits(
 
     assert server.reply(call)["exception"]
 
-    assert levels(caplog) == logged
+    assert levels(caplog) == [level]
 
 
 # --- calls that nobody waits for -----------------------------------------------------------------
