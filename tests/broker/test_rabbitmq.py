@@ -483,8 +483,9 @@ def test_a_broker_that_does_not_answer_the_first_declarations_could_not_be_conne
 
     # and it can't be used any more: the answer could come later, and be taken for another one
     monkeypatch.undo()
-    with pytest.raises(QAMConnectionException, match="it was closed"):
-        connection.declare_exchange("nothing")
+    for verb in (connection.flush, lambda: connection.declare_exchange("nothing")):
+        with pytest.raises(QAMConnectionException, match="it was closed"):
+            verb()
 
 
 def test_what_a_user_may_not_do_on_a_new_connection_is_told_and_is_no_loss(
