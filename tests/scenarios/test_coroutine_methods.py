@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -161,7 +162,7 @@ def test_they_know_their_call_and_have_its_time(
         server.start()
         assert proxy.whoami() == ("whoami", "label")
         while not begun:  # on a slow machine its time may be up before it begins
-            with pytest.raises(QAMTimeoutException):
+            with suppress(QAMTimeoutException):  # unless the call inside ends a moment before
                 proxy.set_timeout(0.3).outer()
         until(lambda: errors)
     assert isinstance(errors[0], QAMTimeoutException)

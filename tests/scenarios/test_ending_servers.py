@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import qam
-from qam import QAMProxy, QAMServer, qam_server, submit
+from qam import QAMProxy, QAMServer, QAMServerLostException, qam_server, submit
 from qam.qam_server import Health
 from tests.conftest import Broker
 from tests.contract.test_readme import is_server, python_blocks
 from tests.support.forwarder import Forwarder
-from tests.support.rabbitmq import RabbitMQNode
+from tests.support.rabbitmq import RabbitMQNode, queue_type
 from tests.support.service import Service, make_server
 from tests.support.waiting import until
 
@@ -72,11 +72,15 @@ def test_the_server_of_the_readme_loses_no_call_on_sigterm_under_load(
         second = Process(code)
         try:
             # then
-            results = [each.result() for each in futures]
+            lost = [
+                each for each in futures if isinstance(each.exception(), QAMServerLostException)
+            ]
+            results = {each: each.result() for each in futures if each not in lost}
         finally:
             second.signal(signal.SIGTERM)
             statuses = first.end(), second.end()
-    assert results == [number + 1 for number in range(2000)]
+    assert not lost or queue_type() == "quorum"  # row 10 of the guarantees says which
+    assert results == {each: n + 1 for n, each in enumerate(futures) if each in results}
     assert statuses == (0, 0)
 
 

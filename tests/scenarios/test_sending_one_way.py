@@ -138,10 +138,14 @@ def test_it_survives_the_death_of_the_broker_and_runs_once(
 def test_a_server_that_starts_after_the_death_of_the_broker_tells_what_it_can_not_know(
     own_node: RabbitMQNode, server_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # given a request that the broker has confirmed, and no server that runs
+    # given a request that the broker has confirmed, and no server that runs; a quorum queue would
+    # know that no server has had it
     place: dict[str, Any] = {"hostname": own_node.host, "port": own_node.port}
-    service = Service()
-    with QAMServer(server_id=server_id, **place) as server, QAMProxy(server_id, **place) as proxy:
+    service, kind = Service(), {"queue_arguments": {"x-queue-type": "classic"}}
+    with (
+        QAMServer(server_id=server_id, **kind, **place) as server,
+        QAMProxy(server_id, **place) as proxy,
+    ):
         server.register_function(service.add)
         send(proxy.add, 1, 2)
         # when the broker dies, which then marks all requests as if a server had had them

@@ -403,6 +403,7 @@ def test_reprs_say_when_there_is_no_connection(server_id: str, way: Forwarder) -
         way.cut()
         until(lambda: ", not connected; calls: 0 open" in repr(proxy), repr(proxy))
         until(lambda: ", not connected; calls: 0 running" in repr(server), repr(server))
+        until(lambda: not proxy.publisher_thread.is_connected)  # and not only its other thread
         # then calls are queued, and one that was given up is not counted any more
         proxy.callback(lambda result: None, lambda error: None).add(1, 2)
         with pytest.raises(QAMTimeoutException):
