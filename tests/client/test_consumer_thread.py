@@ -22,6 +22,7 @@ from qam.amqp_credentials import AMQPCredentials
 from qam.exceptions import (
     QAMClosedException,
     QAMConnectionException,
+    QAMMethodNotFoundException,
     QAMSerializationException,
 )
 from tests.support.clock import StandingClock, stop
@@ -186,6 +187,33 @@ def test_a_lost_connection_is_told_and_the_next_one_consumes_before_the_old_one(
     assert client.publisher.told[-1] == ("replies can come", None)
     assert [priority for _, _, priority in client.broker.consumed] == [0, 1]
     assert client.publisher.heard("replies lost") == []
+
+
+def test_its_queue_is_declared_again_now_and_then_while_a_reply_is_expected(
+    client: Client,
+) -> None:
+    # given a call
+    call = client.begin()
+    client.consumer.wake()
+    client.broker.settle()
+    pause = client.broker.connection.wait_time
+    assert pause is not None
+    assert 30.0 < pause < 60.0
+    # when its time has come
+    client.broker.let_pass(0.9 * pause)
+    assert client.broker.connection.did("declare queue") == [QUEUE]
+    client.broker.let_pass(0.2 * pause)
+    # then it is declared, and its exchange
+    assert client.broker.connection.did("declare queue") == [QUEUE] * 2
+    assert client.broker.connection.did("declare exchange") == ["server_client_exchange"] * 2
+    # and not at once again, but later, and no more once the reply is there
+    client.broker.let_pass(30.0)
+    assert client.broker.connection.did("declare queue") == [QUEUE] * 2
+    client.broker.let_pass(30.0)
+    assert client.broker.connection.did("declare queue") == [QUEUE] * 3
+    client.receive(client.reply(call))
+    client.broker.let_pass(3600.0)
+    assert client.broker.connection.did("declare queue") == [QUEUE] * 3
 
 
 def test_there_is_no_consumer_while_it_is_not_connected(client: Client) -> None:
@@ -389,6 +417,39 @@ class TestTheReplyOfA02xServer:
         next_one = client.begin()
         client.publisher.results.conclude(next_one.call_id, QAMConnectionException("closed"))
         assert client.consumer.is_alive()
+
+
+class TestAMethodThatTheServerDoesNotHave:
+    HINT = "the server is of 0.2.x, which knows no keyword arguments: pass them by position"
+
+    def error(self, client: Client, by_old_server: bool, has_keywords: bool) -> str:
+        """What the caller of such a method is told."""
+        call = client.begin()
+        call.has_keywords = has_keywords
+        reply = client.old_reply(call.call_id) if by_old_server else client.reply(call)
+        body = json.loads(reply.body)
+        body |= {"result": "no method 'gone'", "exception": True, "internal_exception": 1}
+        reply.body = json.dumps(body).encode()
+        client.receive(reply)
+        with pytest.raises(QAMMethodNotFoundException) as caught:
+            client.consumer.get_result(call.slot_id)
+        return str(caught.value)
+
+    def test_is_told_in_the_words_of_the_server(self, client: Client) -> None:
+        assert self.error(client, by_old_server=False, has_keywords=True) == "no method 'gone'"
+        assert self.error(client, by_old_server=True, has_keywords=False) == "no method 'gone'"
+
+    def test_may_be_there_if_a_02x_server_was_called_by_keyword(self, client: Client) -> None:
+        error = self.error(client, by_old_server=True, has_keywords=True)
+        assert error == f"no method 'gone'; {self.HINT}"
+
+
+def test_the_result_of_one_call_of_many_is_read_like_a_reply(client: Client) -> None:
+    packed = client.reply(None, 5).body.decode()
+    assert client.consumer.result_in(packed) == 5
+
+    with pytest.raises(QAMSerializationException, match=r"a result of system\.multicall"):
+        client.consumer.result_in(5)
 
 
 class Raising:

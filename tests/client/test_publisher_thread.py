@@ -1,6 +1,7 @@
 """The thread of a proxy that sends, without a broker: the test says what a broker would do."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ import pytest
 
 from qam._broker import connection_thread, publishing_thread
 from qam._broker.events import Blocked, Unroutable
-from qam._broker.messages import MAX_MESSAGE_BYTES, Publish
+from qam._broker.messages import MAX_MESSAGE_BYTES, Publish, QueueState
 from qam._client import publisher_thread
+from qam._client.call_options import CallOptions
 from qam._client.pending_call import PendingCall
 from qam._client.publisher_thread import PublisherThread
 from qam._common.deadline import NO_END, Deadline
@@ -29,6 +31,7 @@ from tests.support.clock import StandingClock, stop
 from tests.support.fake_connection import FakeBroker
 from tests.support.waiting import until
 
+REQUEST_QUEUE = "server_server_queue"
 LONG = 30.0  # seconds; nothing here takes that long unless it is broken
 
 
@@ -55,6 +58,16 @@ class Client:
     def call(self, name: str = "add", deadline: Deadline = NO_END, **how: Any) -> PendingCall:
         """Make a call, and let it be sent."""
         call = self.publisher.send(self.begin(name, deadline, **how))
+        self.broker.settle()
+        return call
+
+    def call_with(self, one_way: bool = False, **options: Any) -> PendingCall:
+        """Make a call with *options*, and let it be sent."""
+        publisher, chosen = self.publisher, CallOptions(**options)
+        call = publisher.make_call("add", [1], {}, "key", NO_END, chosen, one_way)
+        publisher.results.reserve(call=call)
+        publisher.results.begin(call)
+        publisher.send(call)
         self.broker.settle()
         return call
 
@@ -281,7 +294,76 @@ def test_a_call_that_was_written_may_have_run_when_its_time_is_up(client: Client
     assert "the request was sent, and the broker has not confirmed it" in str(failure)
 
 
+def test_the_metadata_of_its_options_travels_with_a_request(client: Client) -> None:
+    numbers = iter("12")
+
+    def next_one() -> dict[str, str]:
+        return {"number": next(numbers)}
+
+    calls = [client.call_with(metadata=next_one) for _ in range(2)]
+
+    headers = [client.request(call).properties["headers"] for call in calls]
+    assert headers == [{"number": "1"}, {"number": "2"}]
+    assert "headers" not in client.request(client.call()).properties
+
+
+def test_only_a_call_with_keyword_arguments_is_said_to_have_some(client: Client) -> None:
+    def have_keywords(**kwargs: int) -> bool:
+        return client.publisher.make_call("add", [1], kwargs, "key", NO_END).has_keywords
+
+    assert have_keywords(b=2)
+    assert not have_keywords()
+
+
+class TestACallThatNobodyWaitsForAnyMore:
+    def test_is_not_written_if_it_was_not(self, client: Client) -> None:
+        # given two calls that the broker does not take
+        client.broker.connection.send(Blocked(True))
+        client.broker.settle()
+        call, other = client.calls("a", "b")
+        assert client.publisher.queued_calls == 2
+        # when
+        client.publisher.abandon(call)
+        # then
+        assert client.publisher.queued_calls == 1
+        client.broker.connection.send(Blocked(False))
+        client.broker.settle()
+        assert client.written() == [other]
+
+    def test_lets_the_thread_rest_no_longer(self, client: Client) -> None:
+        call = client.publisher.send(client.begin(), waits=True)
+        assert client.broker.connection.rests
+
+        client.publisher.abandon(call)
+        client.broker.settle()
+
+        assert not client.broker.connection.rests
+        assert client.written() == [call]
+
+
+def test_requests_that_are_held_are_written_when_replies_can_come(client: Client) -> None:
+    client.publisher.hold_requests()
+    calls = client.calls("a", "b")
+    assert client.written() == []
+
+    client.publisher.replies_can_come()
+    client.broker.settle()
+
+    assert client.written() == calls
+
+
 # --- what becomes of a request -----------------------------------------------
+
+
+def test_a_one_way_call_has_its_outcome_once_the_broker_has_its_request(client: Client) -> None:
+    one_way, call = client.call_with(one_way=True), client.call()
+    assert client.outcome(one_way) is None
+
+    client.broker.connection.confirm_messages(client.request(one_way), client.request(call))
+    client.broker.settle()
+
+    assert client.outcome(one_way) == {"result": None}
+    assert client.outcome(call) is None
 
 
 def test_after_a_confirm_the_call_waits_for_its_reply_alone(client: Client) -> None:
@@ -304,6 +386,84 @@ def test_a_request_that_comes_back_ends_its_call_and_no_other(client: Client) ->
     assert isinstance(client.outcome(gone), QAMServerNotFoundException)
     assert client.outcome(gone).executed == "no"
     assert client.outcome(other) is None
+
+
+def test_a_call_waits_for_a_server_that_is_not_there_as_long_as_its_options_say(
+    client: Client,
+) -> None:
+    # given a request that comes back
+    call = client.call_with(wait_for_server=2.0)
+    client.broker.connection.send_back(client.request(call))
+    client.broker.settle()
+    assert client.outcome(call) is None
+    # when its time has come, it is sent again
+    client.broker.let_pass(1.0)
+    assert client.written() == [call, call]
+    # and when it comes back too late
+    client.broker.let_pass(1.0)
+    client.broker.connection.send_back(client.request(call))
+    client.broker.settle()
+    # then
+    assert isinstance(client.outcome(call), QAMServerNotFoundException)
+
+
+class TestARequestThatComesBackAlthoughItsQueueIsThere:
+    @pytest.fixture
+    def client(self, client: Client) -> Client:
+        """Somebody has deleted the binding; no reply has come yet."""
+        client.broker.queue_states[REQUEST_QUEUE] = QueueState(0, 1)
+        return client
+
+    def send_back(self, client: Client, *calls: PendingCall) -> None:
+        for call in calls:
+            client.broker.connection.send_back(client.request(call))
+        client.broker.settle()
+
+    def test_is_sent_again(self, client: Client) -> None:
+        call = client.call()
+
+        self.send_back(client, call)
+
+        assert client.outcome(call) is None
+        client.broker.let_pass(0.1)
+        assert client.written() == [call, call]
+
+    def test_makes_it_ask_for_the_queue_once_a_second(self, client: Client) -> None:
+        # given several that come back in the same second
+        self.send_back(client, *client.calls("a", "b"))
+        assert client.broker.connection.did("has queue") == [REQUEST_QUEUE]
+        client.broker.let_pass(0.9)
+        self.send_back(client, call := client.call())
+        assert client.broker.connection.did("has queue") == [REQUEST_QUEUE]
+        assert client.outcome(call) is None
+        # when one comes back later, without the queue
+        del client.broker.queue_states[REQUEST_QUEUE]
+        client.broker.let_pass(0.2)
+        self.send_back(client, call)
+        # then
+        assert client.broker.connection.did("has queue") == [REQUEST_QUEUE] * 2
+        assert isinstance(client.outcome(call), QAMServerNotFoundException)
+
+    def test_makes_it_ask_for_nothing_once_a_reply_has_come(self, client: Client) -> None:
+        client.keeps_record()
+
+        self.send_back(client, call := client.call())
+
+        assert client.broker.connection.did("has queue") == []
+        assert client.outcome(call) is None
+
+    def test_is_sent_on_the_next_connection_if_this_one_is_lost_before_an_answer(
+        self, client: Client
+    ) -> None:
+        call = client.call()
+        client.broker.connection.send_back(client.request(call))
+
+        client.lose()
+
+        assert client.outcome(call) is None
+        assert client.written() == []
+        client.broker.let_pass(0.1)
+        assert client.written() == [call]
 
 
 def test_a_refused_request_is_sent_again_by_itself_after_a_pause(
@@ -656,6 +816,80 @@ def test_a_finalizer_in_the_middle_of_its_queue_is_told_so(clock: StandingClock)
         assert publisher.is_here
 
 
+# --- what it tells who looks for it ------------------------------------------
+
+
+def stations(caplog: pytest.LogCaptureFixture, call: PendingCall) -> list[str]:
+    """The stations of *call* that were logged, in their order."""
+    lines = re.findall(rf"call client\.1:{call.call_id} of .*: (.+?)(?: \+.*)?$", caplog.text, re.M)
+    return list(lines)
+
+
+class TestAtTheLevelDebug:
+    @pytest.fixture(autouse=True)
+    def _debug(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "qam.qam_proxy")
+
+    def test_each_station_of_a_request_is_told(
+        self, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client.keeps_record()
+        call = client.call()
+        assert stations(caplog, call) == ["queued", "written"]
+
+        client.broker.connection.refuse(client.request(call))
+        client.broker.settle()
+        client.broker.let_pass(1.0)
+        client.broker.connection.confirm_messages(client.request(call))
+        client.broker.settle()
+
+        assert stations(caplog, call)[2:] == [
+            "refused by the broker",
+            "written again",
+            "confirmed",
+        ]
+
+    def test_a_call_that_is_only_queued_is_told_by_who_makes_it(
+        self, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client.publisher.hold_requests()
+
+        call = client.publisher.send(client.begin())  # and the thread has no turn
+
+        assert stations(caplog, call) == ["queued"]
+
+    def test_a_transient_request_is_told_to_be_written_and_never_to_be_confirmed(
+        self, clients: Clients, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = clients(persistent=False)
+        client.publisher.replies_can_come()
+
+        call = client.call()
+
+        assert client.written() == [call]
+        assert stations(caplog, call) == ["queued", "written"]
+
+    def test_an_error_that_a_caller_gets_instead_of_an_outcome_is_told(
+        self, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        call = client.begin()
+
+        client.publisher.note_end(call, KeyboardInterrupt())
+
+        assert stations(caplog, call) == ["ended by a KeyboardInterrupt"]
+
+
+def test_nothing_is_noted_where_nobody_looks_for_it(client: Client) -> None:
+    call = client.call()
+    client.publisher.note_end(call, KeyboardInterrupt())
+    assert client.publisher.stations.remembered == 0
+    client.broker.connection.confirm_messages(client.request(call))
+    client.broker.settle()
+
+    assert client.publisher.stations.remembered == 0
+    assert not client.publisher.stations.has_unlogged
+
+
 # --- what nobody keeps -------------------------------------------------------
 
 
@@ -690,6 +924,11 @@ class TestATransientOne:
         call = client.call()
         assert not client.request(call).confirm
         assert client.broker.connection.read_delay == 0.0
+
+    def test_has_the_outcome_of_a_one_way_call_once_its_request_is_written(
+        self, client: Client
+    ) -> None:
+        assert client.outcome(client.call_with(one_way=True)) == {"result": None}
 
     def test_ends_what_was_written_with_the_connection(self, client: Client) -> None:
         call = client.call()

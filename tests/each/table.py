@@ -20,10 +20,8 @@ OTHER = {
     "qam/_serialization/strangers.py": ["serialization/test_refusals"],
     "qam/_protocol/hidden_names.py": ["server/test_method_registry"],
     # Ways to make a call: what each promises is tested where it is promised.
-    "qam/_client/call_futures.py": ["scenarios/test_futures"],
     "qam/_client/call_options.py": ["scenarios/test_call_options"],
     "qam/_client/client_threads.py": ["scenarios/test_connecting_late"],
-    "qam/_client/proxy_threads.py": ["scenarios/test_connecting_late"],
     "qam/_client/waited_calls.py": ["scenarios/test_qam_proxy"],
     "qam/_common/served_call.py": ["scenarios/test_call_options"],
     "qam/_common/own_locks.py": ["scenarios/test_finalizers", "scenarios/test_qam_proxy"],

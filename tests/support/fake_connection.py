@@ -93,6 +93,7 @@ class FakeConnection:
         return self._broker.queue_states.get(queue, QueueState(0, own))
 
     def has_queue(self, name: str) -> bool:
+        self._ask("has queue", name)
         return name in self._broker.queue_states
 
     def unbind_queue(self, binding: QueueBinding) -> None:
