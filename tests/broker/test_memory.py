@@ -10,9 +10,9 @@ import pytest
 
 from qam import QAMProxy
 from qam._broker import memory
-from qam._broker.events import Cancelled, Confirmed, Event, Returned
+from qam._broker.events import Cancelled, Confirmed, Event, Returned, Unroutable
 from qam._broker.memory import MemoryConnection
-from qam._broker.messages import Delivery, Publish, QueueBinding, Route
+from qam._broker.messages import Delivery, Publish, QueueBinding, QueueState, Route, TooLarge
 from qam._broker.waker import Waker
 from tests.support.reading import read
 from tests.support.service import serving
@@ -31,6 +31,20 @@ class FakeTime:
 
     def monotonic(self) -> float:
         return self.now
+
+
+class StruckWaker(Waker):
+    """Ctrl-C strikes whoever wakes it next, if that is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strikes = 0
+
+    def wake(self) -> None:
+        super().wake()
+        if self.strikes:
+            self.strikes -= 1
+            raise KeyboardInterrupt
 
 
 class Peer(MemoryConnection):
@@ -131,6 +145,23 @@ def test_a_mandatory_message_without_a_queue_comes_back(peers: tuple[Peer, Peer,
     assert confirmed == Confirmed([optional])
 
 
+def test_one_that_wants_no_confirm_is_told_by_its_id_if_no_queue_takes_it(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    # given
+    publisher, _, _ = peers
+    nowhere = Route("exchange", "nobody's key")
+    lost = Publish(nowhere, b"1", {"correlation_id": "a:1"}, confirm=False)
+    optional = Publish(nowhere, b"2", {"correlation_id": "a:2"}, mandatory=False, confirm=False)
+    taken = Publish(QUEUE.route, b"3", {"correlation_id": "a:3"}, confirm=False)
+
+    # when
+    publisher.write([lost, optional, taken])
+
+    # then
+    assert publisher.events() == [Unroutable("a:1")]
+
+
 def test_a_message_goes_into_each_queue_that_is_bound(peers: tuple[Peer, Peer, Peer]) -> None:
     # given
     publisher, first, second = peers
@@ -159,6 +190,21 @@ def test_brokers_of_different_names_know_nothing_of_each_other(
 
     assert stranger.events() == []
     stranger.close()
+
+
+def test_a_child_has_none_of_the_brokers_of_its_parent_and_waits_for_none_of_its_threads(
+    name: str,
+) -> None:
+    brokers = memory._Brokers()
+    of_parent = brokers.get(name)
+
+    with brokers._lock:  # of which the child has a copy, and nobody who would give it back
+        brokers._in_forked_child()
+
+        assert not brokers._lock._is_owned()
+    of_child = brokers.get(name)
+    assert of_child is not of_parent
+    assert of_child is brokers.get(name)
 
 
 def test_consumers_take_turns(peers: tuple[Peer, Peer, Peer]) -> None:
@@ -237,6 +283,68 @@ def test_the_prefetch_can_be_changed_by_a_second_consumer(peers: tuple[Peer, Pee
 
     # when
     consumer.acknowledge(2)
+
+    # then
+    assert consumer.bodies() == [b"4"]
+
+
+def test_what_needs_no_ack_takes_no_room_and_never_comes_again(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    # given
+    publisher, first, second = peers
+    first.consume("queue", prefetch=1, no_ack=True)
+
+    # when
+    publisher.publish(b"1", b"2")
+
+    # then
+    assert first.bodies() == [b"1", b"2"]
+
+    # when
+    first.close()
+    second.consume("queue")
+
+    # then
+    assert second.events() == []
+
+
+def test_a_message_that_is_larger_than_its_consumer_takes_comes_without_its_body(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    publisher, consumer, _ = peers
+    consumer.consume("queue", max_bytes=2)
+
+    publisher.publish(b"12", b"123", correlation_id="a:1")
+
+    fits, too_large = [each for each in consumer.events() if isinstance(each, Delivery)]
+    assert (fits.body, fits.too_large) == (b"12", None)
+    assert (too_large.body, too_large.too_large) == (b"", TooLarge(3, 2))
+    assert too_large.correlation_id == "a:1"
+
+
+def test_a_message_whose_sender_is_struck_by_ctrl_c_is_lost_and_takes_no_room(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    # given a consumer that has one message, and room for another one
+    publisher, consumer, _ = peers
+    consumer.waker.close()
+    consumer.waker = waker = StruckWaker()
+    consumer.consume("queue", prefetch=2)
+    assert consumer.bodies() == []  # since it waits, it has to be woken
+    publisher.publish(b"1")
+
+    # when
+    waker.strikes = 1
+    with pytest.raises(KeyboardInterrupt):
+        publisher.publish(b"2")
+    publisher.publish(b"3", b"4")
+
+    # then
+    assert consumer.bodies() == [b"1", b"3"]
+
+    # when it acknowledges what it has
+    consumer.acknowledge(3, multiple=True)
 
     # then
     assert consumer.bodies() == [b"4"]
@@ -380,6 +488,25 @@ def test_a_delivery_of_a_deleted_queue_can_still_be_acknowledged(
     publisher.delete_queue("queue")
 
     consumer.acknowledge(1)
+
+
+def test_whether_there_is_a_queue_and_what_is_in_it_can_be_asked(
+    peers: tuple[Peer, Peer, Peer],
+) -> None:
+    publisher, consumer, _ = peers
+    publisher.publish(b"1", b"2", b"3")
+    # when
+    consumer.consume("queue", prefetch=1)
+    # then: what a consumer holds does not wait
+    assert publisher.has_queue("queue")
+    assert publisher.inspect_queue("queue") == QueueState(2, 1)
+
+    # when
+    publisher.delete_queue("queue")
+    # then: asking made none
+    for _ in range(2):
+        assert not publisher.has_queue("queue")
+        assert publisher.inspect_queue("queue") is None
 
 
 def test_deleting_a_queue_that_does_not_exist_does_no_harm(peers: tuple[Peer, Peer, Peer]) -> None:

@@ -423,6 +423,24 @@ def test_a_deleted_queue_is_gone_and_deleting_it_again_does_no_harm(
     assert binding.queue not in rabbitmq_node.queues()
 
 
+def test_whether_there_is_a_queue_can_be_asked_at_any_time_and_disturbs_nothing(
+    peer: Peer, binding: QueueBinding
+) -> None:
+    # given a connection with a consumer and with confirms, which a closed channel would end
+    peer.connection.confirm()
+    peer.connection.consume(binding.queue)
+
+    # when
+    found = [peer.connection.has_queue(name) for name in ("nothing", binding.queue, "nothing")]
+
+    # then
+    assert found == [False, True, False]
+    peer.connection.write([message(binding, b"1")])
+    events = peer.next(2)
+    assert len(settled(events)) == 1
+    assert [each.body for each in events if isinstance(each, Delivery)] == [b"1"]
+
+
 def test_a_declaration_that_the_broker_refuses_is_told_in_its_words(
     peer: Peer, binding: QueueBinding
 ) -> None:
@@ -444,6 +462,54 @@ def test_a_broker_that_does_not_answer_a_declaration_is_given_up(
     # when
     with pytest.raises(QAMConnectionException, match="timed out"):
         peer.connection.declare_exchange("nothing")
+
+
+def test_a_broker_that_does_not_answer_the_first_declarations_could_not_be_connected_to(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a connection that was only opened: nothing of what we write arrives
+    connection: Any = peer.connection
+    monkeypatch.setattr(connection, "_opened_by", Deadline(0.05))
+    monkeypatch.setattr(connection._transport, "_send", lambda data: 0)
+
+    # when
+    with pytest.raises(QAMConnectionException) as caught:
+        connection.declare_exchange("nothing")
+
+    # then
+    assert str(caught.value).startswith("can't connect to the broker at ")
+    assert str(caught.value).endswith("no answer within 0.05 seconds")
+    assert (caught.value.executed, caught.value.unanswered) == ("no", True)
+
+    # and it can't be used any more: the answer could come later, and be taken for another one
+    monkeypatch.undo()
+    for verb in (connection.flush, lambda: connection.declare_exchange("nothing")):
+        with pytest.raises(QAMConnectionException, match="it was closed"):
+            verb()
+
+
+def test_what_a_user_may_not_do_on_a_new_connection_is_told_and_is_no_loss(
+    endpoint: Endpoint, peer: Peer, binding: QueueBinding
+) -> None:
+    with pytest.raises(QAMConnectionException, match="ACCESS_REFUSED") as caught:
+        peer.connection.delete_exchange("amq.direct")
+
+    assert f"refused user {endpoint.username!r}: " in str(caught.value)
+    assert caught.value.executed == "no"
+    peer.connection.declare_exchange(binding.exchange)
+
+
+def test_what_a_user_may_not_do_later_is_a_loss_that_trying_again_does_not_mend(
+    peer: Peer,
+) -> None:
+    peer.connection.read()
+
+    with pytest.raises(QAMConnectionException, match=r"was lost: .*ACCESS_REFUSED") as caught:
+        peer.connection.delete_exchange("amq.direct")
+
+    assert caught.value.executed == "unknown"
+    assert caught.value.refused
+    assert caught.value.by_message
 
 
 HEARTBEAT_FRAME = b"\x08\0\0\0\0\0\0\xce"
@@ -602,6 +668,14 @@ def test_one_that_wants_no_confirm_is_told_by_its_id_if_no_queue_takes_it(
     )
     assert [each.correlation_id for each in events if isinstance(each, Unroutable)] == ["a:1"]
     assert settled(events) == [taken]
+
+
+def test_without_any_confirms_it_is_told_so_too(peer: Peer, binding: QueueBinding) -> None:
+    nowhere = Route(binding.exchange, "nobody's key")
+
+    peer.connection.write([Publish(nowhere, b"1", {"correlation_id": "a:1"}, confirm=False)])
+
+    assert peer.next() == [Unroutable("a:1")]
 
 
 def test_a_message_that_the_queue_rejects_is_refused(peer: Peer, server_id: str) -> None:
@@ -815,6 +889,36 @@ def test_what_the_socket_does_not_take_at_once_is_sent_while_reading(
     assert not peer.connection._transport.backlog
 
 
+def test_flushing_tells_whether_the_network_has_taken_all(
+    peer: Peer, binding: QueueBinding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    connection: Any = peer.connection
+    connection.write([message(binding)])
+    connection.consume(binding.queue)
+    (delivery,) = peer.deliveries(1)
+
+    # when the network takes nothing, and then goes on
+    connection.acknowledge(delivery.delivery_tag)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection._transport, "_send", lambda data: 0)
+        took_all = [connection.flush()]
+    took_all.append(connection.flush())
+
+    # then
+    assert took_all == [False, True]
+
+
+def test_it_rests_until_it_is_read(peer: Peer) -> None:
+    assert not peer.connection.rests
+
+    peer.connection.rest()
+    assert peer.connection.rests
+
+    peer.connection.read()
+    assert not peer.connection.rests
+
+
 def test_it_is_congested_while_the_network_takes_no_more(
     peer: Peer, binding: QueueBinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -923,6 +1027,19 @@ def test_what_was_not_confirmed_is_still_known_after_the_loss(
     # then
     assert peer.connection.take_unconfirmed() == messages
     assert peer.connection.take_unconfirmed() == []
+
+
+def test_a_loss_that_a_flush_notices_is_told(peer: Peer) -> None:
+    # given
+    connection: Any = peer.connection
+    connection.acknowledge(1)
+    connection._transport.sock.shutdown(socket.SHUT_RDWR)
+
+    # when, and again
+    for _ in range(2):
+        with pytest.raises(QAMConnectionException, match="was lost") as caught:
+            connection.flush()
+        assert caught.value.executed == "unknown"
 
 
 def test_an_error_of_the_channel_is_a_loss_and_does_not_go_on_silently(
