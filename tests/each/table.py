@@ -73,7 +73,6 @@ OTHER = {
         "broker/test_rabbitmq",
         "broker/test_tls",
     ],
-    "qam/_broker/sleep.py": ["broker/test_rabbitmq", "broker/test_readiness", "broker/test_tls"],
     "qam/_broker/transport.py": ["broker/test_transport", "broker/test_rabbitmq"],
     "qam/_broker/loan.py": ["broker/test_connection_thread"],
     "qam/_broker/publishing_thread.py": [

@@ -117,3 +117,27 @@ def test_a_word_reaches_all_of_them(broker: FakeBroker) -> None:
     assert not message.mandatory
     assert message.confirm
     assert message.properties == {"content_type": "application/json", "delivery_mode": 2}
+
+
+def test_it_is_declared_again_where_somebody_has_deleted_its_exchange(broker: FakeBroker) -> None:
+    queue = siblings_queue()
+    open_again(queue, broker)
+    exchanges = broker.connection.did("declare exchange")
+
+    queue.declare_again(broker.connection)
+
+    assert broker.connection.did("declare exchange") == 2 * exchanges
+    assert broker.connection.did("declare queue") == [QUEUE, QUEUE]
+    assert QUEUE in str(queue.deleted())
+
+
+def test_who_leaves_takes_it_out_of_the_route_before_it_is_deleted(broker: FakeBroker) -> None:
+    queue = siblings_queue()
+    open_again(queue, broker)
+
+    queue.unbind(broker.connection)
+    assert broker.connection.did("unbind") == [QUEUE]
+    assert broker.connection.did("delete") == []
+
+    queue.delete(broker.connection)
+    assert broker.connection.did("delete") == [QUEUE]
