@@ -521,6 +521,22 @@ def test_requests_that_come_together_are_handed_over_together(server: Server) ->
     assert [call.key for call in server.workers.all] == [key(number) for number in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("together", "seconds"), [(1, 0), (2, 0), (3, 0.000_15), (20, 0.001), (256, 0.002)]
+)
+def test_only_after_several_requests_those_behind_them_wait_to_be_read_together(
+    server: Server, together: int, seconds: float
+) -> None:
+    server.receive(*(server.request(number) for number in range(together)))
+
+    assert server.consumer._read_delay() == pytest.approx(seconds)
+
+    # but what comes after a read that brought nothing is read at once
+    server.consumer.wake()
+    server.broker.settle()
+    assert server.consumer._read_delay() == 0
+
+
 def test_a_request_that_comes_just_before_its_consumer_ends_is_handed_over(server: Server) -> None:
     server.receive(server.request(1), Cancelled(server.broker.tag(QUEUE)))
 
