@@ -12,6 +12,10 @@ from qam._common.own_locks import own_lock
 from qam._server.call import Call
 from qam._server.messages import Message
 
+#: Seconds for which a settled call waits for others, to be acknowledged with them: for each
+#: request that the broker delivers without acks, and at most.
+_PATIENCE_PER_REQUEST, _MOST_PATIENCE = 0.0001, 0.02
+
 
 class ResultQueue:
     """The messages of a server that are not written yet, oldest first."""
@@ -95,6 +99,14 @@ class SettledCalls:
         """
         self.announced = max(self.announced, number)
         self.waker.wake()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a settled call waits for others.
+
+        The more requests the broker delivers meanwhile, the later a worker misses one.
+        """
+        return min(self._prefetch * _PATIENCE_PER_REQUEST, _MOST_PATIENCE)
 
     def set_prefetch(self, prefetch: int) -> None:
         """Set how many unacknowledged requests the broker delivers."""

@@ -24,9 +24,6 @@ from qam.exceptions import QAMConnectionException
 
 log = get_logger("qam.qam_server")
 
-#: Seconds for which a settled call waits for others, to be acknowledged with them.
-_ACKNOWLEDGE_DELAY = 0.005
-
 
 class ReplyPublisherThread(PublishingThread):
     """Sends the replies in the result queue; a call is settled when its reply is confirmed.
@@ -123,7 +120,7 @@ class ReplyPublisherThread(PublishingThread):
                 case Settle(calls):
                     self._settled.put(calls)
                     if self._acknowledge_at is None:
-                        self._acknowledge_at = now + _ACKNOWLEDGE_DELAY
+                        self._acknowledge_at = now + self._settled.patience
                 case SendAgain(message, after) if after:
                     self._send_later(message, after)
                 case SendAgain(message):

@@ -72,6 +72,16 @@ class TestSettledCalls:
         settled.put([call(3)])
         assert noted == [True]
 
+    @pytest.mark.parametrize(
+        ("prefetch", "seconds"), [(0, 0), (1, 0.000_1), (32, 0.003_2), (256, 0.02), (9999, 0.02)]
+    )
+    def test_wait_for_others_the_longer_the_more_the_broker_delivers_meanwhile(
+        self, prefetch: int, seconds: float
+    ) -> None:
+        settled = SettledCalls()
+        settled.set_prefetch(prefetch)
+        assert settled.patience == pytest.approx(seconds)
+
     def test_wake_at_once_where_nobody_else_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settled = SettledCalls()
         noted = wakes(settled.waker, monkeypatch)

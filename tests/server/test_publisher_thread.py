@@ -34,7 +34,7 @@ class Server:
         self.clock = clock
         self.broker = FakeBroker(clock)
         self.settled = SettledCalls()
-        self.settled.set_prefetch(1000)
+        self.settled.set_prefetch(100)  # so a settled call waits 10 ms for others
         self.results = ResultQueue()
         #: What it died of, once for each time that it was told so.
         self.ended: list[BaseException | None] = []
@@ -211,7 +211,7 @@ def test_the_last_request_is_acknowledged_although_nothing_else_happens(server: 
         server.broker.settle()
         assert not server.consumer_was_woken
     # when the first has waited for others
-    server.broker.let_pass(0.004)
+    server.broker.let_pass(0.009)
     assert not server.consumer_was_woken
     server.broker.let_pass(0.002)
     # then it is acknowledged, once
@@ -226,8 +226,8 @@ def test_what_is_settled_later_waits_as_long_again(server: Server) -> None:
         [reply] = server.answer(server.call())
         server.broker.connection.confirm_messages(reply)
         server.broker.settle()
-        assert server.broker.connection.wait_time == pytest.approx(0.005)
-        server.broker.let_pass(0.006)
+        assert server.broker.connection.wait_time == pytest.approx(0.01)
+        server.broker.let_pass(0.011)
         assert server.consumer_was_woken
 
 
@@ -238,7 +238,7 @@ def test_a_lone_reply_has_the_thread_wake_for_its_acknowledgement(server: Server
     server.broker.settle()
 
     assert server.settled.take_all() == [call]
-    assert server.broker.connection.wait_time == pytest.approx(0.005)
+    assert server.broker.connection.wait_time == pytest.approx(0.01)
 
 
 def test_a_lone_reply_wakes_the_thread_only_for_what_is_due_sooner_than_all_else(
