@@ -4,8 +4,10 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.programs import ROOT_VARIABLE, find_program, how_to_install
@@ -70,6 +72,16 @@ def test_a_program_of_the_other_root_runs_with_what_is_there(root: Path) -> None
     assert mounts() == before
 
 
+def named(name: str, tethered: TetheredProcess) -> list[psutil.Process]:
+    """Those of its processes; one that only mounts may end while it is looked at."""
+    found = []
+    for process in tethered.processes():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                found.append(process)
+    return found
+
+
 @needs_mounts
 def test_one_that_runs_there_is_ended_by_its_tether_and_leaves_no_mount(
     root: Path, tmp_path: Path
@@ -81,9 +93,9 @@ def test_one_that_runs_there_is_ended_by_its_tether_and_leaves_no_mount(
     assert program is not None
     # when
     sleeper = TetheredProcess([*program, "600"], env=os.environ, output=tmp_path / "log")
-    until(lambda: "sleep" in [process.name() for process in sleeper.processes()])
+    until(lambda: named("sleep", sleeper))
     # then it has a namespace of its own
-    *_, process = sleeper.processes()
+    [process] = named("sleep", sleeper)
     assert os.readlink(f"/proc/{process.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     # and when
     sleeper.kill()
